@@ -1,0 +1,86 @@
+//! The one way to put the contract on a chain, used by tests, by the demo and by `quittance deploy`.
+//!
+//! Deployment goes through the deterministic deployment proxy (CREATE2), so that the address follows from salt and
+//! bytecode alone: the same on every chain, known before anything is sent, and the same again if it is tried twice.
+
+use alloy::{
+    network::TransactionBuilder,
+    primitives::{Address, B256, Bytes, address, keccak256},
+    providers::Provider,
+    rpc::types::TransactionRequest,
+    sol_types::SolConstructor,
+    transports::{RpcError, TransportErrorKind},
+};
+
+use crate::abi::Settlement;
+
+/// The deterministic deployment proxy: calldata is `salt ‖ init code`. Present on most chains and on anvil.
+/// Source: <https://github.com/Arachnid/deterministic-deployment-proxy>.
+pub const CREATE2_PROXY: Address = address!("4e59b44847b379578588920cA78FbF26c0B4956C");
+
+/// Seconds between a thaw and its withdrawal in production: seven days.
+pub const THAW_PERIOD: u32 = 7 * 24 * 60 * 60;
+
+/// Where the contract is and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deployment {
+    /// Address of the contract.
+    pub address: Address,
+    /// A block at or before the one that brought the contract; indexing starts here.
+    pub start_block: u64,
+    /// Whether this call deployed it; false if it was there already.
+    pub is_new: bool,
+}
+
+/// Why a deployment failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// The node did not answer as it should.
+    #[error("the node refused a request of the deployment")]
+    Rpc(#[from] RpcError<TransportErrorKind>),
+    /// The transaction was not mined in time, or not at all.
+    #[error("the deployment transaction was not mined")]
+    Pending(#[from] alloy::providers::PendingTransactionError),
+    /// The chain lacks the deployment proxy.
+    #[error("chain has no deterministic deployment proxy at {CREATE2_PROXY}")]
+    NoProxy,
+    /// The transaction was mined and the contract is still not there.
+    #[error("no code at {0} after the deployment transaction; was it given too little gas?")]
+    NoCode(Address),
+}
+
+/// Init code of the contract for a thaw period in seconds.
+pub fn init_code(thaw_period: u32) -> Bytes {
+    let arguments = Settlement::constructorCall { thawPeriod: thaw_period }.abi_encode();
+    [Settlement::BYTECODE.as_ref(), &arguments].concat().into()
+}
+
+/// Where a deployment with this thaw period and salt lands, on any chain.
+pub fn address_of(thaw_period: u32, salt: B256) -> Address {
+    CREATE2_PROXY.create2(salt, keccak256(init_code(thaw_period)))
+}
+
+/// Deploys the contract from the provider's default account, or finds that it is there already.
+///
+/// `thaw_period` is in seconds.
+pub async fn deploy(
+    provider: &impl Provider,
+    thaw_period: u32,
+    salt: B256,
+) -> Result<Deployment, DeployError> {
+    let address = address_of(thaw_period, salt);
+    let start_block = provider.get_block_number().await?;
+    if !provider.get_code_at(address).await?.is_empty() {
+        return Ok(Deployment { address, start_block: 0, is_new: false });
+    }
+    if provider.get_code_at(CREATE2_PROXY).await?.is_empty() {
+        return Err(DeployError::NoProxy);
+    }
+    let input = [salt.as_slice(), &init_code(thaw_period)].concat();
+    let request = TransactionRequest::default().with_to(CREATE2_PROXY).with_input(input);
+    provider.send_transaction(request).await?.watch().await?;
+    if provider.get_code_at(address).await?.is_empty() {
+        return Err(DeployError::NoCode(address));
+    }
+    Ok(Deployment { address, start_block, is_new: true })
+}

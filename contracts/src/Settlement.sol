@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity 0.8.37;
+
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+
+import {Escrow} from "./Escrow.sol";
+import {Journal} from "./Journal.sol";
+import {Rewards} from "./Rewards.sol";
+import {Deposit, DepositKey} from "./interfaces/IEscrow.sol";
+import {ISettlement, Outcome, Statement} from "./interfaces/ISettlement.sol";
+import {Rows} from "./libraries/Rows.sol";
+import {Signatures} from "./libraries/Signatures.sol";
+
+/// @title Settlement
+/// @notice See {ISettlement}.
+///
+/// **Roles.** None. There is no owner, no pause, no upgrade and no function that only some account
+/// may call, except those by which requestors and providers dispose of their own money.
+///
+/// **Tokens.** A registered token is assumed to move exactly what it is told to and never to change
+/// balances by itself. One that takes a fee is refused at deposit. One that lies, rebases downwards
+/// or stops can harm those who hold
+/// credits or deposits in it, and nobody else: books are kept per token and its calls come last.
+///
+/// **Liveness.** Whoever holds a signed statement can settle it, and whoever pays the gas can push
+/// a claim. A deposit's signers can stop paying, but not take back; its requestor can withdraw, but
+/// not before `THAW_PERIOD` is over.
+///
+/// **Left out on purpose.** A cosignature that the key does not ask for is ignored, since refusing
+/// it would protect nobody. A deposit's token need not be registered for an empty statement, which
+/// moves nothing. `manifest` is not
+/// interpreted: its leaves are checked by whoever signs. Nothing limits the length of `rows`; the
+/// chain's gas does. The amount that a claim moves is not measured, because a token that cheats
+/// there cheats its own holders only.
+contract Settlement is Journal, Escrow, Rewards, ISettlement {
+    bytes32 internal constant STATEMENT_TYPEHASH = keccak256(
+        "Statement(DepositKey key,uint32 epoch,uint64 spent,bytes32 manifest,bytes rows)"
+        "DepositKey(address requestor,address signer,address cosigner,address token,bytes32 salt)"
+    );
+
+    /// @param thawPeriod Seconds between a thaw and its withdrawal, above zero.
+    constructor(uint32 thawPeriod) Escrow(thawPeriod) EIP712("Quittance", "1") {}
+
+    /// @inheritdoc ISettlement
+    function settle(Statement[] calldata statements)
+        external
+        nonReentrant
+        returns (Outcome[] memory outcomes)
+    {
+        outcomes = new Outcome[](statements.length);
+        bytes32 word = _journal;
+        for (uint256 i; i < statements.length; ++i) {
+            (outcomes[i], word) = _settle(statements[i], word);
+        }
+        _journal = word;
+    }
+
+    /// @inheritdoc ISettlement
+    function statementDigest(
+        DepositKey calldata key,
+        uint32 epoch,
+        uint64 spent,
+        bytes32 manifest,
+        bytes calldata rows
+    ) external view returns (bytes32 digest) {
+        return _digest(depositId(key), epoch, spent, manifest, rows);
+    }
+
+    /// @dev Settles or skips one statement; returns the journal that follows `word`.
+    function _settle(Statement calldata statement, bytes32 word)
+        private
+        returns (Outcome outcome, bytes32)
+    {
+        bytes32 id = depositId(statement.key);
+        Deposit memory state = _deposit(id);
+        uint256 total;
+        bytes32 digest;
+        (outcome, total, digest) = _check(statement, id, state);
+        if (outcome != Outcome.Settled) {
+            bytes memory hint = abi.encode(digest, outcome);
+            return (outcome, _record(word, Skipped.selector, id, hint));
+        }
+
+        _spend(id, state, uint64(total));
+        _credit(statement.key.token, statement.rows);
+        bytes memory data = abi.encode(state.epoch, state.spent, statement.manifest, statement.rows);
+        return (outcome, _record(word, Settled.selector, id, data));
+    }
+
+    /// @dev What settling the statement would come to, cheapest checks first. `total` fits 64 bits
+    /// if it is settled, since it is at most the balance; see {ISettlement.Skipped} on `digest`.
+    function _check(Statement calldata statement, bytes32 id, Deposit memory state)
+        private
+        view
+        returns (Outcome outcome, uint256 total, bytes32 digest)
+    {
+        uint256 last;
+        (outcome, total, last) = _checkRows(statement, state);
+        uint256 spent = outcome == Outcome.Settled ? state.spent + total : 0;
+        digest = _digest(id, statement.epoch, spent, statement.manifest, statement.rows);
+        if (outcome != Outcome.Settled) return (outcome, total, digest);
+
+        if (total > state.balance) {
+            outcome = Outcome.InsufficientBalance;
+        } else if (!Signatures.isValid(statement.key.signer, digest, statement.signature)) {
+            outcome = Outcome.BadSignature;
+        } else if (
+            statement.key.cosigner != address(0)
+                && !Signatures.isValid(statement.key.cosigner, digest, statement.cosignature)
+        ) {
+            outcome = Outcome.BadCosignature;
+        }
+    }
+
+    /// @dev The checks that no signature could cure.
+    function _checkRows(Statement calldata statement, Deposit memory state)
+        private
+        view
+        returns (Outcome outcome, uint256 total, uint256 last)
+    {
+        if (statement.epoch != uint256(state.epoch) + 1) return (Outcome.WrongEpoch, 0, 0);
+        bool wellFormed;
+        (wellFormed, total, last) = Rows.check(statement.rows);
+        if (!wellFormed) return (Outcome.MalformedRows, 0, 0);
+        if (last > providerCount) return (Outcome.UnknownProvider, 0, 0);
+        return (Outcome.Settled, total, last);
+    }
+
+    /// @dev `spent` is wider than its 64-bit field because an unaffordable sum of rows may not fit;
+    /// such a digest names a statement in {Skipped} and is never compared with a signature.
+    function _digest(bytes32 id, uint32 epoch, uint256 spent, bytes32 manifest, bytes calldata rows)
+        private
+        view
+        returns (bytes32)
+    {
+        return _hashTypedDataV4(
+            keccak256(abi.encode(STATEMENT_TYPEHASH, id, epoch, spent, manifest, keccak256(rows)))
+        );
+    }
+}
