@@ -1,0 +1,279 @@
+//! Money as integers: base units, units, and exact decimals for what comes in as USD.
+
+use std::{fmt, str::FromStr};
+
+use alloy::primitives::U256;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{Error, Result};
+
+/// An amount of a token in base units. Never negative, never a float; a decimal string in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Amount(u128);
+
+impl Amount {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// An amount of `base_units`.
+    pub const fn new(base_units: u128) -> Self {
+        Self(base_units)
+    }
+
+    /// The number of base units.
+    pub const fn base_units(self) -> u128 {
+        self.0
+    }
+
+    /// Sum, if it fits.
+    pub fn add(self, other: Self) -> Result<Self> {
+        self.0.checked_add(other.0).map(Self).ok_or(Error::Overflow("sum of amounts"))
+    }
+
+    /// Difference, or `None` if `other` is larger.
+    pub fn checked_sub(self, other: Self) -> Option<Self> {
+        self.0.checked_sub(other.0).map(Self)
+    }
+
+    /// The same amount where differences are taken.
+    pub fn signed(self) -> Result<i128> {
+        i128::try_from(self.0).map_err(|_| Error::Overflow("signed amount"))
+    }
+
+    /// `bps` ten-thousandths of it, rounded down.
+    pub fn share(self, bps: u16) -> Result<Self> {
+        let share = U256::from(self.0) * U256::from(bps) / U256::from(10_000);
+        share.try_into().map(Self).map_err(|_| Error::Overflow("share of an amount"))
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for Amount {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = if digits { text.parse().ok() } else { None };
+        number.map(Self).ok_or_else(|| Error::NotAnAmount(text.to_owned()))
+    }
+}
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// An amount in the contract's units. One unit is [`Unit`] base units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Units(u64);
+
+impl Units {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// An amount of `units`.
+    pub const fn new(units: u64) -> Self {
+        Self(units)
+    }
+
+    /// The number of units.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Sum, if it fits.
+    pub fn add(self, other: Self) -> Result<Self> {
+        self.0.checked_add(other.0).map(Self).ok_or(Error::Overflow("sum of units"))
+    }
+
+    /// Difference, if it is not negative.
+    pub fn sub(self, other: Self) -> Result<Self> {
+        self.0.checked_sub(other.0).map(Self).ok_or(Error::Overflow("difference of units"))
+    }
+}
+
+impl fmt::Display for Units {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl Serialize for Units {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Base units per unit of a token: 10^max(0, decimals − 6). See `ITokens.sol`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Unit(u64);
+
+impl Unit {
+    /// The unit of a token with `decimals`, as the contract fixes it.
+    pub fn of_decimals(decimals: u8) -> Result<Self> {
+        let exponent = decimals.saturating_sub(6);
+        if exponent > 18 {
+            return Err(Error::Overflow("unit of a token with more than 24 decimals"));
+        }
+        Ok(Self(10_u64.pow(u32::from(exponent))))
+    }
+
+    /// Base units per unit.
+    pub const fn base_units(self) -> u64 {
+        self.0
+    }
+
+    /// `units` in base units. Cannot overflow: 64 bits times 64 bits.
+    pub fn amount(self, units: Units) -> Amount {
+        Amount(u128::from(self.0) * u128::from(units.get()))
+    }
+
+    /// Whole units in `amount`, and the base units that remain.
+    pub fn split(self, amount: Amount) -> Result<(Units, Amount)> {
+        let unit = u128::from(self.0);
+        let units = u64::try_from(amount.0 / unit).map_err(|_| Error::Overflow("units"))?;
+        Ok((Units(units), Amount(amount.0 % unit)))
+    }
+}
+
+/// An exact, non-negative decimal number, such as a price in USD. Parsed from text, never through a float.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decimal {
+    digits: u128,
+    scale: u32,
+}
+
+impl Decimal {
+    /// Most digits that a decimal may have: the largest conversion then stays below 2^256.
+    pub const MAX_DIGITS: usize = 30;
+
+    /// Whether it is zero.
+    pub const fn is_zero(&self) -> bool {
+        self.digits == 0
+    }
+
+    /// The tokens that it buys: ⌊self × 10^decimals ÷ rate⌋ base units, `rate` being the price of a whole token in the
+    /// same currency. Rounds down, once, with 256-bit intermediates.
+    pub fn convert(&self, rate: &Self, decimals: u8) -> Result<Amount> {
+        let power = |exponent: u32| U256::from(10).checked_pow(U256::from(exponent));
+        let quotient = || {
+            let up = U256::from(self.digits).checked_mul(power(u32::from(decimals) + rate.scale)?)?;
+            let down = U256::from(rate.digits).checked_mul(power(self.scale)?)?;
+            u128::try_from(up.checked_div(down)?).ok()
+        };
+        quotient().map(Amount).ok_or(Error::Overflow("conversion of a price"))
+    }
+}
+
+impl FromStr for Decimal {
+    type Err = Error;
+
+    /// Accepts digits with at most one point between them: no sign, no exponent, no spaces, at most 30 digits. Trailing
+    /// zeros after the point do not matter.
+    fn from_str(text: &str) -> Result<Self> {
+        let refuse = |why| Error::NotADecimal { text: text.to_owned(), why };
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let are_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if text.contains(['e', 'E']) {
+            return Err(refuse("an exponent is not allowed; write the number out"));
+        }
+        if text.starts_with('-') {
+            return Err(refuse("it must not be negative"));
+        }
+        if !are_digits(whole) || !are_digits(fraction) {
+            return Err(refuse("it must be digits with at most one point between them"));
+        }
+        let whole = whole.trim_start_matches('0');
+        let fraction = fraction.trim_end_matches('0');
+        if whole.len() + fraction.len() > Self::MAX_DIGITS {
+            return Err(refuse("it has more than 30 digits"));
+        }
+        let digits = format!("0{whole}{fraction}").parse().map_err(|_| refuse("it is too long"))?;
+        let scale = u32::try_from(fraction.len()).map_err(|_| refuse("it is too long"))?;
+        Ok(Self { digits, scale })
+    }
+}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scale = self.scale as usize;
+        let digits = format!("{:0>width$}", self.digits, width = scale + 1);
+        let (whole, fraction) = digits.split_at(digits.len() - scale);
+        if fraction.is_empty() { f.write_str(whole) } else { write!(f, "{whole}.{fraction}") }
+    }
+}
+
+impl Serialize for Decimal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Decimal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decimal(text: &str) -> Decimal {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn refuses_decimals_that_are_not_plain() {
+        for text in ["", ".", "1.", ".5", "-1", "+1", "1e3", "1E-3", "0x1", "1 ", "1.2.3", "NaN"] {
+            assert!(text.parse::<Decimal>().is_err(), "{text:?}");
+        }
+        assert!("1234567890123456789012345678901".parse::<Decimal>().is_err());
+    }
+
+    #[test]
+    fn refuses_amounts_that_are_not_digits() {
+        for text in ["", "-1", "+1", "1.0", "1e3", "340282366920938463463374607431768211456"] {
+            assert!(text.parse::<Amount>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn prints_decimals_in_their_shortest_form() {
+        for (text, shown) in [("0", "0"), ("00.250", "0.25"), ("12", "12"), ("1.05", "1.05")] {
+            assert_eq!(decimal(text).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn converts_rounding_down_once() {
+        let amount = decimal("0.320000").convert(&decimal("0.247000"), 18).unwrap();
+        assert_eq!(amount.to_string(), "1295546558704453441");
+        assert_eq!(decimal("0.0000019").convert(&decimal("1"), 6).unwrap(), Amount::new(1));
+    }
+
+    #[test]
+    fn refuses_a_conversion_at_rate_zero() {
+        assert!(decimal("1").convert(&decimal("0"), 6).is_err());
+    }
+
+    #[test]
+    fn splits_into_whole_units_and_a_remainder() {
+        let unit = Unit::of_decimals(18).unwrap();
+        let (units, rest) = unit.split(Amount::new(1_295_546_558_704_453_441)).unwrap();
+        assert_eq!((units, rest), (Units::new(1_295_546), Amount::new(558_704_453_441)));
+        assert!(Unit::of_decimals(25).is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! What can go wrong in the ledger.
+
+/// Result of ledger functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that the ledger refuses or fails at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A number left its range. Nothing was written.
+    #[error("{0} does not fit its type")]
+    Overflow(&'static str),
+    /// Text that is not an amount in base units.
+    #[error("{0:?} is not an amount: base units are digits only, below 2^128")]
+    NotAnAmount(String),
+    /// Text that is not a plain decimal.
+    #[error("{text:?} is not a plain decimal: {why}")]
+    NotADecimal {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Rows that the contract would not take.
+    #[error(transparent)]
+    Rows(#[from] contracts::rows::RowsError),
+    /// The file belongs to another deployment.
+    #[error("the database belongs to {field} {found}, not {expected}")]
+    Identity {
+        /// Which part of the identity differs.
+        field: &'static str,
+        /// What the caller runs against.
+        expected: String,
+        /// What the file says.
+        found: String,
+    },
+    /// Another process has the file open for writing.
+    #[error("another process is using {0}; stop it first")]
+    Locked(String),
+    /// A reorg reached below what had been final.
+    #[error("a reorg to block {fork} would undo block {finalised}, which was final")]
+    FinalityViolated {
+        /// Highest block that both chains share.
+        fork: u64,
+        /// Highest block that had been final.
+        finalised: u64,
+    },
+    /// A block does not follow the checkpoint.
+    #[error("block {number} does not follow the checkpoint: its parent is {parent}")]
+    NotTheNextBlock {
+        /// Number of the refused block.
+        number: u64,
+        /// Parent that it names.
+        parent: alloy::primitives::B256,
+    },
+    /// A source file overlaps another of the same source without being equal to it.
+    #[error("{name} covers days {first} to {until}, which overlap {other} of the same source")]
+    FileOverlap {
+        /// The refused file.
+        name: String,
+        /// First day that it covers.
+        first: String,
+        /// First day that it does not cover any more.
+        until: String,
+        /// The file that it overlaps.
+        other: String,
+    },
+    /// A signing rule refused a statement.
+    #[error("refused to sign: {0}")]
+    Unsignable(String),
+    /// The signing key failed or has the wrong form.
+    #[error("signature")]
+    Signature(#[from] k256::ecdsa::Error),
+    /// Stored bytes do not have the form that the ledger gives them.
+    #[error("the database holds a malformed {0}")]
+    Corrupt(&'static str),
+    /// The database failed.
+    #[error("database")]
+    Database(#[from] sqlx::Error),
+    /// A migration failed.
+    #[error("migration of the database")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// The file system failed.
+    #[error("file {path}")]
+    File {
+        /// Path of the file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}

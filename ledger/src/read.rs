@@ -1,0 +1,759 @@
+//! Reading: every balance and every status is a query over facts, promises and intents.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::{Address, B256};
+use contracts::eip712::DepositKey;
+use serde::Serialize;
+use sqlx::SqliteConnection;
+
+use crate::{
+    Amount, Error, Ledger, ProviderNumber, Result, Unit, Units,
+    chain::Block,
+    rules::{self, Credit, DepositEvent, DepositState, OpenItem, Position},
+    sql::{Columns, integer},
+    workload::Token,
+};
+
+/// The reading capability: cannot write.
+#[derive(Debug, Clone)]
+pub struct Reader(Ledger);
+
+/// A deposit that pays for an organisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FundingDeposit {
+    /// Its id.
+    pub id: B256,
+    /// Its key, once it was seen on chain.
+    pub key: Option<DepositKey>,
+    /// Its state at the checkpoint.
+    pub state: DepositState,
+}
+
+/// Everything that decides what an organisation can pay.
+#[derive(Debug, Clone)]
+pub struct Books {
+    /// Its token, once the contract registered it.
+    pub token: Option<Token>,
+    /// Its deposits, in the order in which they pay.
+    pub deposits: Vec<FundingDeposit>,
+    /// Its items that are not finally paid, oldest first.
+    pub open: Vec<OpenItem>,
+    /// Its money.
+    pub position: Position,
+}
+
+/// A statement of ours that is not settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsettledStatement {
+    /// Row id.
+    pub id: i64,
+    /// Its deposit.
+    pub deposit: B256,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Whether another statement has settled this epoch.
+    pub is_overtaken: bool,
+    /// Whether all its signatures are there.
+    pub is_signed: bool,
+}
+
+/// A statement with all that `settle` needs.
+#[derive(Debug, Clone)]
+pub struct SignedStatement {
+    /// Row id.
+    pub id: i64,
+    /// What was signed.
+    pub statement: crate::statement::Statement,
+    /// Its digest.
+    pub digest: B256,
+    /// The signer's signature.
+    pub signature: Vec<u8>,
+    /// The cosigner's, empty if the deposit names none.
+    pub cosignature: Vec<u8>,
+}
+
+/// A transaction nonce and what was signed for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Row id.
+    pub id: i64,
+    /// The nonce.
+    pub tx_nonce: u64,
+    /// What it is for.
+    pub kind: SlotKind,
+    /// Every attempt, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// What a slot is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlotKind {
+    /// A batch of statements.
+    Settle,
+    /// A batch of claims.
+    Claim,
+    /// A batch of registrations.
+    Register,
+}
+
+impl SlotKind {
+    /// Its name in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Settle => "settle",
+            Self::Claim => "claim",
+            Self::Register => "register",
+        }
+    }
+
+    fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "settle" => Ok(Self::Settle),
+            "claim" => Ok(Self::Claim),
+            "register" => Ok(Self::Register),
+            _ => Err(Error::Corrupt("kind of a slot")),
+        }
+    }
+}
+
+/// One signed transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Row id.
+    pub id: i64,
+    /// Its hash.
+    pub hash: B256,
+    /// The signed bytes.
+    pub raw: Vec<u8>,
+    /// `maxFeePerGas` in wei.
+    pub max_fee: u128,
+    /// `maxPriorityFeePerGas` in wei.
+    pub tip: u128,
+    /// Gas limit.
+    pub gas_limit: u64,
+    /// When it was signed, ms.
+    pub at: i64,
+}
+
+/// How far a ledger has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Progress {
+    /// Number of the last indexed block.
+    pub checkpoint: u64,
+    /// Its time, seconds since 1970.
+    pub time: u64,
+    /// Highest indexed block that is final.
+    pub finalised: u64,
+}
+
+/// Gas and fees of the transactions of one kind, from tx receipts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Spending {
+    /// Transactions mined.
+    pub transactions: u64,
+    /// Gas used.
+    pub gas: u64,
+    /// Fees paid, wei.
+    pub fee: Amount,
+}
+
+impl Reader {
+    /// A reader of a ledger.
+    pub const fn new(ledger: Ledger) -> Self {
+        Self(ledger)
+    }
+
+    /// The ledger it reads.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.0
+    }
+
+    /// How far the ledger has come.
+    pub async fn progress(&self) -> Result<Progress> {
+        let mut conn = self.0.reader().acquire().await?;
+        let block = block_at_or_below(&mut conn, u64::MAX >> 1).await?;
+        let finalised = finalised(&mut conn).await?;
+        let (checkpoint, time) = block.map_or((0, 0), |block| (block.number, block.time));
+        Ok(Progress { checkpoint, time, finalised })
+    }
+
+    /// Names of all organisations.
+    pub async fn organisations(&self) -> Result<Vec<String>> {
+        let rows = sqlx::query("select name from organisation order by name").fetch_all(self.0.reader()).await?;
+        rows.iter().map(|row| row.text("name")).collect()
+    }
+
+    /// An organisation's books.
+    pub async fn books(&self, organisation: &str) -> Result<Option<Books>> {
+        let mut conn = self.0.reader().acquire().await?;
+        books(&mut conn, organisation).await
+    }
+
+    /// All tokens that the contract has registered.
+    pub async fn tokens(&self) -> Result<Vec<Token>> {
+        let rows =
+            sqlx::query("select address, decimals from token order by address").fetch_all(self.0.reader()).await?;
+        rows.iter().map(token).collect()
+    }
+
+    /// Ids and keys of all deposits ever seen on chain.
+    pub async fn deposits(&self) -> Result<Vec<(B256, DepositKey)>> {
+        let rows = sqlx::query("select * from deposit order by id").fetch_all(self.0.reader()).await?;
+        rows.iter().map(|row| Ok((row.b256("id")?, key(row)?))).collect()
+    }
+
+    /// State of a deposit at the checkpoint.
+    pub async fn deposit_state(&self, id: B256) -> Result<DepositState> {
+        let mut conn = self.0.reader().acquire().await?;
+        deposit_state(&mut conn, id).await
+    }
+
+    /// Number of providers at the checkpoint.
+    pub async fn provider_count(&self) -> Result<ProviderNumber> {
+        let row = sqlx::query("select coalesce(max(provider), 0) as n from registered")
+            .fetch_one(self.0.reader())
+            .await?;
+        row.u32("n")
+    }
+
+    /// Payout address of every provider at the checkpoint.
+    pub async fn payouts(&self) -> Result<BTreeMap<ProviderNumber, Address>> {
+        let rows = sqlx::query(
+            "select provider, payout, block, log_index from registered
+             union all select provider, payout, block, log_index from payout_set
+             order by block, log_index",
+        )
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter().map(|row| Ok((row.u32("provider")?, row.address("payout")?))).collect()
+    }
+
+    /// Every credit that is not zero at the checkpoint: Σ settled rows − Σ claims.
+    pub async fn credits(&self) -> Result<Vec<Credit>> {
+        let mut credits: BTreeMap<(ProviderNumber, Address), Units> = BTreeMap::new();
+        for row in self.settled_rows().await? {
+            let credit = credits.entry((row.provider, row.token)).or_default();
+            *credit = credit.add(row.units)?;
+        }
+        for claim in self.claims().await? {
+            let credit = credits.entry((claim.provider, claim.token)).or_default();
+            *credit = credit.sub(claim.units)?;
+        }
+        Ok(credits
+            .into_iter()
+            .filter(|(_, units)| *units > Units::ZERO)
+            .map(|((provider, token), units)| Credit { provider, token, units })
+            .collect())
+    }
+
+    /// Every settled row.
+    pub async fn settled_rows(&self) -> Result<Vec<Credit>> {
+        let rows = sqlx::query(
+            "select r.provider, d.token, r.units from settled s join statement t on t.id = s.statement
+             join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id",
+        )
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter().map(credit).collect()
+    }
+
+    /// Every claim that was paid.
+    pub async fn claims(&self) -> Result<Vec<Credit>> {
+        let rows =
+            sqlx::query("select provider, token, units from claimed").fetch_all(self.0.reader()).await?;
+        rows.iter().map(credit).collect()
+    }
+
+    /// Statements of ours that no fact settles.
+    pub async fn unsettled_statements(&self) -> Result<Vec<UnsettledStatement>> {
+        let rows = sqlx::query(
+            "select t.id, t.deposit, t.epoch,
+                exists (select 1 from settled s join statement o on o.id = s.statement
+                        where o.deposit = t.deposit and o.epoch = t.epoch) as overtaken,
+                (select count(*) from signature g where g.statement = t.id) as signatures,
+                d.cosigner
+             from statement t join deposit d on d.id = t.deposit
+             where t.ours = 1 and not exists (select 1 from settled s where s.statement = t.id)
+             order by t.id",
+        )
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let needed = if row.address("cosigner")? == Address::ZERO { 1 } else { 2 };
+                Ok(UnsettledStatement {
+                    id: row.int("id")?,
+                    deposit: row.b256("deposit")?,
+                    epoch: row.u32("epoch")?,
+                    is_overtaken: row.flag("overtaken")?,
+                    is_signed: row.int("signatures")? == needed,
+                })
+            })
+            .collect()
+    }
+
+    /// A signed statement with its signatures.
+    pub async fn signed_statement(&self, id: i64) -> Result<SignedStatement> {
+        let mut conn = self.0.reader().acquire().await?;
+        let (statement, digest) = statement(&mut conn, id).await?;
+        let rows = sqlx::query("select signer, signature from signature where statement = ?")
+            .bind(id)
+            .fetch_all(&mut *conn)
+            .await?;
+        let by = |address: Address| -> Result<Vec<u8>> {
+            for row in &rows {
+                if row.address("signer")? == address {
+                    return row.blob("signature");
+                }
+            }
+            Ok(Vec::new())
+        };
+        let (signature, cosignature) = (by(statement.key.signer)?, by(statement.key.cosigner)?);
+        Ok(SignedStatement { id, statement, digest, signature, cosignature })
+    }
+
+    /// Slots of a sender from tx nonce `from` on, with their attempts.
+    pub async fn slots(&self, sender: Address, from: u64) -> Result<Vec<Slot>> {
+        let rows = sqlx::query(
+            "select id, tx_nonce, kind from slot where sender = ? and tx_nonce >= ? order by tx_nonce",
+        )
+        .bind(sender.to_vec())
+        .bind(integer(from)?)
+        .fetch_all(self.0.reader())
+        .await?;
+        let mut slots = Vec::new();
+        for row in rows {
+            let id = row.int("id")?;
+            let attempts = sqlx::query("select * from attempt where slot = ? order by id")
+                .bind(id)
+                .fetch_all(self.0.reader())
+                .await?;
+            slots.push(Slot {
+                id,
+                tx_nonce: row.u64("tx_nonce")?,
+                kind: SlotKind::from_name(&row.text("kind")?)?,
+                attempts: attempts.iter().map(attempt).collect::<Result<_>>()?,
+            });
+        }
+        Ok(slots)
+    }
+
+    /// Highest tx nonce that has a slot, if there is one.
+    pub async fn last_nonce(&self, sender: Address) -> Result<Option<u64>> {
+        let row = sqlx::query("select max(tx_nonce) as n from slot where sender = ?")
+            .bind(sender.to_vec())
+            .fetch_one(self.0.reader())
+            .await?;
+        row.maybe_int("n")?.map(|n| u64::try_from(n).map_err(|_| Error::Corrupt("tx nonce"))).transpose()
+    }
+
+    /// Slots without a tx receipt, ascending by tx nonce, with their attempts.
+    pub async fn slots_without_receipt(&self, sender: Address, below: u64) -> Result<Vec<Slot>> {
+        let slots = self.slots(sender, 0).await?;
+        let mut missing = Vec::new();
+        for slot in slots {
+            let row = sqlx::query(
+                "select count(*) as n from tx_receipt r join attempt a on a.id = r.attempt where a.slot = ?",
+            )
+            .bind(slot.id)
+            .fetch_one(self.0.reader())
+            .await?;
+            if row.int("n")? == 0 && slot.tx_nonce < below {
+                missing.push(slot);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Statements that a slot at or above tx nonce `from` carries.
+    pub async fn carried_statements(&self, sender: Address, from: u64) -> Result<Vec<i64>> {
+        let rows = sqlx::query(
+            "select c.statement from carried_statement c join slot s on s.id = c.slot
+             where s.sender = ? and s.tx_nonce >= ?",
+        )
+        .bind(sender.to_vec())
+        .bind(integer(from)?)
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter().map(|row| row.int("statement")).collect()
+    }
+
+    /// Claims that a slot at or above tx nonce `from` carries.
+    pub async fn carried_claims(&self, sender: Address, from: u64) -> Result<Vec<(Address, ProviderNumber)>> {
+        let rows = sqlx::query(
+            "select c.token, c.provider from carried_claim c join slot s on s.id = c.slot
+             where s.sender = ? and s.tx_nonce >= ?",
+        )
+        .bind(sender.to_vec())
+        .bind(integer(from)?)
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter().map(|row| Ok((row.address("token")?, row.u32("provider")?))).collect()
+    }
+
+    /// Addresses that a slot at or above tx nonce `from` registers.
+    pub async fn carried_registrations(&self, sender: Address, from: u64) -> Result<Vec<Address>> {
+        let rows = sqlx::query(
+            "select c.address from carried_registration c join slot s on s.id = c.slot
+             where s.sender = ? and s.tx_nonce >= ?",
+        )
+        .bind(sender.to_vec())
+        .bind(integer(from)?)
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter().map(|row| row.address("address")).collect()
+    }
+
+    /// Addresses that machines are paid at and that have no number yet, in the order in which they were named.
+    pub async fn unregistered_payees(&self) -> Result<Vec<Address>> {
+        let rows = sqlx::query(
+            "select p.address, min(p.id) as first from payee p
+             where not exists (select 1 from registered r where r.payout = p.address)
+             group by p.address order by first",
+        )
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter().map(|row| row.address("address")).collect()
+    }
+
+    /// Number of a payout address whose registration is final: its lowest.
+    pub async fn final_number_of(&self, payout: Address) -> Result<Option<ProviderNumber>> {
+        let row = sqlx::query(
+            "select min(r.provider) as n from registered r, chain where r.payout = ? and r.block <= chain.finalised",
+        )
+        .bind(payout.to_vec())
+        .fetch_one(self.0.reader())
+        .await?;
+        row.maybe_int("n")?.map(|n| u32::try_from(n).map_err(|_| Error::Corrupt("provider"))).transpose()
+    }
+
+    /// All closings: id and cutoff in ms, in order.
+    pub async fn closings(&self) -> Result<Vec<(i64, i64)>> {
+        let rows = sqlx::query("select id, until_ms from closing order by id").fetch_all(self.0.reader()).await?;
+        rows.iter().map(|row| Ok((row.int("id")?, row.int("until_ms")?))).collect()
+    }
+
+    /// Gas and fees by kind of transaction.
+    pub async fn spending(&self) -> Result<BTreeMap<String, Spending>> {
+        let rows = sqlx::query(
+            "select s.kind, r.gas_used, r.fee from tx_receipt r join attempt a on a.id = r.attempt
+             join slot s on s.id = a.slot",
+        )
+        .fetch_all(self.0.reader())
+        .await?;
+        let mut spending: BTreeMap<String, Spending> = BTreeMap::new();
+        for row in rows {
+            let entry = spending.entry(row.text("kind")?).or_default();
+            entry.transactions += 1;
+            entry.gas += row.u64("gas_used")?;
+            entry.fee = entry.fee.add(row.amount("fee")?)?;
+        }
+        Ok(spending)
+    }
+
+    /// How many rows one of the ledger's tables has.
+    pub async fn count(&self, table: Table) -> Result<u64> {
+        let query = match table {
+            Table::Workloads => "select count(*) as n from workload",
+            Table::Statements => "select count(*) as n from statement where ours = 1",
+            Table::Settled => "select count(*) as n from settled",
+            Table::Rows => "select count(*) as n from settled s join \"row\" r on r.statement = s.statement",
+            Table::Claims => "select count(*) as n from claimed",
+            Table::Skipped => "select count(*) as n from skipped",
+        };
+        sqlx::query(query).fetch_one(self.0.reader()).await?.u64("n")
+    }
+}
+
+/// What [`Reader::count`] counts.
+#[derive(Debug, Clone, Copy)]
+pub enum Table {
+    /// Records kept, revisions included.
+    Workloads,
+    /// Statements proposed by this ledger.
+    Statements,
+    /// Statements settled at the checkpoint, whoever proposed them.
+    Settled,
+    /// Rows of settled statements.
+    Rows,
+    /// Claims paid.
+    Claims,
+    /// Statements skipped.
+    Skipped,
+}
+
+pub(crate) async fn block_at_or_below(conn: &mut SqliteConnection, number: u64) -> Result<Option<Block>> {
+    let row = sqlx::query("select * from block where number <= ? order by number desc limit 1")
+        .bind(integer(number)?)
+        .fetch_optional(conn)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Block {
+        number: row.u64("number")?,
+        hash: row.b256("hash")?,
+        parent: row.b256("parent")?,
+        time: row.u64("time")?,
+    }))
+}
+
+pub(crate) async fn finalised(conn: &mut SqliteConnection) -> Result<u64> {
+    sqlx::query("select finalised from chain").fetch_one(conn).await?.u64("finalised")
+}
+
+pub(crate) async fn deposit_key(conn: &mut SqliteConnection, id: B256) -> Result<Option<DepositKey>> {
+    let row = sqlx::query("select * from deposit where id = ?").bind(id.to_vec()).fetch_optional(conn).await?;
+    row.as_ref().map(key).transpose()
+}
+
+fn key(row: &sqlx::sqlite::SqliteRow) -> Result<DepositKey> {
+    Ok(DepositKey {
+        requestor: row.address("requestor")?,
+        signer: row.address("signer")?,
+        cosigner: row.address("cosigner")?,
+        token: row.address("token")?,
+        salt: row.b256("salt")?,
+    })
+}
+
+fn token(row: &sqlx::sqlite::SqliteRow) -> Result<Token> {
+    let decimals = u8::try_from(row.int("decimals")?).map_err(|_| Error::Corrupt("decimals"))?;
+    Ok(Token { address: row.address("address")?, decimals, unit: Unit::of_decimals(decimals)? })
+}
+
+fn credit(row: &sqlx::sqlite::SqliteRow) -> Result<Credit> {
+    Ok(Credit { provider: row.u32("provider")?, token: row.address("token")?, units: row.units("units")? })
+}
+
+fn attempt(row: &sqlx::sqlite::SqliteRow) -> Result<Attempt> {
+    Ok(Attempt {
+        id: row.int("id")?,
+        hash: row.b256("hash")?,
+        raw: row.blob("raw")?,
+        max_fee: row.amount("max_fee")?.base_units(),
+        tip: row.amount("tip")?.base_units(),
+        gas_limit: row.u64("gas_limit")?,
+        at: row.int("at")?,
+    })
+}
+
+/// Folds a deposit's facts, in order, by the contract's own arithmetic.
+pub(crate) async fn deposit_state(conn: &mut SqliteConnection, id: B256) -> Result<DepositState> {
+    let finalised = finalised(conn).await?;
+    let rows = sqlx::query(
+        "select 0 as kind, block, log_index, units, 0 as number from funded where deposit = ?1
+         union all select 1, block, log_index, units, ends from thawed where deposit = ?1
+         union all select 2, block, log_index, units, 0 from withdrawn where deposit = ?1
+         union all select 3, s.block, s.log_index, t.spent, t.epoch
+             from statement t join settled s on s.statement = t.id where t.deposit = ?1
+         order by block, log_index",
+    )
+    .bind(id.to_vec())
+    .fetch_all(conn)
+    .await?;
+    rows.iter().try_fold(DepositState::default(), |state, row| {
+        let units = row.units("units")?;
+        state.after(match row.int("kind")? {
+            0 => DepositEvent::Funded(units, row.u64("block")? <= finalised),
+            1 => DepositEvent::Thawed(units, row.u64("number")?),
+            2 => DepositEvent::Withdrawn(units),
+            _ => DepositEvent::Settled(row.u32("number")?, units),
+        })
+    })
+}
+
+/// Remainders that a deposit's settled statements owe, by provider: the carry out of the last one that names it.
+pub(crate) async fn carries(
+    conn: &mut SqliteConnection,
+    deposit: B256,
+) -> Result<BTreeMap<ProviderNumber, Amount>> {
+    let rows = sqlx::query(
+        "select r.provider, r.carry_out, max(t.epoch) from statement t join settled s on s.statement = t.id
+         join \"row\" r on r.statement = t.id
+         where t.deposit = ? and r.carry_out is not null group by r.provider",
+    )
+    .bind(deposit.to_vec())
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(|row| Ok((row.u32("provider")?, row.amount("carry_out")?))).collect()
+}
+
+pub(crate) async fn statement(
+    conn: &mut SqliteConnection,
+    id: i64,
+) -> Result<(crate::statement::Statement, B256)> {
+    let row = sqlx::query("select * from statement where id = ?").bind(id).fetch_one(&mut *conn).await?;
+    let key = deposit_key(conn, row.b256("deposit")?).await?.ok_or(Error::Corrupt("deposit of a statement"))?;
+    let rows = sqlx::query("select provider, units from \"row\" where statement = ? order by provider")
+        .bind(id)
+        .fetch_all(&mut *conn)
+        .await?;
+    let pairs: Vec<_> =
+        rows.iter().map(|row| Ok((row.u32("provider")?, row.units("units")?.get()))).collect::<Result<_>>()?;
+    let statement = crate::statement::Statement {
+        key,
+        epoch: row.u32("epoch")?,
+        spent: row.units("spent")?,
+        manifest: row.b256("manifest")?,
+        rows: contracts::rows::encode(&pairs)?,
+    };
+    Ok((statement, row.b256("digest")?))
+}
+
+/// What an item still owes if only final statements count.
+pub(crate) async fn due_finally(conn: &mut SqliteConnection, item: i64) -> Result<i128> {
+    let finalised = finalised(conn).await?;
+    let accepted = sqlx::query("select amount from accepted where item = ? order by revision desc limit 1")
+        .bind(item)
+        .fetch_optional(&mut *conn)
+        .await?;
+    let owed = accepted.map_or(Ok(Amount::ZERO), |row| row.amount("amount"))?.signed()?;
+    let paid = sqlx::query(
+        "select l.amount from leaf l join settled s on s.statement = l.statement where l.item = ? and s.block <= ?",
+    )
+    .bind(item)
+    .bind(integer(finalised)?)
+    .fetch_all(&mut *conn)
+    .await?;
+    paid.iter().try_fold(owed, |due, row| {
+        due.checked_sub(row.signed("amount")?).ok_or(Error::Overflow("amount due"))
+    })
+}
+
+pub(crate) async fn books(conn: &mut SqliteConnection, organisation: &str) -> Result<Option<Books>> {
+    let row = sqlx::query("select token from organisation where name = ?")
+        .bind(organisation)
+        .fetch_optional(&mut *conn)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let address = row.address("token")?;
+    let row = sqlx::query("select address, decimals from token where address = ?")
+        .bind(address.to_vec())
+        .fetch_optional(&mut *conn)
+        .await?;
+    let token = row.as_ref().map(token).transpose()?;
+    let deposits = funding_deposits(conn, organisation).await?;
+    let open = open_items(conn, organisation).await?;
+    let position = match token {
+        Some(token) => position(conn, token, &deposits, &open).await?,
+        None => Position::default(),
+    };
+    Ok(Some(Books { token, deposits, open, position }))
+}
+
+async fn funding_deposits(conn: &mut SqliteConnection, organisation: &str) -> Result<Vec<FundingDeposit>> {
+    let rows = sqlx::query("select deposit from funding where organisation = ? order by position")
+        .bind(organisation)
+        .fetch_all(&mut *conn)
+        .await?;
+    let mut deposits = Vec::new();
+    for row in rows {
+        let id = row.b256("deposit")?;
+        let key = deposit_key(conn, id).await?;
+        let state = deposit_state(conn, id).await?;
+        deposits.push(FundingDeposit { id, key, state });
+    }
+    Ok(deposits)
+}
+
+async fn position(
+    conn: &mut SqliteConnection,
+    token: Token,
+    deposits: &[FundingDeposit],
+    open: &[OpenItem],
+) -> Result<Position> {
+    let mut position = Position::default();
+    for deposit in deposits.iter().filter(|deposit| deposit.key.is_some()) {
+        let state = deposit.state;
+        let amount = |units| token.unit.amount(units);
+        position.deposited = position.deposited.add(amount(state.deposited_final))?;
+        position.withdrawn = position.withdrawn.add(amount(state.withdrawn))?;
+        position.thawing = position.thawing.add(amount(state.thawing))?;
+        position.settled = position.settled.add(amount(state.spent))?;
+        for carry in carries(conn, deposit.id).await?.into_values() {
+            position.carried = position.carried.add(carry)?;
+        }
+    }
+    for item in open {
+        position.reserved = position.reserved.add(item.reserved()?)?;
+    }
+    Ok(position)
+}
+
+async fn open_items(conn: &mut SqliteConnection, organisation: &str) -> Result<Vec<OpenItem>> {
+    let rows = sqlx::query(
+        "select i.id, i.source, i.external_id, i.machine, i.stopped_ms, a.revision, a.amount,
+            (select d.verdict from decision d where d.item = i.id order by d.id desc limit 1) as verdict,
+            (select min(r.provider) from registered r, chain, payee p
+             where p.id = (select max(id) from payee where machine = i.machine)
+               and r.payout = p.address and r.block <= chain.finalised) as provider
+         from open o join item i on i.id = o.item
+         left join accepted a on a.item = i.id
+            and a.revision = (select max(revision) from accepted where item = i.id)
+         where i.organisation = ?
+         order by i.stopped_ms, i.source, i.external_id",
+    )
+    .bind(organisation)
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut paid = leaves_of_open_items(conn, organisation).await?;
+    rows.iter()
+        .map(|row| {
+            let item = row.int("id")?;
+            let (settled, live) = paid.remove(&item).unwrap_or_default();
+            let accepted = match row.maybe_int("revision")? {
+                Some(_) => Some((row.u32("revision")?, row.amount("amount")?)),
+                None => None,
+            };
+            let verdict = row.maybe_text("verdict")?;
+            Ok(OpenItem {
+                item,
+                source: row.text("source")?,
+                external_id: row.text("external_id")?,
+                machine: row.text("machine")?,
+                stopped_ms: row.int("stopped_ms")?,
+                accepted,
+                settled,
+                live,
+                provider: row.maybe_int("provider")?.map(|_| row.u32("provider")).transpose()?,
+                is_held: verdict.is_some_and(|verdict| verdict == "hold" || verdict == "dispute"),
+            })
+        })
+        .collect()
+}
+
+/// Σ settled leaves and Σ live leaves of an organisation's open items. A leaf is live while its statement could still
+/// settle: no statement has settled its epoch.
+async fn leaves_of_open_items(
+    conn: &mut SqliteConnection,
+    organisation: &str,
+) -> Result<BTreeMap<i64, (i128, Option<i128>)>> {
+    let rows = sqlx::query(
+        "select l.item, l.amount, s.statement is not null as settled
+         from open o join item i on i.id = o.item join leaf l on l.item = o.item
+         join statement t on t.id = l.statement left join settled s on s.statement = t.id
+         where i.organisation = ? and (s.statement is not null or not exists (
+             select 1 from settled s2 join statement t2 on t2.id = s2.statement
+             where t2.deposit = t.deposit and t2.epoch = t.epoch))",
+    )
+    .bind(organisation)
+    .fetch_all(conn)
+    .await?;
+    let mut sums: BTreeMap<i64, (i128, Option<i128>)> = BTreeMap::new();
+    for row in rows {
+        let amount = row.signed("amount")?;
+        let (settled, live) = sums.entry(row.int("item")?).or_default();
+        let sum = if row.flag("settled")? { settled } else { live.get_or_insert(0) };
+        *sum = sum.checked_add(amount).ok_or(Error::Overflow("sum of leaves"))?;
+    }
+    Ok(sums)
+}
+
+/// What an organisation can still spend, base units; see [`rules::available`].
+impl Books {
+    /// See [`rules::available`].
+    pub fn available(&self, fee_bps: u16) -> Result<i128> {
+        rules::available(&self.position, fee_bps)
+    }
+}

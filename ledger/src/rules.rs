@@ -1,0 +1,478 @@
+//! Every rule about money, as pure functions: no database, no clock, no network, no randomness.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::{Address, B256};
+use serde::Serialize;
+
+use crate::{
+    Amount, Error, ProviderNumber, Result, Unit, Units,
+    manifest::{CARRY, FEE, Leaf, Paid},
+    statement::Row,
+};
+
+/// What happened to a deposit, in the order of the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DepositEvent {
+    /// Money came in; whether in a final block.
+    Funded(Units, bool),
+    /// The thawing amount was set.
+    Thawed(Units, u64),
+    /// What had thawed went out.
+    Withdrawn(Units),
+    /// A statement of this epoch brought the total spent to this.
+    Settled(u32, Units),
+}
+
+/// A deposit as the contract has it at the checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct DepositState {
+    /// Units held, what is thawing included.
+    pub balance: Units,
+    /// Units on their way out.
+    pub thawing: Units,
+    /// Units spent so far.
+    pub spent: Units,
+    /// Statements settled so far.
+    pub epoch: u32,
+    /// When what is thawing can be withdrawn, seconds since 1970.
+    pub thaw_ends: u64,
+    /// Units ever deposited in blocks that are final.
+    pub deposited_final: Units,
+    /// Units ever withdrawn.
+    pub withdrawn: Units,
+}
+
+impl DepositState {
+    /// The state after one more event, by the contract's own arithmetic.
+    pub fn after(mut self, event: DepositEvent) -> Result<Self> {
+        match event {
+            DepositEvent::Funded(units, is_final) => {
+                self.balance = self.balance.add(units)?;
+                if is_final {
+                    self.deposited_final = self.deposited_final.add(units)?;
+                }
+            }
+            DepositEvent::Thawed(units, ends) => {
+                self.thawing = units;
+                self.thaw_ends = ends;
+            }
+            DepositEvent::Withdrawn(units) => {
+                self.balance = self.balance.sub(units)?;
+                self.withdrawn = self.withdrawn.add(units)?;
+                self.thawing = Units::ZERO;
+                self.thaw_ends = 0;
+            }
+            DepositEvent::Settled(epoch, spent) => {
+                self.balance = self.balance.sub(spent.sub(self.spent)?)?;
+                self.spent = spent;
+                self.epoch = epoch;
+                self.thawing = self.thawing.min(self.balance);
+            }
+        }
+        Ok(self)
+    }
+
+    /// What a statement may spend: only money whose deposit is final, thawing or not.
+    pub fn spendable(&self) -> Units {
+        let gone = self.spent.get().saturating_add(self.withdrawn.get());
+        Units::new(self.deposited_final.get().saturating_sub(gone))
+    }
+}
+
+/// An organisation's money in its token, in base units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Position {
+    /// Deposited in blocks that are final.
+    pub deposited: Amount,
+    /// Withdrawn.
+    pub withdrawn: Amount,
+    /// On its way out.
+    pub thawing: Amount,
+    /// Paid by settled statements.
+    pub settled: Amount,
+    /// Remainders below one unit that settled statements still owe.
+    pub carried: Amount,
+    /// Owed for accepted work that is not settled, without the fee.
+    pub reserved: Amount,
+}
+
+/// What an organisation can still spend: `deposited − withdrawn − thawing − settled − carried − reserved − fee`, where
+/// the fee is `fee_bps` of what is reserved. Negative when debits overtook a promise.
+///
+/// The only place that computes it; everything that shows the number asks here.
+pub fn available(position: &Position, fee_bps: u16) -> Result<i128> {
+    let mut left = position.deposited.signed()?;
+    let fee = position.reserved.share(fee_bps)?;
+    for debit in [
+        position.withdrawn,
+        position.thawing,
+        position.settled,
+        position.carried,
+        position.reserved,
+        fee,
+    ] {
+        left = left.checked_sub(debit.signed()?).ok_or(Error::Overflow("available amount"))?;
+    }
+    Ok(left)
+}
+
+/// What accepting `extra` more base units would lack, the fee on everything reserved included; zero if it is covered.
+pub fn missing(position: &Position, extra: Amount, fee_bps: u16) -> Result<Amount> {
+    let after = Position { reserved: position.reserved.add(extra)?, ..*position };
+    Ok(Amount::new(available(&after, fee_bps)?.min(0).unsigned_abs()))
+}
+
+/// An item that is not finally paid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenItem {
+    /// Row id of the item.
+    pub item: i64,
+    /// Its source.
+    pub source: String,
+    /// The source's id.
+    pub external_id: String,
+    /// The machine that did it.
+    pub machine: String,
+    /// When the work ended, ms.
+    pub stopped_ms: i64,
+    /// Highest accepted revision and its amount; `None` while unfunded.
+    pub accepted: Option<(u32, Amount)>,
+    /// Σ of its leaves in settled statements.
+    pub settled: i128,
+    /// Σ of its leaves in statements that are signed or about to be, and could still settle.
+    pub live: Option<i128>,
+    /// Number of its provider, once the registration is final.
+    pub provider: Option<ProviderNumber>,
+    /// Whether a decision keeps it from being paid.
+    pub is_held: bool,
+}
+
+impl OpenItem {
+    /// What is still owed, a difference: the highest accepted revision − Σ settled leaves. Negative if too much was paid.
+    pub fn due(&self) -> Result<i128> {
+        let owed = self.accepted.map_or(Ok(0), |(_, amount)| amount.signed())?;
+        owed.checked_sub(self.settled).ok_or(Error::Overflow("amount due"))
+    }
+
+    /// What the item keeps reserved: the larger of what is due and what a live statement names.
+    pub fn reserved(&self) -> Result<Amount> {
+        let held = self.due()?.max(self.live.unwrap_or(0)).max(0);
+        Ok(Amount::new(held.unsigned_abs()))
+    }
+}
+
+/// A piece of work that can go into a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payable {
+    /// Item and revision.
+    pub paid: Paid,
+    /// Salted id of the workload.
+    pub workload: B256,
+    /// Who is paid.
+    pub provider: ProviderNumber,
+    /// Base units due; negative where too much was paid.
+    pub due: i128,
+}
+
+/// The operator's fee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fee {
+    /// Ten-thousandths of the statement's workload leaves.
+    pub bps: u16,
+    /// Number under which the operator is paid; without one there is no fee.
+    pub operator: Option<ProviderNumber>,
+}
+
+/// Bounds of one statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most rows, the operator's included.
+    pub max_rows: usize,
+    /// Most workload leaves.
+    pub max_leaves: usize,
+}
+
+impl Default for Limits {
+    /// 8,000 rows are 80 kB of the 96 KiB that a statement may have; 50,000 leaves bound a proof's depth to 16.
+    fn default() -> Self {
+        Self { max_rows: 8_000, max_leaves: 50_000 }
+    }
+}
+
+/// What a deposit can pay with.
+#[derive(Debug, Clone)]
+pub struct Purse {
+    /// Unit of its token.
+    pub unit: Unit,
+    /// Most units that the statement may spend.
+    pub spendable: Units,
+    /// Remainders that the deposit owes, by provider.
+    pub carries: BTreeMap<ProviderNumber, Amount>,
+}
+
+/// An unsigned statement: its rows and the leaves behind them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Proposal {
+    /// Rows, ascending by provider.
+    pub rows: Vec<Row>,
+    /// Leaves, ascending by provider.
+    pub leaves: Vec<Leaf>,
+}
+
+impl Proposal {
+    /// Sum of the rows.
+    pub fn total(&self) -> Result<Units> {
+        self.rows.iter().try_fold(Units::ZERO, |total, row| total.add(row.units))
+    }
+}
+
+/// Proposes a statement: `payables` in the order given, oldest first, until the purse or a limit is exhausted.
+///
+/// Providers that net below one unit are left out, with all their leaves; so is a fee that does.
+pub fn propose(payables: &[Payable], purse: &Purse, fee: Fee, limits: Limits) -> Result<Proposal> {
+    let chosen = choose(payables, purse, fee, limits)?;
+    let mut leaves: BTreeMap<ProviderNumber, Vec<Leaf>> = BTreeMap::new();
+    for payable in chosen {
+        leaves.entry(payable.provider).or_default().push(Leaf {
+            workload: payable.workload,
+            provider: payable.provider,
+            amount: payable.due,
+            paid: Some(payable.paid),
+        });
+    }
+    for (provider, leaves) in &mut leaves {
+        if let Some(carry) = purse.carries.get(provider).filter(|carry| **carry != Amount::ZERO) {
+            leaves.insert(0, plain_leaf(CARRY, *provider, *carry)?);
+        }
+    }
+    leaves.retain(|_, leaves| matches!(units_of(leaves, purse.unit), Ok((units, _)) if units > Units::ZERO));
+    add_fee(&mut leaves, purse, fee)?;
+
+    let leaves: Vec<_> = leaves.into_values().flatten().collect();
+    Ok(Proposal { rows: rows_of(&leaves, purse.unit)?, leaves })
+}
+
+/// The rows that leaves come to: per provider ⌊Σ leaves ÷ unit⌋, the remainder being the carry. Leaves of one provider
+/// stand together, providers ascend. This is also the check that an attester makes before it signs.
+pub fn rows_of(leaves: &[Leaf], unit: Unit) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for leaves in leaves.chunk_by(|a, b| a.provider == b.provider) {
+        let Some(first) = leaves.first() else { continue };
+        let (units, carry_out) = units_of(leaves, unit)?;
+        let carry_in = leaves.iter().filter(|leaf| leaf.workload == CARRY).map(|leaf| leaf.amount).sum::<i128>();
+        rows.push(Row {
+            provider: first.provider,
+            units,
+            carry_in: Amount::new(carry_in.unsigned_abs()),
+            carry_out,
+        });
+    }
+    Ok(rows)
+}
+
+/// Whole units of one provider's leaves, and the remainder. Negative sums come to nothing.
+fn units_of(leaves: &[Leaf], unit: Unit) -> Result<(Units, Amount)> {
+    let sum = sum(leaves.iter().map(|leaf| leaf.amount))?;
+    unit.split(Amount::new(sum.max(0).unsigned_abs()))
+}
+
+fn sum(amounts: impl Iterator<Item = i128>) -> Result<i128> {
+    amounts
+        .into_iter()
+        .try_fold(0_i128, i128::checked_add)
+        .ok_or(Error::Overflow("sum of leaves"))
+}
+
+fn plain_leaf(workload: B256, provider: ProviderNumber, amount: Amount) -> Result<Leaf> {
+    Ok(Leaf { workload, provider, amount: amount.signed()?, paid: None })
+}
+
+/// Adds ⌊bps × Σ workload leaves⌋ for the operator, unless its row would come to nothing.
+fn add_fee(leaves: &mut BTreeMap<ProviderNumber, Vec<Leaf>>, purse: &Purse, fee: Fee) -> Result<()> {
+    let Some(operator) = fee.operator else { return Ok(()) };
+    let work = leaves.values().flatten().filter(|leaf| leaf.paid.is_some()).map(|leaf| leaf.amount);
+    let amount = Amount::new(sum(work)?.max(0).unsigned_abs()).share(fee.bps)?;
+    if amount == Amount::ZERO {
+        return Ok(());
+    }
+    let mut own = leaves.get(&operator).cloned().unwrap_or_default();
+    if own.is_empty()
+        && let Some(carry) = purse.carries.get(&operator).filter(|carry| **carry != Amount::ZERO)
+    {
+        own.push(plain_leaf(CARRY, operator, *carry)?);
+    }
+    own.push(plain_leaf(FEE, operator, amount)?);
+    if units_of(&own, purse.unit)?.0 > Units::ZERO {
+        leaves.insert(operator, own);
+    }
+    Ok(())
+}
+
+/// The payables that fit, in order; stops at the first that does not, so that nothing overtakes older work.
+fn choose<'a>(
+    payables: &'a [Payable],
+    purse: &Purse,
+    fee: Fee,
+    limits: Limits,
+) -> Result<Vec<&'a Payable>> {
+    let mut cost = Cost::new(purse, fee);
+    let mut chosen = Vec::new();
+    for payable in payables.iter().take(limits.max_leaves) {
+        if !cost.try_add(payable, limits.max_rows)? {
+            break;
+        }
+        chosen.push(payable);
+    }
+    Ok(chosen)
+}
+
+/// What the payables chosen so far can cost at most.
+struct Cost<'a> {
+    purse: &'a Purse,
+    fee: Fee,
+    sums: BTreeMap<ProviderNumber, i128>,
+    /// Σ units of all rows but the fee.
+    units: u64,
+    /// Σ of providers' positive sums without carries, which bounds the base of the fee.
+    base: u128,
+}
+
+impl<'a> Cost<'a> {
+    const fn new(purse: &'a Purse, fee: Fee) -> Self {
+        Self { purse, fee, sums: BTreeMap::new(), units: 0, base: 0 }
+    }
+
+    /// Adds a payable and returns true, or leaves everything as it was and returns false if it does not fit.
+    fn try_add(&mut self, payable: &Payable, max_rows: usize) -> Result<bool> {
+        let overflow = || Error::Overflow("cost of a statement");
+        let old = self.sums.get(&payable.provider).copied();
+        let rows = self.sums.len() + usize::from(old.is_none()) + usize::from(self.fee.operator.is_some());
+        let new = old.unwrap_or(0).checked_add(payable.due).ok_or_else(overflow)?;
+
+        let row = self.row_units(payable.provider, new)?;
+        let row_before = old.map_or(Ok(0), |old| self.row_units(payable.provider, old))?;
+        let units = (self.units - row_before).checked_add(row).ok_or_else(overflow)?;
+        let base_before = old.unwrap_or(0).max(0).unsigned_abs();
+        let base = (self.base - base_before).checked_add(new.max(0).unsigned_abs()).ok_or_else(overflow)?;
+        let total = units.checked_add(self.fee_units(base)?).ok_or_else(overflow)?;
+        if total > self.purse.spendable.get() || row > contracts::rows::MAX_UNITS || rows > max_rows {
+            return Ok(false);
+        }
+        self.sums.insert(payable.provider, new);
+        (self.units, self.base) = (units, base);
+        Ok(true)
+    }
+
+    fn row_units(&self, provider: ProviderNumber, sum: i128) -> Result<u64> {
+        let carry = self.purse.carries.get(&provider).copied().unwrap_or_default().signed()?;
+        let owed = sum.checked_add(carry).ok_or(Error::Overflow("sum of leaves"))?;
+        Ok(self.purse.unit.split(Amount::new(owed.max(0).unsigned_abs()))?.0.get())
+    }
+
+    /// Units by which the fee can raise the operator's row. What the operator owes back does not lower it, since such
+    /// leaves may be left out.
+    fn fee_units(&self, base: u128) -> Result<u64> {
+        let Some(operator) = self.fee.operator else { return Ok(0) };
+        let fee = Amount::new(base).share(self.fee.bps)?;
+        let own = self.sums.get(&operator).copied().unwrap_or(0).max(0);
+        let with = self.row_units(operator, own.saturating_add(fee.signed()?))?;
+        Ok(with.saturating_sub(self.row_units(operator, own)?))
+    }
+}
+
+/// A credit that a provider can claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Credit {
+    /// Whose it is.
+    pub provider: ProviderNumber,
+    /// In which token.
+    pub token: Address,
+    /// How much.
+    pub units: Units,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payable(item: i64, provider: u32, due: i128) -> Payable {
+        let workload = B256::left_padding_from(&(item + 100).to_be_bytes());
+        Payable { paid: Paid { item, revision: 0 }, workload, provider, due }
+    }
+
+    fn purse(decimals: u8, spendable: u64) -> Purse {
+        let unit = Unit::of_decimals(decimals).unwrap();
+        Purse { unit, spendable: Units::new(spendable), carries: BTreeMap::new() }
+    }
+
+    const NO_FEE: Fee = Fee { bps: 0, operator: None };
+
+    fn units(proposal: &Proposal) -> Vec<(u32, u64)> {
+        proposal.rows.iter().map(|row| (row.provider, row.units.get())).collect()
+    }
+
+    #[test]
+    fn stops_at_the_first_work_that_the_deposit_cannot_pay() {
+        let work = [payable(1, 1, 60), payable(2, 2, 50), payable(3, 3, 10)];
+        let proposal = propose(&work, &purse(6, 100), NO_FEE, Limits::default()).unwrap();
+        assert_eq!(units(&proposal), [(1, 60)]);
+    }
+
+    #[test]
+    fn a_one_percent_fee_fits_an_exactly_funded_deposit() {
+        let fee = Fee { bps: 100, operator: Some(9) };
+        let work = [payable(1, 1, 60), payable(2, 2, 40)];
+        let proposal = propose(&work, &purse(6, 101), fee, Limits::default()).unwrap();
+        assert_eq!(units(&proposal), [(1, 60), (2, 40), (9, 1)]);
+        let proposal = propose(&work, &purse(6, 100), fee, Limits::default()).unwrap();
+        assert_eq!(units(&proposal), [(1, 60)]);
+    }
+
+    #[test]
+    fn providers_that_net_below_one_unit_wait_with_all_their_leaves() {
+        let work = [payable(1, 1, 100), payable(2, 1, -100), payable(3, 2, 7), payable(4, 3, -5)];
+        let proposal = propose(&work, &purse(6, 1000), NO_FEE, Limits::default()).unwrap();
+        assert_eq!(units(&proposal), [(2, 7)]);
+        assert_eq!(proposal.leaves.len(), 1);
+    }
+
+    #[test]
+    fn what_is_owed_back_nets_against_later_work() {
+        let work = [payable(1, 1, -30), payable(2, 1, 100)];
+        let proposal = propose(&work, &purse(6, 70), NO_FEE, Limits::default()).unwrap();
+        assert_eq!(units(&proposal), [(1, 70)]);
+    }
+
+    #[test]
+    fn a_remainder_is_carried_and_comes_back_as_a_leaf() {
+        let unit = 1_000_000_000_000;
+        let mut purse = purse(18, 1000);
+        let first = propose(&[payable(1, 1, 2 * unit + 7)], &purse, NO_FEE, Limits::default()).unwrap();
+        assert_eq!(units(&first), [(1, 2)]);
+        assert_eq!(first.rows[0].carry_out, Amount::new(7));
+
+        purse.carries.insert(1, first.rows[0].carry_out);
+        let second = propose(&[payable(2, 1, unit - 7)], &purse, NO_FEE, Limits::default()).unwrap();
+        assert_eq!(units(&second), [(1, 1)]);
+        assert_eq!((second.rows[0].carry_in, second.rows[0].carry_out), (Amount::new(7), Amount::ZERO));
+        assert_eq!(second.leaves[0], plain_leaf(CARRY, 1, Amount::new(7)).unwrap());
+    }
+
+    #[test]
+    fn limits_bound_rows_and_leaves() {
+        let work: Vec<_> = (1..=10).map(|n| payable(n, u32::try_from(n).unwrap(), 10)).collect();
+        let few_rows = Limits { max_rows: 3, max_leaves: 100 };
+        let fee = Fee { bps: 1000, operator: Some(99) };
+        assert_eq!(propose(&work, &purse(6, 1000), fee, few_rows).unwrap().rows.len(), 3);
+        let few_leaves = Limits { max_rows: 100, max_leaves: 4 };
+        assert_eq!(propose(&work, &purse(6, 1000), NO_FEE, few_leaves).unwrap().rows.len(), 4);
+    }
+
+    #[test]
+    fn available_counts_the_fee_of_what_is_reserved() {
+        let position = Position { deposited: Amount::new(101), reserved: Amount::new(100), ..Default::default() };
+        assert_eq!(available(&position, 100).unwrap(), 0);
+        assert_eq!(missing(&position, Amount::new(100), 100).unwrap(), Amount::new(101));
+    }
+}

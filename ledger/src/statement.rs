@@ -1,0 +1,127 @@
+//! Statements: one deposit's signed payouts for one epoch.
+
+use alloy::{
+    dyn_abi::Eip712Domain,
+    primitives::{Address, B256, Signature, keccak256},
+    sol_types::SolStruct,
+};
+use contracts::eip712::{self, DepositKey};
+use k256::ecdsa::{RecoveryId, SigningKey, VerifyingKey};
+use serde::Serialize;
+
+use crate::{Amount, Error, ProviderNumber, Result, Units};
+
+/// One provider's line in a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// The provider that is credited.
+    pub provider: ProviderNumber,
+    /// What it is credited.
+    pub units: Units,
+    /// Remainder below one unit brought in from the deposit's last settled statement naming the provider.
+    pub carry_in: Amount,
+    /// Remainder below one unit left for the next one.
+    pub carry_out: Amount,
+}
+
+/// What the keys of a deposit sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// The deposit that pays.
+    pub key: DepositKey,
+    /// The deposit's epoch plus one.
+    pub epoch: u32,
+    /// What the deposit will have spent once this is settled.
+    pub spent: Units,
+    /// Merkle root of the manifest.
+    pub manifest: B256,
+    /// Packed rows, see [`contracts::rows`].
+    pub rows: Vec<u8>,
+}
+
+impl Statement {
+    /// EIP-712 digest in the domain of one contract.
+    pub fn digest(&self, domain: &Eip712Domain) -> B256 {
+        eip712::Statement {
+            key: self.key.clone(),
+            epoch: self.epoch,
+            spent: self.spent.get(),
+            manifest: self.manifest,
+            rows: self.rows.clone().into(),
+        }
+        .eip712_signing_hash(domain)
+    }
+}
+
+/// Packs rows for the contract.
+pub fn pack(rows: &[Row]) -> Result<Vec<u8>> {
+    let pairs: Vec<_> = rows.iter().map(|row| (row.provider, row.units.get())).collect();
+    Ok(contracts::rows::encode(&pairs)?)
+}
+
+/// Signs `digest`: 65 bytes `r ‖ s ‖ v`, deterministic (RFC 6979), low s, as the contract demands.
+pub fn sign(key: &SigningKey, digest: B256) -> Result<[u8; 65]> {
+    let (signature, id) = key.sign_prehash_recoverable(digest.as_slice())?;
+    let mut bytes = [0; 65];
+    bytes[..64].copy_from_slice(&signature.to_bytes());
+    bytes[64] = 27 + u8::from(id.is_y_odd());
+    Ok(bytes)
+}
+
+/// Address of a signing key.
+pub fn address_of(key: &VerifyingKey) -> Address {
+    let point = key.to_encoded_point(false);
+    Address::from_slice(&keccak256(&point.as_bytes()[1..])[12..])
+}
+
+/// Address whose key signed `digest`, or an error for bytes that the contract would not take as ECDSA: another length
+/// than 65, `v` other than 27 or 28, high `s`.
+pub fn recover(digest: B256, signature: &[u8]) -> Result<Address> {
+    let refuse = || Error::Unsignable("not a 65-byte signature with low s and v of 27 or 28".into());
+    let [rs @ .., v @ (27 | 28)] = signature else { return Err(refuse()) };
+    let parsed = k256::ecdsa::Signature::from_slice(rs).map_err(|_| refuse())?;
+    if Signature::from_bytes_and_parity(rs, *v == 28).normalize_s().is_some() {
+        return Err(refuse());
+    }
+    let id = RecoveryId::new(*v == 28, false);
+    let key = VerifyingKey::recover_from_prehash(digest.as_slice(), &parsed, id)?;
+    Ok(address_of(&key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> SigningKey {
+        SigningKey::from_slice(&[7; 32]).unwrap()
+    }
+
+    #[test]
+    fn refuses_high_s_and_foreign_lengths() {
+        let digest = B256::repeat_byte(1);
+        let mut signature = sign(&key(), digest).unwrap();
+        assert!(recover(digest, &signature[..64]).is_err());
+        let low = Signature::from_raw(&signature).unwrap();
+        let high = alloy::primitives::U256::from_be_slice(&[
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xba, 0xae,
+            0xdc, 0xe6, 0xaf, 0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c, 0xd0, 0x36, 0x41, 0x41,
+        ]) - low.s();
+        signature[32..64].copy_from_slice(&high.to_be_bytes::<32>());
+        signature[64] ^= 7;
+        assert!(recover(digest, &signature).is_err());
+    }
+
+    #[test]
+    fn another_digest_recovers_another_address() {
+        let signature = sign(&key(), B256::repeat_byte(1)).unwrap();
+        let address = address_of(key().verifying_key());
+        assert_ne!(recover(B256::repeat_byte(2), &signature).ok(), Some(address));
+    }
+
+    #[test]
+    fn recovers_the_signer() {
+        let digest = B256::repeat_byte(1);
+        let signature = sign(&key(), digest).unwrap();
+        assert_eq!(recover(digest, &signature).unwrap(), address_of(key().verifying_key()));
+    }
+}
