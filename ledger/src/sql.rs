@@ -30,7 +30,6 @@ pub(crate) trait Columns {
     fn maybe_int(&self, column: &'static str) -> Result<Option<i64>>;
     fn text(&self, column: &'static str) -> Result<String>;
     fn maybe_text(&self, column: &'static str) -> Result<Option<String>>;
-    fn maybe_blob(&self, column: &'static str) -> Result<Option<Vec<u8>>>;
 
     fn u64(&self, column: &'static str) -> Result<u64> {
         u64::try_from(self.int(column)?).map_err(|_| Error::Corrupt(column))
@@ -75,9 +74,6 @@ impl Columns for SqliteRow {
         Ok(self.try_get(column)?)
     }
     fn maybe_text(&self, column: &'static str) -> Result<Option<String>> {
-        Ok(self.try_get(column)?)
-    }
-    fn maybe_blob(&self, column: &'static str) -> Result<Option<Vec<u8>>> {
         Ok(self.try_get(column)?)
     }
 }

@@ -1,0 +1,301 @@
+//! Following the chain: one decision per turn.
+
+use std::time::Duration;
+
+use alloy::{eips::BlockNumberOrTag, rpc::types::Log};
+use ledger::{
+    Ledger,
+    chain::{Block, ChainWriter, IndexedBlock},
+};
+use tokio::{sync::watch, time::sleep};
+
+use crate::{Endpoint, Error, Result, decode};
+
+/// Most blocks that are followed one by one in a turn.
+const FOLLOW_BLOCKS: u64 = 32;
+/// Most blocks of one log range; endpoints commonly refuse more.
+const MAX_SPAN: u64 = 10_000;
+/// Pause after a turn that failed or had nothing to do.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What a turn came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing to do: the ledger is at the head.
+    Idle,
+    /// Blocks were indexed, up to this one.
+    Advanced(u64),
+    /// A reorg was undone, down to this block.
+    RolledBack(u64),
+}
+
+/// Where the chain stands, as one endpoint says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Number of the newest block.
+    pub latest: u64,
+    /// Number of the newest final block.
+    pub finalised: u64,
+    /// The block that the chain has now at the checkpoint's height, if it reaches that far.
+    pub at_checkpoint: Option<Block>,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    Wait,
+    /// The checkpoint is not on the chain any more: look for the fork point.
+    FindFork,
+    /// Index final blocks, in one range of logs.
+    CatchUp {
+        /// First block.
+        from: u64,
+        /// Last block.
+        to: u64,
+    },
+    /// Index blocks that may still be undone, one by one.
+    Follow {
+        /// First block.
+        from: u64,
+        /// Last block.
+        to: u64,
+    },
+}
+
+/// Decides what to do from the checkpoint and the head. Pure.
+///
+/// `span` is the number of blocks that a range may have. A chain that ends below the checkpoint is a stale endpoint or a
+/// reorg in the making; both are waited out.
+pub fn step(checkpoint: Option<&Block>, start_block: u64, head: &Head, span: u64) -> Step {
+    if let Some(checkpoint) = checkpoint {
+        match head.at_checkpoint {
+            Some(block) if block.hash != checkpoint.hash => return Step::FindFork,
+            None if head.latest >= checkpoint.number => return Step::Wait,
+            _ => {}
+        }
+    }
+    let from = checkpoint.map_or(start_block, |block| block.number + 1);
+    let within = |last: u64, blocks: u64| last.min(from.saturating_add(blocks.saturating_sub(1)));
+    if from <= head.finalised {
+        Step::CatchUp { from, to: within(head.finalised, span) }
+    } else if from <= head.latest {
+        Step::Follow { from, to: within(head.latest, FOLLOW_BLOCKS) }
+    } else {
+        Step::Wait
+    }
+}
+
+/// Follows one contract into one ledger.
+#[derive(Debug)]
+pub struct Indexer {
+    endpoint: Endpoint,
+    writer: ChainWriter,
+    start_block: u64,
+    span: u64,
+}
+
+impl Indexer {
+    /// An indexer of the contract that the ledger belongs to. Fails if the endpoint serves another chain.
+    pub async fn new(endpoint: Endpoint, ledger: Ledger) -> Result<Self> {
+        let (expected, start_block) = (ledger.identity().chain_id, ledger.identity().start_block);
+        let found = endpoint.chain_id().await?;
+        if found != expected {
+            return Err(Error::WrongChain { expected, found });
+        }
+        Ok(Self { endpoint, writer: ChainWriter::new(ledger), start_block, span: MAX_SPAN })
+    }
+
+    /// One turn: looks at the head, does what [`step`] says, in one commit.
+    pub async fn turn(&mut self) -> Result<Turn> {
+        let checkpoint = self.writer.checkpoint().await?;
+        let latest = self.endpoint.latest().await?;
+        let finalised = self.endpoint.finalised(latest.number).await?;
+        let at_checkpoint = match &checkpoint {
+            Some(block) if block.number <= latest.number => {
+                self.endpoint.block(BlockNumberOrTag::Number(block.number)).await?
+            }
+            _ => None,
+        };
+        let head = Head { latest: latest.number, finalised, at_checkpoint };
+        let turn = match step(checkpoint.as_ref(), self.start_block, &head, self.span) {
+            Step::Wait => Turn::Idle,
+            Step::FindFork => {
+                let fork = self.fork_point(checkpoint).await?;
+                self.writer.rollback_to(fork).await?;
+                return Ok(Turn::RolledBack(fork));
+            }
+            Step::CatchUp { from, to } => self.catch_up(checkpoint.as_ref(), from, to).await?,
+            Step::Follow { from, to } => self.follow(checkpoint.as_ref(), from, to).await?,
+        };
+        self.writer.set_finalised(finalised).await?;
+        Ok(turn)
+    }
+
+    /// Highest stored block that is on the chain still. The ledger refuses to go below what is final.
+    async fn fork_point(&self, checkpoint: Option<Block>) -> Result<u64> {
+        let mut candidate = checkpoint;
+        while let Some(block) = candidate {
+            let now = self.endpoint.block(BlockNumberOrTag::Number(block.number)).await?;
+            if now.is_some_and(|now| now.hash == block.hash) {
+                return Ok(block.number);
+            }
+            let below = block.number.checked_sub(1);
+            candidate = match below {
+                Some(below) => self.writer.block_at_or_below(below).await?,
+                None => None,
+            };
+        }
+        Ok(self.start_block.saturating_sub(1))
+    }
+
+    /// Indexes final blocks by one range of logs, narrower next time if the endpoint refuses.
+    async fn catch_up(&mut self, checkpoint: Option<&Block>, from: u64, to: u64) -> Result<Turn> {
+        let logs = match self.endpoint.logs_between(from, to).await {
+            Ok(logs) => logs,
+            Err(error) if self.span > 1 => {
+                self.span = (self.span / 2).max(1);
+                tracing::debug!(span = self.span, "narrower log range after: {error}");
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        self.span = self.span.saturating_mul(2).min(MAX_SPAN);
+        self.check_parent(checkpoint, from).await?;
+
+        let mut blocks = Vec::new();
+        for logs in logs.chunk_by(|a, b| a.block_hash == b.block_hash) {
+            let Some(hash) = logs.first().and_then(|log| log.block_hash) else { continue };
+            let block = self.endpoint.block_by_hash(hash).await?;
+            blocks.push(self.indexed(block, logs)?);
+        }
+        if blocks.last().is_none_or(|last| last.block.number < to) {
+            blocks.push(IndexedBlock { block: self.block_at(to).await?, facts: Vec::new() });
+        }
+        self.writer.apply(&blocks).await?;
+        Ok(Turn::Advanced(to))
+    }
+
+    /// Indexes blocks one by one, each with the logs of its own hash.
+    async fn follow(&self, checkpoint: Option<&Block>, from: u64, to: u64) -> Result<Turn> {
+        let mut parent = checkpoint.map(|block| block.hash);
+        let mut blocks = Vec::new();
+        for number in from..=to {
+            let block = self.block_at(number).await?;
+            if parent.is_some_and(|parent| parent != block.parent) {
+                // The chain moved while it was read; what was read before that point is good.
+                break;
+            }
+            let logs = self.endpoint.logs_of(&block).await?;
+            parent = Some(block.hash);
+            blocks.push(self.indexed(block, &logs)?);
+        }
+        let Some(last) = blocks.last().map(|indexed| indexed.block.number) else {
+            return Ok(Turn::Idle);
+        };
+        self.writer.apply(&blocks).await?;
+        Ok(Turn::Advanced(last))
+    }
+
+    async fn block_at(&self, number: u64) -> Result<Block> {
+        let block = self.endpoint.block(BlockNumberOrTag::Number(number)).await?;
+        block.ok_or_else(|| Error::NoBlock(number.to_string()))
+    }
+
+    async fn check_parent(&self, checkpoint: Option<&Block>, from: u64) -> Result<()> {
+        let Some(checkpoint) = checkpoint else { return Ok(()) };
+        let parent = self.block_at(from).await?.parent;
+        if parent == checkpoint.hash {
+            return Ok(());
+        }
+        Err(Error::Inconsistent(format!("block {from} follows {parent}, the checkpoint is {}", checkpoint.hash)))
+    }
+
+    fn indexed(&self, block: Block, logs: &[Log]) -> Result<IndexedBlock> {
+        let contract = self.endpoint.contract();
+        let facts = logs.iter().map(|log| decode::fact(log, contract)).collect::<Result<_>>()?;
+        Ok(IndexedBlock { block, facts })
+    }
+}
+
+/// Takes turns until told to stop. What the next turn can mend is logged; anything else ends the run.
+pub async fn run(mut indexer: Indexer, mut shutdown: watch::Receiver<bool>) -> Result<()> {
+    while !*shutdown.borrow() {
+        match indexer.turn().await {
+            Ok(Turn::Idle) => {}
+            Ok(Turn::Advanced(block)) => {
+                tracing::debug!(block, "indexed");
+                continue;
+            }
+            Ok(Turn::RolledBack(block)) => {
+                tracing::warn!(block, "rolled back to the fork point of a reorg");
+                continue;
+            }
+            Err(error) if error.is_transient() => tracing::warn!("{}", chain_of(&error)),
+            Err(error) => return Err(error),
+        }
+        tokio::select! {
+            () = sleep(PAUSE) => {}
+            changed = shutdown.changed() => if changed.is_err() { break },
+        }
+    }
+    Ok(())
+}
+
+/// An error with its sources, on one line.
+pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::B256;
+
+    use super::*;
+
+    fn block(number: u64, hash: u8) -> Block {
+        Block { number, hash: B256::repeat_byte(hash), parent: B256::ZERO, time: 0 }
+    }
+
+    fn head(latest: u64, finalised: u64, at_checkpoint: Option<Block>) -> Head {
+        Head { latest, finalised, at_checkpoint }
+    }
+
+    #[test]
+    fn a_checkpoint_that_left_the_chain_starts_a_fork_search() {
+        let head = head(20, 0, Some(block(10, 2)));
+        assert_eq!(step(Some(&block(10, 1)), 5, &head, 100), Step::FindFork);
+    }
+
+    #[test]
+    fn an_endpoint_that_forgot_the_checkpoint_is_waited_for() {
+        assert_eq!(step(Some(&block(10, 1)), 5, &head(12, 0, None), 100), Step::Wait);
+        assert_eq!(step(Some(&block(10, 1)), 5, &head(8, 0, None), 100), Step::Wait);
+    }
+
+    #[test]
+    fn starts_at_the_deployment_and_catches_up_in_ranges() {
+        assert_eq!(step(None, 5, &head(500, 400, None), 100), Step::CatchUp { from: 5, to: 104 });
+        let head = head(500, 400, Some(block(390, 1)));
+        assert_eq!(step(Some(&block(390, 1)), 5, &head, 100), Step::CatchUp { from: 391, to: 400 });
+    }
+
+    #[test]
+    fn follows_what_may_be_undone_block_by_block() {
+        let head = head(500, 400, Some(block(400, 1)));
+        assert_eq!(step(Some(&block(400, 1)), 5, &head, 100), Step::Follow { from: 401, to: 432 });
+    }
+
+    #[test]
+    fn waits_at_the_head() {
+        let head = head(10, 8, Some(block(10, 1)));
+        assert_eq!(step(Some(&block(10, 1)), 5, &head, 100), Step::Wait);
+    }
+}
