@@ -164,6 +164,25 @@ impl Decimal {
         self.digits == 0
     }
 
+    /// Its whole part.
+    pub const fn whole(&self) -> u128 {
+        match 10_u128.checked_pow(self.scale) {
+            Some(power) => self.digits / power,
+            None => 0,
+        }
+    }
+
+    /// What `amount` of a token with `decimals` is worth at this price per whole token, in millionths of the currency,
+    /// rounded down.
+    pub fn value_of(&self, amount: Amount, decimals: u8) -> Result<u128> {
+        let power = |exponent: u32| U256::from(10).checked_pow(U256::from(exponent));
+        let value = || {
+            let up = U256::from(self.digits).checked_mul(U256::from(amount.0))?.checked_mul(power(6)?)?;
+            u128::try_from(up.checked_div(power(self.scale + u32::from(decimals))?)?).ok()
+        };
+        value().ok_or(Error::Overflow("value of an amount"))
+    }
+
     /// The tokens that it buys: ⌊self × 10^decimals ÷ rate⌋ base units, `rate` being the price of a whole token in the
     /// same currency. Rounds down, once, with 256-bit intermediates.
     pub fn convert(&self, rate: &Self, decimals: u8) -> Result<Amount> {

@@ -14,6 +14,7 @@ use crate::{
     rules::{self, Proposal},
     sql::{self, Columns, integer},
     statement::{self, Statement},
+    verify,
     workload::{Outcome, Rate, Record},
 };
 
@@ -270,8 +271,8 @@ impl BookWriter {
 
     /// Signs a recorded statement with the attester's key and stores the signature.
     ///
-    /// Enforces the signers' rules that one candidate at a time leaves open: the digest is that of the stored rows and
-    /// leaves, the epoch is the deposit's next, and the key is one that the deposit names.
+    /// Enforces the signers' rules that one candidate at a time leaves open: digest, manifest root and rows follow from
+    /// the stored leaves, the epoch is the deposit's next, and the key is one that the deposit names.
     pub async fn sign_statement(&self, id: i64, key: &SigningKey) -> Result<SignedStatement> {
         let mut tx = self.0.begin().await?;
         let (statement, digest) = read::statement(&mut tx, id).await?;
@@ -279,7 +280,10 @@ impl BookWriter {
         let signer = statement::address_of(key.verifying_key());
         let refuse = |why: String| Err(Error::Unsignable(why));
         if statement.digest(&self.0.identity().domain()) != digest {
-            return refuse(format!("statement {id} does not have the digest {digest} any more"));
+            return refuse(format!("statement {id} does not have the digest {digest}"));
+        }
+        if let Some(difference) = verify::statement_differences(&mut tx, id).await?.first() {
+            return refuse(difference.to_string());
         }
         if Some(statement.epoch) != state.epoch.checked_add(1) {
             return refuse(format!("statement {id} is for epoch {}, the deposit is at {}", statement.epoch, state.epoch));

@@ -10,8 +10,10 @@ use sqlx::SqliteConnection;
 use crate::{
     Amount, Error, Ledger, ProviderNumber, Result, Unit, Units,
     chain::Block,
+    manifest::{Leaf, Paid},
     rules::{self, Credit, DepositEvent, DepositState, OpenItem, Position},
     sql::{Columns, integer},
+    statement::Row as StatementRow,
     workload::Token,
 };
 
@@ -71,6 +73,15 @@ pub struct SignedStatement {
     pub signature: Vec<u8>,
     /// The cosigner's, empty if the deposit names none.
     pub cosignature: Vec<u8>,
+}
+
+/// A leaf, and source and external id of the workload behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedLeaf {
+    /// The leaf.
+    pub leaf: Leaf,
+    /// Source and external id; `None` for a carry or a fee.
+    pub name: Option<(String, String)>,
 }
 
 /// A transaction nonce and what was signed for it.
@@ -312,6 +323,24 @@ impl Reader {
         };
         let (signature, cosignature) = (by(statement.key.signer)?, by(statement.key.cosigner)?);
         Ok(SignedStatement { id, statement, digest, signature, cosignature })
+    }
+
+    /// Rows of a statement, ascending by provider. Carries are zero where the leaves are not known.
+    pub async fn rows(&self, statement: i64) -> Result<Vec<StatementRow>> {
+        let mut conn = self.0.reader().acquire().await?;
+        rows(&mut conn, statement).await
+    }
+
+    /// Leaves of a statement of ours, in their order, with the natural keys of the workloads behind them.
+    pub async fn named_leaves(&self, statement: i64) -> Result<Vec<NamedLeaf>> {
+        let mut conn = self.0.reader().acquire().await?;
+        named_leaves(&mut conn, statement).await
+    }
+
+    /// Remainders that a deposit's settled statements owe, by provider.
+    pub async fn carries(&self, deposit: B256) -> Result<BTreeMap<ProviderNumber, Amount>> {
+        let mut conn = self.0.reader().acquire().await?;
+        carries(&mut conn, deposit).await
     }
 
     /// Slots of a sender from tx nonce `from` on, with their attempts.
@@ -585,20 +614,60 @@ pub(crate) async fn statement(
 ) -> Result<(crate::statement::Statement, B256)> {
     let row = sqlx::query("select * from statement where id = ?").bind(id).fetch_one(&mut *conn).await?;
     let key = deposit_key(conn, row.b256("deposit")?).await?.ok_or(Error::Corrupt("deposit of a statement"))?;
-    let rows = sqlx::query("select provider, units from \"row\" where statement = ? order by provider")
-        .bind(id)
-        .fetch_all(&mut *conn)
-        .await?;
-    let pairs: Vec<_> =
-        rows.iter().map(|row| Ok((row.u32("provider")?, row.units("units")?.get()))).collect::<Result<_>>()?;
+    let rows = rows(conn, id).await?;
     let statement = crate::statement::Statement {
         key,
         epoch: row.u32("epoch")?,
         spent: row.units("spent")?,
         manifest: row.b256("manifest")?,
-        rows: contracts::rows::encode(&pairs)?,
+        rows: crate::statement::pack(&rows)?,
     };
     Ok((statement, row.b256("digest")?))
+}
+
+pub(crate) async fn rows(conn: &mut SqliteConnection, statement: i64) -> Result<Vec<StatementRow>> {
+    let rows = sqlx::query(
+        "select provider, units, coalesce(carry_in, zeroblob(16)) as carry_in,
+            coalesce(carry_out, zeroblob(16)) as carry_out
+         from \"row\" where statement = ? order by provider",
+    )
+    .bind(statement)
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(StatementRow {
+                provider: row.u32("provider")?,
+                units: row.units("units")?,
+                carry_in: row.amount("carry_in")?,
+                carry_out: row.amount("carry_out")?,
+            })
+        })
+        .collect()
+}
+
+pub(crate) async fn named_leaves(conn: &mut SqliteConnection, statement: i64) -> Result<Vec<NamedLeaf>> {
+    let rows = sqlx::query(
+        "select l.workload, l.provider, l.amount, l.item, l.revision, i.source, i.external_id
+         from leaf l left join item i on i.id = l.item where l.statement = ? order by l.position",
+    )
+    .bind(statement)
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let paid = match row.maybe_int("item")? {
+                Some(item) => Some(Paid { item, revision: row.u32("revision")? }),
+                None => None,
+            };
+            let name = match row.maybe_text("source")? {
+                Some(source) => Some((source, row.text("external_id")?)),
+                None => None,
+            };
+            let (workload, provider) = (row.b256("workload")?, row.u32("provider")?);
+            Ok(NamedLeaf { leaf: Leaf { workload, provider, amount: row.signed("amount")?, paid }, name })
+        })
+        .collect()
 }
 
 /// What an item still owes if only final statements count.

@@ -1,0 +1,144 @@
+//! The hosted attester: publishes a statement's manifest, then signs it.
+//!
+//! A signature never leaves before its manifest is a synced file outside the database, so that a lost database costs time
+//! and no money.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use alloy::primitives::{Address, B256};
+use k256::ecdsa::SigningKey;
+use ledger::{
+    ProviderNumber,
+    book::BookWriter,
+    manifest::Secret,
+    read::{NamedLeaf, Reader, SignedStatement},
+    statement::Row,
+};
+use serde::Serialize;
+
+use crate::{Error, Result};
+
+/// Signs statements with the attester's key.
+pub struct Attester {
+    key: SigningKey,
+    secret: Secret,
+    manifests: PathBuf,
+    reader: Reader,
+    book: BookWriter,
+}
+
+impl fmt::Debug for Attester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attester").field("manifests", &self.manifests).finish_non_exhaustive()
+    }
+}
+
+/// A manifest as it is published: what a statement pays for.
+#[derive(Debug, Serialize)]
+struct Manifest<'a> {
+    schema: &'static str,
+    digest: B256,
+    deposit: B256,
+    requestor: Address,
+    signer: Address,
+    cosigner: Address,
+    token: Address,
+    salt: B256,
+    epoch: u32,
+    spent: ledger::Units,
+    root: B256,
+    rows: Vec<Row>,
+    leaves: Vec<LeafEntry<'a>>,
+}
+
+/// A leaf with the natural key of its workload; a carry or a fee has none.
+#[derive(Debug, Serialize)]
+struct LeafEntry<'a> {
+    workload: B256,
+    provider: ProviderNumber,
+    amount: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<u32>,
+}
+
+impl Attester {
+    /// An attester that publishes into the folder `manifests`.
+    pub const fn new(
+        key: SigningKey,
+        secret: Secret,
+        manifests: PathBuf,
+        reader: Reader,
+        book: BookWriter,
+    ) -> Self {
+        Self { key, secret, manifests, reader, book }
+    }
+
+    /// The secret of one organisation's workload ids.
+    pub fn secret_of(&self, organisation: &str) -> Secret {
+        self.secret.of_organisation(organisation)
+    }
+
+    /// Signs a recorded statement, once its manifest is published.
+    pub async fn sign(&self, statement: i64) -> Result<SignedStatement> {
+        self.publish(statement).await?;
+        Ok(self.book.sign_statement(statement, &self.key).await?)
+    }
+
+    /// Writes the manifest of a recorded statement, named by deposit, epoch and digest, and syncs it.
+    async fn publish(&self, id: i64) -> Result<()> {
+        let signed = self.reader.signed_statement(id).await?;
+        let leaves = self.reader.named_leaves(id).await?;
+        let statement = &signed.statement;
+        let deposit = statement.key.id();
+        let manifest = Manifest {
+            schema: "manifest/1",
+            digest: signed.digest,
+            deposit,
+            requestor: statement.key.requestor,
+            signer: statement.key.signer,
+            cosigner: statement.key.cosigner,
+            token: statement.key.token,
+            salt: statement.key.salt,
+            epoch: statement.epoch,
+            spent: statement.spent,
+            root: statement.manifest,
+            rows: self.reader.rows(id).await?,
+            leaves: leaves.iter().map(LeafEntry::from).collect(),
+        };
+        let name = format!("{deposit}-{}-{}.json", statement.epoch, signed.digest);
+        write_synced(&self.manifests, &name, &serde_json::to_vec(&manifest)?)
+    }
+}
+
+impl<'a> From<&'a NamedLeaf> for LeafEntry<'a> {
+    fn from(NamedLeaf { leaf, name }: &'a NamedLeaf) -> Self {
+        Self {
+            workload: leaf.workload,
+            provider: leaf.provider,
+            amount: leaf.amount.to_string(),
+            source: name.as_ref().map(|(source, _)| source.as_str()),
+            external_id: name.as_ref().map(|(_, external_id)| external_id.as_str()),
+            revision: leaf.paid.map(|paid| paid.revision),
+        }
+    }
+}
+
+/// Writes a file whole: under another name first, then synced, renamed, and its folder synced.
+fn write_synced(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    let path = folder.join(name);
+    let draft = folder.join(format!("{name}.draft"));
+    let mut file = File::create(&draft).map_err(Error::file(&draft))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::file(&draft))?;
+    fs::rename(&draft, &path).map_err(Error::file(&path))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::file(folder))
+}

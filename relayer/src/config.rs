@@ -1,0 +1,288 @@
+//! The configuration file, `quittance.toml`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use alloy::primitives::{Address, B256};
+use indexer::Finality;
+use ledger::{
+    Decimal, Identity,
+    book::{Organisation, Tariff},
+    workload::Rate,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Name of the configuration file in its folder.
+pub const FILE_NAME: &str = "quittance.toml";
+
+/// Everything that an operator sets. Unknown keys are refused.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The chain and the contract on it.
+    pub chain: Chain,
+    /// Files of this installation, relative to the configuration.
+    #[serde(default)]
+    pub files: Files,
+    /// How money is handled.
+    pub policy: Policy,
+    /// HTTP server of `quittance serve`.
+    #[serde(default)]
+    pub http: Http,
+    /// Tokens that organisations pay in.
+    #[serde(default, rename = "token")]
+    pub tokens: Vec<TokenConfig>,
+    /// Organisations that may send work.
+    #[serde(default, rename = "organisation")]
+    pub organisations: Vec<OrganisationConfig>,
+    /// Folder of the file.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+/// The chain and the contract on it. Fixed once the database exists.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chain {
+    /// EIP-155 chain id.
+    pub id: u64,
+    /// JSON-RPC endpoint.
+    pub rpc_url: String,
+    /// Address of the Settlement contract.
+    pub contract: Address,
+    /// Block from which its events are read.
+    pub start_block: u64,
+    /// Hash of block 0.
+    pub genesis: B256,
+    /// Which blocks are final: `"tag"` or `{ depth = N }`.
+    pub finality: Finality,
+}
+
+/// Files of this installation, relative to the configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Files {
+    /// The ledger.
+    pub database: PathBuf,
+    /// Folder of manifests, one file per signed statement. Keep a copy elsewhere.
+    pub manifests: PathBuf,
+    /// Encrypted key that signs statements.
+    pub attester: PathBuf,
+    /// Encrypted key that sends transactions. Holds gas money and no authority.
+    pub sender: PathBuf,
+    /// 32 bytes in hex from which workload ids are salted.
+    pub secret: PathBuf,
+    /// Password of both keys, if it is not in `QUITTANCE_PASSWORD`.
+    pub password: PathBuf,
+}
+
+impl Default for Files {
+    fn default() -> Self {
+        Self {
+            database: "quittance.db".into(),
+            manifests: "manifests".into(),
+            attester: "keys/attester.json".into(),
+            sender: "keys/sender.json".into(),
+            secret: "keys/secret".into(),
+            password: "keys/password".into(),
+        }
+    }
+}
+
+/// How money is handled.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Source name under which the daily earnings files are kept.
+    #[serde(default = "default_source")]
+    pub earnings_source: String,
+    /// The operator's fee, ten-thousandths of what is paid to providers.
+    #[serde(default)]
+    pub fee_bps: u16,
+    /// Where the fee is paid. Without it no fee is taken.
+    #[serde(default)]
+    pub operator_payout: Option<Address>,
+    /// Hours that work waits after its end before it is paid, time for disputes.
+    #[serde(default)]
+    pub holdback_hours: u32,
+    /// `serve` closes a period every so many minutes; 0 leaves it to commands.
+    #[serde(default)]
+    pub close_every_minutes: u32,
+    /// Most that a batch may cost, ten-thousandths of the value that it moves. Above, it waits and says so.
+    #[serde(default = "default_max_fee_bps")]
+    pub max_fee_bps: u16,
+    /// USD per whole native coin, for judging fees. Without it fees are not judged.
+    #[serde(default)]
+    pub native_usd: Option<Decimal>,
+    /// Highest price that is paid for gas, in gwei.
+    #[serde(default = "default_max_gas_gwei")]
+    pub max_gas_gwei: u32,
+    /// Seconds after which a transaction that is not mined is replaced by one that pays more.
+    #[serde(default = "default_bump_after")]
+    pub bump_after_seconds: u32,
+}
+
+fn default_source() -> String {
+    "salad".into()
+}
+
+const fn default_max_fee_bps() -> u16 {
+    50
+}
+
+const fn default_max_gas_gwei() -> u32 {
+    1_000
+}
+
+const fn default_bump_after() -> u32 {
+    60
+}
+
+/// HTTP server of `quittance serve`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Address and port. Loopback unless a proxy with authentication stands before it.
+    pub listen: String,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8437".into() }
+    }
+}
+
+/// A token that organisations pay in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenConfig {
+    /// The ERC-20 contract.
+    pub address: Address,
+    /// Shown beside amounts.
+    pub symbol: String,
+    /// USD per whole token, as a decimal string.
+    pub usd_per_token: Decimal,
+    /// Where that rate comes from.
+    #[serde(default = "default_rate_source")]
+    pub rate_source: String,
+    /// When it held, milliseconds since 1970.
+    #[serde(default)]
+    pub rate_at_ms: i64,
+    /// Credits of at least so many units are pushed to the provider's wallet.
+    #[serde(default = "default_threshold")]
+    pub push_threshold_units: u64,
+}
+
+fn default_rate_source() -> String {
+    "static".into()
+}
+
+const fn default_threshold() -> u64 {
+    1_000_000
+}
+
+/// An organisation that may send work.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrganisationConfig {
+    /// Its name in the records.
+    pub name: String,
+    /// The token that it pays in.
+    pub token: Address,
+    /// Ids of its deposits, in the order in which they pay.
+    pub deposits: Vec<B256>,
+}
+
+impl Config {
+    /// Reads `quittance.toml` in a folder.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE_NAME);
+        let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| config_error(&path, error.to_string()))?;
+        config.folder = folder.to_owned();
+        config.check().map_err(|reason| config_error(&path, reason))?;
+        Ok(config)
+    }
+
+    /// Writes the file into its folder.
+    pub fn write(&self) -> Result<()> {
+        let path = self.folder.join(FILE_NAME);
+        let text = toml::to_string_pretty(self).map_err(|error| config_error(&path, error.to_string()))?;
+        fs::write(&path, text).map_err(Error::file(&path))
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        if self.policy.fee_bps > 10_000 {
+            return Err(format!("policy.fee_bps is {}; at most 10000 is the whole amount", self.policy.fee_bps));
+        }
+        let mut owners: BTreeMap<B256, &str> = BTreeMap::new();
+        for organisation in &self.organisations {
+            if !self.tokens.iter().any(|token| token.address == organisation.token) {
+                return Err(format!(
+                    "organisation {:?} pays in {}, which no [[token]] describes",
+                    organisation.name, organisation.token
+                ));
+            }
+            for deposit in &organisation.deposits {
+                if let Some(other) = owners.insert(*deposit, &organisation.name) {
+                    return Err(format!(
+                        "deposit {deposit} pays for both {other:?} and {:?}; a deposit pays for one",
+                        organisation.name
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A path of this installation.
+    pub fn path(&self, relative: &Path) -> PathBuf {
+        self.folder.join(relative)
+    }
+
+    /// What the ledger belongs to.
+    pub const fn identity(&self) -> Identity {
+        Identity {
+            chain_id: self.chain.id,
+            contract: self.chain.contract,
+            genesis: self.chain.genesis,
+            start_block: self.chain.start_block,
+        }
+    }
+
+    /// What acceptance needs to know.
+    pub fn tariff(&self) -> Tariff {
+        let rate = |token: &TokenConfig| Rate {
+            usd_per_token: token.usd_per_token.clone(),
+            source: token.rate_source.clone(),
+            at_ms: token.rate_at_ms,
+        };
+        let rates = self.tokens.iter().map(|token| (token.address, rate(token))).collect();
+        let fee_bps = if self.policy.operator_payout.is_some() { self.policy.fee_bps } else { 0 };
+        Tariff { fee_bps, rates }
+    }
+
+    /// Organisations as the ledger wants them.
+    pub fn ledger_organisations(&self) -> Vec<Organisation> {
+        let convert = |organisation: &OrganisationConfig| Organisation {
+            name: organisation.name.clone(),
+            token: organisation.token,
+            deposits: organisation.deposits.clone(),
+        };
+        self.organisations.iter().map(convert).collect()
+    }
+
+    /// Configuration of a token.
+    pub fn token(&self, address: Address) -> Option<&TokenConfig> {
+        self.tokens.iter().find(|token| token.address == address)
+    }
+}
+
+fn config_error(path: &Path, reason: String) -> Error {
+    Error::Config { path: path.display().to_string(), reason }
+}

@@ -1,0 +1,153 @@
+//! What can go wrong in the relayer.
+
+use std::path::Path;
+
+use alloy::transports::{RpcError, TransportErrorKind};
+
+/// Result of relayer functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that a command can fail at. Messages carry no secrets.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("file {path}")]
+    File {
+        /// Its path.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The configuration is not what it should be.
+    #[error("configuration {path}: {reason}")]
+    Config {
+        /// Its path.
+        path: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// A key could not be opened.
+    #[error("key {path}: {reason}")]
+    Key {
+        /// Path of the key file.
+        path: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// An input file cannot be read as what it claims to be. None of it was taken in.
+    #[error("{name}: {reason}")]
+    Input {
+        /// Name of the file.
+        name: String,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// A command cannot be carried out as asked.
+    #[error("{0}")]
+    Usage(String),
+    /// Checks found differences.
+    #[error("{0}")]
+    Differences(String),
+    /// The endpoint did not answer, or with an error.
+    #[error("the endpoint failed at {request}")]
+    Endpoint {
+        /// What was asked.
+        request: &'static str,
+        /// What it said.
+        source: RpcError<TransportErrorKind>,
+    },
+    /// A contract call failed.
+    #[error("the contract refused {call}")]
+    Call {
+        /// What was called.
+        call: &'static str,
+        /// What came back.
+        source: alloy::contract::Error,
+    },
+    /// Nothing moved although something should have.
+    #[error("no progress: {0}")]
+    Stalled(String),
+    /// A local chain could not be started.
+    #[error("anvil: {0}")]
+    Anvil(String),
+    /// A deployment failed.
+    #[error("deployment")]
+    Deploy(#[from] contracts::deploy::DeployError),
+    /// The indexer failed.
+    #[error("indexer")]
+    Indexer(#[from] indexer::Error),
+    /// The ledger refused or failed.
+    #[error("ledger")]
+    Ledger(#[from] ledger::Error),
+    /// Writing JSON failed.
+    #[error("JSON")]
+    Json(#[from] serde_json::Error),
+    /// A task of the process ended without being asked to.
+    #[error("the {task} stopped: {reason}")]
+    Task {
+        /// Which one.
+        task: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// A file error with its path.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.display().to_string();
+        move |source| Self::File { path, source }
+    }
+
+    /// An endpoint error with the request that met it.
+    pub(crate) fn endpoint(request: &'static str) -> impl FnOnce(RpcError<TransportErrorKind>) -> Self {
+        move |source| Self::Endpoint { request, source }
+    }
+
+    /// A contract error with the call that met it.
+    pub(crate) fn call(call: &'static str) -> impl FnOnce(alloy::contract::Error) -> Self {
+        move |source| Self::Call { call, source }
+    }
+
+    /// Whether the next turn may fare better without anybody's help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Endpoint { .. } => true,
+            Self::Call { source, .. } => matches!(source, alloy::contract::Error::TransportError(_)),
+            Self::Indexer(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// Exit code of the process: 2 usage, 3 configuration or keys, 4 chain, 5 differences or conflicts, 130 interrupted, 1
+    /// anything else.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Input { .. } => 2,
+            Self::Config { .. } | Self::Key { .. } => 3,
+            Self::Endpoint { .. } | Self::Call { .. } | Self::Anvil(_) | Self::Deploy(_) | Self::Indexer(_) => 4,
+            Self::Differences(_) => 5,
+            Self::Interrupted => 130,
+            _ => 1,
+        }
+    }
+}
+
+/// An error with its sources, on one line.
+pub fn chain_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

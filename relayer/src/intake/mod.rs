@@ -1,0 +1,192 @@
+//! Intake of files: bytes in, a verdict per record out.
+//!
+//! Each format is an adapter that turns one record's text into a [`Record`] or says which field is wrong and why. Numbers
+//! are read as text, never through floats. A file that is not its format at all is refused whole; in any other, a bad
+//! record never costs its neighbours.
+
+mod earnings;
+mod fields;
+mod payees;
+mod workloads;
+
+use std::{collections::BTreeMap, path::Path};
+
+use alloy::primitives::{Address, keccak256};
+use ledger::{
+    Millis,
+    book::{BookWriter, SourceFile, Tariff},
+    workload::{Outcome, Record},
+};
+use serde::Serialize;
+
+use crate::{Error, Result};
+
+pub use earnings::days_of;
+
+/// Most bytes that a file may have: a day of a million machines.
+const MAX_FILE_BYTES: usize = 256 << 20;
+/// Records per commit.
+const CHUNK: usize = 5_000;
+/// Most rejections that a report spells out.
+const MAX_DETAILS: usize = 20;
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// The field at fault.
+    pub field: String,
+    /// What is wrong with it, and what would be right.
+    pub reason: String,
+}
+
+impl Rejection {
+    fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into() }
+    }
+}
+
+/// A file, parsed: one entry per record, in order.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Work.
+    Work {
+        /// Days that the file covers, if its name says so.
+        file: Option<SourceFile>,
+        /// The records.
+        records: Vec<Result<Record, Rejection>>,
+    },
+    /// Payout addresses of machines.
+    Payees(Vec<Result<(String, Address), Rejection>>),
+}
+
+/// What taking a file in came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Records in the file.
+    pub records: u64,
+    /// How many met each outcome.
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// The first records that were not taken as they are, with place and reason.
+    pub details: Vec<String>,
+    /// How many more there are.
+    pub more_details: u64,
+    /// Newest end of work among the records that were taken, ms.
+    pub last_stop_ms: Option<Millis>,
+}
+
+impl Report {
+    /// How many records met an outcome.
+    pub fn count(&self, outcome: &str) -> u64 {
+        self.outcomes.get(outcome).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, index: usize, outcome: &Outcome) {
+        let (name, detail) = match outcome {
+            Outcome::Accepted { .. } => ("accepted", None),
+            Outcome::Unaddressed { .. } => ("unaddressed", None),
+            Outcome::Unfunded { missing } => ("unfunded", Some(format!("{missing} base units are missing"))),
+            Outcome::Duplicate => ("duplicate", None),
+            Outcome::Conflict { reason } => ("conflict", Some(reason.clone())),
+            Outcome::Rejected { field, reason } => ("rejected", Some(format!("field {field}: {reason}"))),
+        };
+        self.records += 1;
+        *self.outcomes.entry(name).or_default() += 1;
+        let Some(detail) = detail else { return };
+        if self.details.len() < MAX_DETAILS {
+            self.details.push(format!("record {}: {name}: {detail}", index + 1));
+        } else {
+            self.more_details += 1;
+        }
+    }
+
+    fn reject(&mut self, index: usize, rejection: &Rejection) {
+        let Rejection { field, reason } = rejection.clone();
+        self.add(index, &Outcome::Rejected { field, reason });
+    }
+}
+
+/// Parses a file by its name: `YYYYMMDD-YYYYMMDD.json` are daily earnings, `*.jsonl` holds one `workload/1` or `payee/1`
+/// record per line. `earnings_source` names the source of earnings files.
+pub fn parse(name: &str, bytes: &[u8], earnings_source: &str) -> Result<Parsed> {
+    let refuse = |reason: String| Error::Input { name: name.to_owned(), reason };
+    if bytes.len() > MAX_FILE_BYTES {
+        return Err(refuse(format!("{} bytes are too many; split it below {MAX_FILE_BYTES}", bytes.len())));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| refuse(format!("it is not UTF-8: {error}")))?;
+    let base = Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or(name);
+    if let Some((first_day, until_day)) = days_of(base) {
+        let records = earnings::parse(text, &first_day, &until_day, earnings_source).map_err(refuse)?;
+        let (source, sha256) = (earnings_source.to_owned(), keccak256(bytes));
+        let file = SourceFile { source, name: base.to_owned(), first_day, until_day, sha256 };
+        return Ok(Parsed::Work { file: Some(file), records });
+    }
+    if !base.ends_with(".jsonl") {
+        return Err(refuse(
+            "it is neither a daily earnings file (YYYYMMDD-YYYYMMDD.json, until exclusive) nor JSON lines (*.jsonl)".into(),
+        ));
+    }
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    if lines.first().is_some_and(|line| payees::is_payee(line)) {
+        return Ok(Parsed::Payees(lines.into_iter().map(payees::parse).collect()));
+    }
+    Ok(Parsed::Work { file: None, records: lines.into_iter().map(workloads::parse).collect() })
+}
+
+/// Takes a parsed file in. Taking the same file in again changes nothing.
+pub async fn take_in(book: &BookWriter, parsed: &Parsed, tariff: &Tariff, now: Millis) -> Result<Report> {
+    match parsed {
+        Parsed::Payees(entries) => take_payees(book, entries, now).await,
+        Parsed::Work { file, records } => {
+            if let Some(file) = file {
+                book.add_source_file(file, now).await?;
+            }
+            take_work(book, records, tariff, now).await
+        }
+    }
+}
+
+async fn take_work(
+    book: &BookWriter,
+    records: &[Result<Record, Rejection>],
+    tariff: &Tariff,
+    now: Millis,
+) -> Result<Report> {
+    let mut report = Report::default();
+    for (chunk_index, chunk) in records.chunks(CHUNK).enumerate() {
+        let good: Vec<_> = chunk.iter().flatten().cloned().collect();
+        let mut outcomes = book.take_in(&good, tariff, now).await?.into_iter();
+        for (index, record) in chunk.iter().enumerate() {
+            let index = chunk_index * CHUNK + index;
+            match record {
+                Err(rejection) => report.reject(index, rejection),
+                Ok(record) => {
+                    let Some(outcome) = outcomes.next() else { continue };
+                    report.add(index, &outcome);
+                    if !matches!(outcome, Outcome::Rejected { .. } | Outcome::Conflict { .. }) {
+                        report.last_stop_ms = report.last_stop_ms.max(Some(record.item.stopped_ms));
+                    }
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+async fn take_payees(
+    book: &BookWriter,
+    entries: &[Result<(String, Address), Rejection>],
+    now: Millis,
+) -> Result<Report> {
+    let mut report = Report::default();
+    for (index, entry) in entries.iter().enumerate() {
+        match entry {
+            Err(rejection) => report.reject(index, rejection),
+            Ok((machine, address)) => {
+                let is_new = book.set_payee(machine, *address, now).await?;
+                let amount = ledger::Amount::ZERO;
+                report.add(index, &if is_new { Outcome::Accepted { amount } } else { Outcome::Duplicate });
+            }
+        }
+    }
+    Ok(report)
+}

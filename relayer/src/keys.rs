@@ -1,0 +1,126 @@
+//! Keys: encrypted keystore files, opened once, never printed.
+//!
+//! Two keys with different powers: the *attester* signs statements, the *sender* pays gas. The sender's key has no
+//! authority over money.
+
+use std::{
+    fmt,
+    fs::{self, Permissions},
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+use alloy::{
+    primitives::{Address, B256},
+    signers::local::PrivateKeySigner,
+};
+use k256::{
+    ecdsa::SigningKey,
+    elliptic_curve::rand_core::{OsRng, RngCore},
+};
+use ledger::manifest::Secret;
+
+use crate::{Error, Result, config::Config};
+
+/// Environment variable that may hold the password instead of a file.
+pub const PASSWORD_VARIABLE: &str = "QUITTANCE_PASSWORD";
+
+/// The opened keys of an installation.
+#[derive(Clone)]
+pub struct Keys {
+    /// Signs statements.
+    pub attester: SigningKey,
+    /// Sends transactions.
+    pub sender: PrivateKeySigner,
+    /// Salts workload ids.
+    pub secret: Secret,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").field("sender", &self.sender.address()).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    /// Opens the key files that the configuration names.
+    pub fn open(config: &Config) -> Result<Self> {
+        let password = password(&config.path(&config.files.password))?;
+        let open = |file: &Path| {
+            let path = config.path(file);
+            let failed = |error: &dyn fmt::Display| key_error(&path, error);
+            PrivateKeySigner::decrypt_keystore(&path, &password).map_err(|error| failed(&error))
+        };
+        let attester = open(&config.files.attester)?;
+        let sender = open(&config.files.sender)?;
+        let path = config.path(&config.files.secret);
+        let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
+        let secret = text.trim().parse().map_err(|_| key_error(&path, &"it must be 32 bytes in hex"))?;
+        Ok(Self { attester: attester.credential().clone(), sender, secret: Secret::new(secret) })
+    }
+
+    /// Writes key files into their places, encrypted, readable by their owner only. Existing files are never replaced.
+    pub fn create(config: &Config, attester: &B256, sender: &B256, secret: &B256, password: &str) -> Result<()> {
+        for (file, key) in [(&config.files.attester, attester), (&config.files.sender, sender)] {
+            encrypt(&config.path(file), key, password)?;
+        }
+        write_new(&config.path(&config.files.secret), &format!("{secret}\n"))?;
+        write_new(&config.path(&config.files.password), &format!("{password}\n"))
+    }
+
+    /// Address of the attester.
+    pub fn attester_address(&self) -> Address {
+        ledger::statement::address_of(self.attester.verifying_key())
+    }
+}
+
+/// 32 bytes from the system's random source.
+pub fn random() -> B256 {
+    let mut bytes = [0; 32];
+    OsRng.fill_bytes(&mut bytes);
+    B256::new(bytes)
+}
+
+fn password(path: &Path) -> Result<String> {
+    if let Ok(password) = std::env::var(PASSWORD_VARIABLE) {
+        return Ok(password);
+    }
+    let text = fs::read_to_string(path).map_err(|_| {
+        key_error(path, &format!("set {PASSWORD_VARIABLE} or put the password into this file"))
+    })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn encrypt(path: &Path, key: &B256, password: &str) -> Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Err(key_error(path, &"it must name a file in a folder"));
+    };
+    refuse_existing(path)?;
+    fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    PrivateKeySigner::encrypt_keystore(folder, &mut OsRng, key, password, Some(name))
+        .map_err(|error| key_error(path, &error))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(Error::file(path))
+}
+
+fn refuse_existing(path: &Path) -> Result<()> {
+    if path.exists() { Err(key_error(path, &"it exists already and is not replaced")) } else { Ok(()) }
+}
+
+fn write_new(path: &Path, content: &str) -> Result<()> {
+    refuse_existing(path)?;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(Error::file(path))?;
+    file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::file(path))
+}
+
+fn key_error(path: &Path, reason: &dyn fmt::Display) -> Error {
+    Error::Key { path: path.display().to_string(), reason: reason.to_string() }
+}
