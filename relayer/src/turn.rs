@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::{
     eips::BlockId,
-    primitives::{Address, B256, Bytes},
+    primitives::{Address, Bytes},
     providers::DynProvider,
     sol_types::SolCall,
 };
