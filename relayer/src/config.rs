@@ -127,6 +127,22 @@ pub struct Policy {
     pub bump_after_seconds: u32,
 }
 
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            earnings_source: default_source(),
+            fee_bps: 0,
+            operator_payout: None,
+            holdback_hours: 0,
+            close_every_minutes: 0,
+            max_fee_bps: default_max_fee_bps(),
+            native_usd: None,
+            max_gas_gwei: default_max_gas_gwei(),
+            bump_after_seconds: default_bump_after(),
+        }
+    }
+}
+
 fn default_source() -> String {
     "salad".into()
 }

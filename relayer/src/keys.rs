@@ -107,7 +107,8 @@ fn refuse_existing(path: &Path) -> Result<()> {
     if path.exists() { Err(key_error(path, &"it exists already and is not replaced")) } else { Ok(()) }
 }
 
-fn write_new(path: &Path, content: &str) -> Result<()> {
+/// Writes a new file, readable by its owner only.
+pub(crate) fn write_new(path: &Path, content: &str) -> Result<()> {
     refuse_existing(path)?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(Error::file(folder))?;

@@ -2,15 +2,20 @@
 
 pub mod anvil;
 pub mod attester;
+pub mod cli;
 pub mod config;
 pub mod demo;
 mod error;
 pub mod generate;
+pub mod install;
 pub mod intake;
 pub mod keys;
 pub mod reconcile;
+pub mod remote;
 pub mod screen;
 pub mod sender;
+pub mod serve;
+pub mod status;
 pub mod turn;
 
 pub use error::{Error, Result, chain_of};

@@ -58,6 +58,26 @@ pub struct Reconciliation {
     pub differences: Vec<String>,
 }
 
+impl Reconciliation {
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = format!("at block {}: {} deposits and {} credits compared", self.block, self.deposits, self.credits);
+        for balance in &self.tokens {
+            let TokenBalance { symbol, money_in, claimed, withdrawn, in_deposits, in_credits, held, carried, .. } = balance;
+            text.push_str(&format!(
+                "\n{symbol} (base units)\n  in {money_in}\n  = claimed {claimed} + withdrawn {withdrawn} + deposits \
+                 {in_deposits} + credits {in_credits}\n  held by the contract {held}, carried {carried}"
+            ));
+        }
+        text + &differences_text(self.differences.iter().map(String::as_str))
+    }
+}
+
+fn differences_text<'a>(differences: impl Iterator<Item = &'a str>) -> String {
+    let text: String = differences.map(|difference| format!("\n  {difference}")).collect();
+    if text.is_empty() { "\nno differences".into() } else { format!("\nDIFFERENCES{text}") }
+}
+
 /// Compares every deposit, every credit and every token balance with the contract, at the ledger's checkpoint.
 pub async fn reconcile(config: &Config, ledger: &Ledger, provider: &DynProvider) -> Result<Reconciliation> {
     let reader = Reader::new(ledger.clone());
@@ -194,6 +214,15 @@ pub struct Verification {
     pub journal: B256,
     /// What differs; nothing if all is well.
     pub differences: Vec<Difference>,
+}
+
+impl Verification {
+    /// For people.
+    pub fn text(&self) -> String {
+        let differences: Vec<_> = self.differences.iter().map(ToString::to_string).collect();
+        format!("{} events up to block {}, journal {}", self.events, self.block, self.journal)
+            + &differences_text(differences.iter().map(String::as_str))
+    }
 }
 
 /// Rebuilds all facts from the contract's logs alone, proves them complete by the contract's journal, compares them with

@@ -34,7 +34,8 @@ use crate::{
     intake::{self, Parsed},
     keys::Keys,
     reconcile,
-    screen::Screen,
+    screen::{Screen, complain, print},
+    serve,
     turn::Relayer,
 };
 
@@ -75,6 +76,32 @@ pub struct Finished {
     pub anvil: Option<Anvil>,
     // Removed with everything in it when dropped.
     _folder: Option<TempDir>,
+}
+
+impl Finished {
+    /// Ends at once, or serves the result until interrupted. What was to be kept is written, everything else removed.
+    pub async fn end(self, at_once: bool) -> Result<()> {
+        if !at_once {
+            let address = &self.config.http.listen;
+            print(format!("serving http://{address}/v1/status until Ctrl-C"));
+            serve::listen_until_interrupted(self.config.clone(), self.ledger.clone()).await?;
+        }
+        self.ledger.close().await;
+        let Some(anvil) = self.anvil else { return Ok(()) };
+        anvil.stop().await?;
+        if self._folder.is_none() {
+            let (state, folder) = (self.config.folder.join(setup::STATE_FILE), self.config.folder.display());
+            complain(format!(
+                "kept in {folder}; to go on:\n  {} &\n  quittance serve --dir {folder}",
+                Anvil::command_line(&state, port_of(&self.config.chain.rpc_url))
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn port_of(url: &str) -> u16 {
+    url.rsplit(':').next().and_then(|port| port.trim_end_matches('/').parse().ok()).unwrap_or(8545)
 }
 
 /// An input file with its parsed content.

@@ -207,15 +207,10 @@ async fn config(
         Ok(TokenConfig { address, symbol, usd_per_token, rate_source, rate_at_ms, push_threshold_units: 50_000 })
     });
     let policy = Policy {
-        earnings_source: "salad".into(),
         fee_bps: 100,
         operator_payout: Some(signer(account::OPERATOR)?.address()),
-        holdback_hours: 0,
-        close_every_minutes: 0,
-        max_fee_bps: 50,
         native_usd: Some("0.20".parse()?),
-        max_gas_gwei: 1_000,
-        bump_after_seconds: 60,
+        ..Policy::default()
     };
     Ok(Config {
         chain: crate::config::Chain {

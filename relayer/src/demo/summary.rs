@@ -23,7 +23,7 @@ const STATED_GWEI: u128 = 40;
 
 /// How long the demo took. Not part of the JSON, which is the same for every run on the same input.
 #[derive(Debug, Clone, Copy)]
-pub struct Timing {
+pub(super) struct Timing {
     /// From start to end.
     pub total: Duration,
     /// From closing the first day to the last payout.

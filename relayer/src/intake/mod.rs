@@ -12,14 +12,15 @@ mod workloads;
 use std::{collections::BTreeMap, path::Path};
 
 use alloy::primitives::{Address, keccak256};
+use jiff::Timestamp;
 use ledger::{
-    Millis,
+    Ledger, Millis,
     book::{BookWriter, SourceFile, Tariff},
     workload::{Outcome, Record},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, config::Config, remote::Remote};
 
 pub use earnings::days_of;
 
@@ -60,12 +61,12 @@ pub enum Parsed {
 }
 
 /// What taking a file in came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Records in the file.
     pub records: u64,
     /// How many met each outcome.
-    pub outcomes: BTreeMap<&'static str, u64>,
+    pub outcomes: BTreeMap<String, u64>,
     /// The first records that were not taken as they are, with place and reason.
     pub details: Vec<String>,
     /// How many more there are.
@@ -80,6 +81,21 @@ impl Report {
         self.outcomes.get(outcome).copied().unwrap_or(0)
     }
 
+    /// For people: counts first, then what was not taken as it is.
+    pub fn text(&self, name: &str) -> String {
+        let mut text = format!("{name}: {} records", self.records);
+        for (outcome, count) in &self.outcomes {
+            text.push_str(&format!(", {count} {outcome}"));
+        }
+        for detail in &self.details {
+            text.push_str(&format!("\n  {detail}"));
+        }
+        if self.more_details > 0 {
+            text.push_str(&format!("\n  and {} more", self.more_details));
+        }
+        text
+    }
+
     fn add(&mut self, index: usize, outcome: &Outcome) {
         let (name, detail) = match outcome {
             Outcome::Accepted { .. } => ("accepted", None),
@@ -90,7 +106,7 @@ impl Report {
             Outcome::Rejected { field, reason } => ("rejected", Some(format!("field {field}: {reason}"))),
         };
         self.records += 1;
-        *self.outcomes.entry(name).or_default() += 1;
+        *self.outcomes.entry(name.to_owned()).or_default() += 1;
         let Some(detail) = detail else { return };
         if self.details.len() < MAX_DETAILS {
             self.details.push(format!("record {}: {name}: {detail}", index + 1));
@@ -102,6 +118,53 @@ impl Report {
     fn reject(&mut self, index: usize, rejection: &Rejection) {
         let Rejection { field, reason } = rejection.clone();
         self.add(index, &Outcome::Rejected { field, reason });
+    }
+}
+
+/// Where files are handed in: this process's own ledger, or the running server's.
+#[derive(Debug)]
+pub enum Desk {
+    /// This process writes the ledger.
+    Local {
+        /// Configuration of the installation.
+        config: Box<Config>,
+        /// Writer of its ledger.
+        book: BookWriter,
+    },
+    /// `quittance serve` does.
+    Remote(Remote),
+}
+
+impl Desk {
+    /// A desk over an open ledger.
+    pub async fn local(config: &Config, ledger: Ledger) -> Result<Self> {
+        let book = BookWriter::new(ledger);
+        book.set_organisations(&config.ledger_organisations()).await?;
+        Ok(Self::Local { config: Box::new(config.clone()), book })
+    }
+
+    /// A desk at the running server.
+    pub const fn remote(remote: Remote) -> Self {
+        Self::Remote(remote)
+    }
+
+    /// Hands a file in.
+    pub async fn take_in(&mut self, name: &str, bytes: Vec<u8>) -> Result<Report> {
+        match self {
+            Self::Remote(remote) => remote.take_in(name, bytes).await,
+            Self::Local { config, book } => {
+                let parsed = parse(name, &bytes, &config.policy.earnings_source)?;
+                take_in(book, &parsed, &config.tariff(), Timestamp::now().as_millisecond()).await
+            }
+        }
+    }
+
+    /// Orders that everything payable that ended by `until` be settled.
+    pub async fn close_until(&self, until: Millis) -> Result<()> {
+        match self {
+            Self::Remote(remote) => remote.close_until(until).await,
+            Self::Local { book, .. } => Ok(book.close_until(until, Timestamp::now().as_millisecond()).await?),
+        }
     }
 }
 

@@ -1,0 +1,317 @@
+//! The command line.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use alloy::{
+    primitives::Address,
+    providers::{DynProvider, ProviderBuilder},
+};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use indexer::Endpoint;
+use jiff::civil::Date;
+use ledger::Ledger;
+
+use crate::{
+    Error, Result,
+    config::Config,
+    demo,
+    generate::{self, Shape},
+    install, intake,
+    keys::Keys,
+    reconcile,
+    remote::Remote,
+    screen::{Screen, print},
+    serve,
+    status::Status,
+};
+
+/// Settles compute work on chain: deposits in, mirrored workloads credited, providers paid.
+#[derive(Debug, Parser)]
+#[command(name = "quittance", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole way once on a local chain, and print the figures.
+    Demo(DemoArgs),
+    /// Make an installation: configuration and keys. Prints the next step.
+    Init(InitArgs),
+    /// Put the contract on the chain and register the configured tokens. Safe to repeat.
+    Deploy(Folder),
+    /// Run indexer, relayer and HTTP server until told to stop.
+    Serve(Folder),
+    /// Take files of work or of payout addresses in.
+    Ingest(IngestArgs),
+    /// Show how far everything is and what waits, with the reason.
+    Status(ReportArgs),
+    /// Compare the ledger with the contract's state, to the base unit.
+    Reconcile(ReportArgs),
+    /// Rebuild everything from the contract's logs and compare; check that all else follows.
+    Verify(ReportArgs),
+    /// Write realistic input files.
+    Generate(GenerateArgs),
+}
+
+#[derive(Debug, Args)]
+struct Folder {
+    /// Folder of the installation.
+    #[arg(long, default_value = ".", env = "QUITTANCE_DIR")]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ReportArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Run on these files instead of generated ones.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    input: Vec<PathBuf>,
+    /// Machines a day.
+    #[arg(long, default_value_t = 500)]
+    machines: u32,
+    /// Days.
+    #[arg(long, default_value_t = 3)]
+    days: u32,
+    /// Organisations.
+    #[arg(long, default_value_t = 8)]
+    organisations: u32,
+    /// Seed of the generated input.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print the final figures as one JSON object and nothing else; implies --exit.
+    #[arg(long)]
+    json: bool,
+    /// Leave database, chain state and configuration in this new folder.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// End when done instead of serving the result until Ctrl-C.
+    #[arg(long)]
+    exit: bool,
+    /// Use a running anvil instead of starting one.
+    #[arg(long, value_name = "URL")]
+    rpc_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct InitArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// JSON-RPC endpoint of the chain.
+    #[arg(long)]
+    rpc_url: String,
+    /// Where the operator's fee is paid.
+    #[arg(long)]
+    operator_payout: Option<Address>,
+    /// So many blocks below the head are final, for chains without a `finalized` tag.
+    #[arg(long, value_name = "BLOCKS")]
+    finality_depth: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct IngestArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// Daily earnings (`YYYYMMDD-YYYYMMDD.json`) or JSON lines of `workload/1` or `payee/1`.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Afterwards, order that everything payable in these files be settled.
+    #[arg(long)]
+    close: bool,
+    /// Print one JSON object per file.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct GenerateArgs {
+    /// Folder for the files.
+    #[arg(long, default_value = ".")]
+    out: PathBuf,
+    /// Which format.
+    #[arg(long, value_enum, default_value_t = Format::Earnings)]
+    format: Format,
+    /// Same seed, same files.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// First day.
+    #[arg(long, default_value = "2026-11-18")]
+    first_day: Date,
+    /// Days, one file each.
+    #[arg(long, default_value_t = 1)]
+    days: u32,
+    /// Machines a day.
+    #[arg(long, default_value_t = 500)]
+    machines: u32,
+    /// Organisations.
+    #[arg(long, default_value_t = 8)]
+    organisations: u32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// The pilot's daily earnings.
+    Earnings,
+    /// `workload/1`, one record per line.
+    Workloads,
+}
+
+/// An installation, opened for reading.
+struct Installation {
+    config: Config,
+    ledger: Ledger,
+    provider: DynProvider,
+}
+
+impl Installation {
+    async fn open(folder: &Path) -> Result<Self> {
+        let config = Config::read(folder)?;
+        let ledger = Ledger::open_read_only(&config.path(&config.files.database)).await?;
+        let provider = provider(&config)?;
+        Ok(Self { config, ledger, provider })
+    }
+}
+
+/// A provider of the configured endpoint.
+pub(crate) fn provider(config: &Config) -> Result<DynProvider> {
+    use alloy::providers::Provider;
+    let url = config.chain.rpc_url.parse().map_err(|_| Error::Config {
+        path: crate::config::FILE_NAME.into(),
+        reason: "chain.rpc_url is not a URL".into(),
+    })?;
+    Ok(ProviderBuilder::new().connect_http(url).erased())
+}
+
+impl Cli {
+    /// Carries the command out.
+    pub async fn run(self) -> Result<()> {
+        match self.command {
+            Command::Demo(args) => run_demo(args).await,
+            Command::Init(args) => {
+                let finality = args.finality_depth.map_or(indexer::Finality::Tag, indexer::Finality::Depth);
+                let next = install::init(&args.folder.dir, &args.rpc_url, args.operator_payout, finality).await?;
+                print(next);
+                Ok(())
+            }
+            Command::Deploy(folder) => {
+                print(install::deploy(&Config::read(&folder.dir)?).await?);
+                Ok(())
+            }
+            Command::Serve(folder) => serve::run(Config::read(&folder.dir)?).await,
+            Command::Ingest(args) => ingest(args).await,
+            Command::Status(args) => status(args).await,
+            Command::Reconcile(args) => run_reconcile(args).await,
+            Command::Verify(args) => run_verify(args).await,
+            Command::Generate(args) => generate_files(&args),
+        }
+    }
+}
+
+async fn run_demo(args: DemoArgs) -> Result<()> {
+    let options = demo::Options {
+        input: args.input,
+        machines: args.machines,
+        days: args.days,
+        organisations: args.organisations,
+        seed: args.seed,
+        keep: args.keep,
+        rpc_url: args.rpc_url,
+    };
+    let screen = Screen::new(args.json);
+    let finished = tokio::select! {
+        finished = demo::run(&options, &screen) => finished?,
+        () = serve::interrupted() => return Err(Error::Interrupted),
+    };
+    screen.finish();
+    if args.json {
+        print(serde_json::to_string(&finished.figures)?);
+    } else {
+        print(finished.figures.text());
+    }
+    let agrees = finished.figures.agrees();
+    finished.end(args.exit || args.json || !agrees).await?;
+    if agrees { Ok(()) } else { Err(Error::Differences("the demo does not reconcile".into())) }
+}
+
+async fn ingest(args: IngestArgs) -> Result<()> {
+    let config = Config::read(&args.folder.dir)?;
+    let mut desk = match Ledger::open(&config.path(&config.files.database), config.identity()).await {
+        Ok(ledger) => intake::Desk::local(&config, ledger).await?,
+        Err(ledger::Error::Locked(_)) => intake::Desk::remote(Remote::new(&config)?),
+        Err(error) => return Err(error.into()),
+    };
+    let mut last_stop = None;
+    for path in &args.files {
+        let bytes = fs::read(path).map_err(Error::file(path))?;
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let report = desk.take_in(&name, bytes).await?;
+        last_stop = last_stop.max(report.last_stop_ms);
+        print(if args.json { serde_json::to_string(&report)? } else { report.text(&name) });
+    }
+    if let Some(until) = last_stop.filter(|_| args.close) {
+        desk.close_until(until).await?;
+    }
+    Ok(())
+}
+
+async fn status(args: ReportArgs) -> Result<()> {
+    let Installation { config, ledger, .. } = Installation::open(&args.folder.dir).await?;
+    let status = Status::gather(&config, &ledger).await?;
+    print(if args.json { serde_json::to_string(&status)? } else { status.text() });
+    Ok(())
+}
+
+async fn run_reconcile(args: ReportArgs) -> Result<()> {
+    let Installation { config, ledger, provider } = Installation::open(&args.folder.dir).await?;
+    let result = reconcile::reconcile(&config, &ledger, &provider).await?;
+    print(if args.json { serde_json::to_string(&result)? } else { result.text() });
+    match result.differences.len() {
+        0 => Ok(()),
+        n => Err(Error::Differences(format!("{n} differences between ledger and contract"))),
+    }
+}
+
+async fn run_verify(args: ReportArgs) -> Result<()> {
+    let Installation { config, ledger, provider } = Installation::open(&args.folder.dir).await?;
+    let endpoint = Endpoint::new(provider, config.chain.contract, config.chain.finality);
+    let result = reconcile::verify(&config, &Keys::open(&config)?, &ledger, &endpoint).await?;
+    print(if args.json { serde_json::to_string(&result)? } else { result.text() });
+    match result.differences.len() {
+        0 => Ok(()),
+        n => Err(Error::Differences(format!("{n} differences"))),
+    }
+}
+
+fn generate_files(args: &GenerateArgs) -> Result<()> {
+    let shape = Shape {
+        seed: args.seed,
+        first_day: args.first_day,
+        days: args.days,
+        machines: args.machines,
+        organisations: args.organisations,
+    };
+    let mut files = match args.format {
+        Format::Earnings => generate::earnings(&shape),
+        Format::Workloads => generate::workloads(&shape),
+    };
+    files.push(generate::payees(&shape));
+    fs::create_dir_all(&args.out).map_err(Error::file(&args.out))?;
+    for file in files {
+        let path = args.out.join(&file.name);
+        fs::write(&path, &file.content).map_err(Error::file(&path))?;
+        print(format!("{} ({} bytes)", path.display(), file.content.len()));
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! `init` and `deploy`: an installation, and the contract it works with.
+
+use std::path::Path;
+
+use alloy::{
+    eips::BlockNumberOrTag,
+    network::EthereumWallet,
+    primitives::{Address, B256},
+    providers::{Provider, ProviderBuilder},
+    signers::local::PrivateKeySigner,
+};
+use contracts::{Settlement, deploy::THAW_PERIOD};
+use indexer::Finality;
+
+use crate::{
+    Error, Result,
+    config::{Chain, Config, FILE_NAME, Files, Http, Policy},
+    keys::{self, Keys, PASSWORD_VARIABLE},
+};
+
+/// Writes a configuration and new keys into a folder, for the chain behind an endpoint. Returns what to do next.
+pub async fn init(
+    folder: &Path,
+    rpc_url: &str,
+    operator_payout: Option<Address>,
+    finality: Finality,
+) -> Result<String> {
+    if folder.join(FILE_NAME).exists() {
+        let path = folder.join(FILE_NAME).display().to_string();
+        return Err(Error::Config { path, reason: "it exists already and is not replaced".into() });
+    }
+    let url = rpc_url.parse().map_err(|_| Error::Usage(format!("--rpc-url {rpc_url:?} is not a URL")))?;
+    let provider = ProviderBuilder::new().connect_http(url);
+    let id = provider.get_chain_id().await.map_err(Error::endpoint("eth_chainId"))?;
+    let genesis = provider
+        .get_block_by_number(BlockNumberOrTag::Earliest)
+        .await
+        .map_err(Error::endpoint("eth_getBlockByNumber"))?
+        .map_or(B256::ZERO, |block| block.header.hash);
+    let start_block = provider.get_block_number().await.map_err(Error::endpoint("eth_blockNumber"))?;
+    let contract = contracts::deploy::address_of(THAW_PERIOD, B256::ZERO);
+    let config = Config {
+        chain: Chain { id, rpc_url: rpc_url.to_owned(), contract, start_block, genesis, finality },
+        files: Files::default(),
+        policy: Policy { operator_payout, ..Policy::default() },
+        http: Http::default(),
+        tokens: Vec::new(),
+        organisations: Vec::new(),
+        folder: folder.to_owned(),
+    };
+    std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    let (attester, sender) = (keys::random(), keys::random());
+    let password = std::env::var(PASSWORD_VARIABLE).unwrap_or_else(|_| keys::random().to_string());
+    Keys::create(&config, &attester, &sender, &keys::random(), &password)?;
+    config.write()?;
+    let address = |key: &B256| PrivateKeySigner::from_bytes(key).map_or(Address::ZERO, |signer| signer.address());
+    Ok(format!(
+        "wrote {}\n  chain     {id}\n  contract  {contract} (where `quittance deploy` will put it)\n  \
+         attester  {} (requestors name it in their deposits)\n  sender    {}\n\n\
+         next: send gas money to the sender, add [[token]] and [[organisation]] entries, run `quittance deploy`",
+        folder.join(FILE_NAME).display(),
+        address(&attester),
+        address(&sender),
+    ))
+}
+
+/// Deploys the contract and registers the configured tokens, from the sender's account. What is there already is left.
+pub async fn deploy(config: &Config) -> Result<String> {
+    let keys = Keys::open(config)?;
+    let sender = keys.sender.address();
+    let url = config.chain.rpc_url.parse().map_err(|_| Error::Usage("chain.rpc_url is not a URL".into()))?;
+    let provider = ProviderBuilder::new().wallet(EthereumWallet::new(keys.sender)).connect_http(url);
+    let deployment = contracts::deploy(&provider, THAW_PERIOD, B256::ZERO).await?;
+    if deployment.address != config.chain.contract {
+        let reason = format!(
+            "chain.contract is {}, this version of the contract is at {}",
+            config.chain.contract, deployment.address
+        );
+        return Err(Error::Config { path: FILE_NAME.into(), reason });
+    }
+    let verb = if deployment.is_new { "deployed" } else { "found" };
+    let mut report = format!("{verb} the contract at {} from {sender}", deployment.address);
+    let contract = Settlement::new(deployment.address, &provider);
+    for token in &config.tokens {
+        if contract.unitOf(token.address).call().await.map_err(Error::call("unitOf"))? == 0 {
+            let sent = contract.registerToken(token.address).send().await.map_err(Error::call("registerToken"))?;
+            sent.watch().await.map_err(|error| Error::Stalled(format!("registerToken: {error}")))?;
+            report.push_str(&format!("\nregistered {} at {}", token.symbol, token.address));
+        }
+    }
+    report.push_str("\nnext: quittance serve");
+    Ok(report)
+}

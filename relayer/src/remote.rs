@@ -1,0 +1,60 @@
+//! Talking to a running `quittance serve`: it alone writes the ledger, so that other commands hand their work to it.
+
+use std::{fs, path::Path};
+
+use reqwest::{Client, Response, StatusCode};
+
+use crate::{Error, Result, config::Config, intake::Report, keys};
+
+/// File with the token that commands of this installation show to the server.
+const TOKEN_FILE: &str = "keys/api-token";
+
+/// A running server of this installation.
+#[derive(Debug)]
+pub struct Remote {
+    client: Client,
+    base: String,
+    token: String,
+}
+
+impl Remote {
+    /// The server that the configuration describes.
+    pub fn new(config: &Config) -> Result<Self> {
+        let path = config.path(Path::new(TOKEN_FILE));
+        let token = fs::read_to_string(&path).map_err(Error::file(&path))?.trim().to_owned();
+        Ok(Self { client: Client::new(), base: format!("http://{}", config.http.listen), token })
+    }
+
+    /// Hands a file over.
+    pub async fn take_in(&self, name: &str, bytes: Vec<u8>) -> Result<Report> {
+        let url = format!("{}/v1/ingest/files/{name}", self.base);
+        let response = self.client.post(url).bearer_auth(&self.token).body(bytes).send().await;
+        let body = accepted(response, name).await?;
+        Ok(serde_json::from_str(&body)?)
+    }
+
+    /// Orders a closing.
+    pub async fn close_until(&self, until_ms: i64) -> Result<()> {
+        let url = format!("{}/v1/closings/{until_ms}", self.base);
+        let response = self.client.post(url).bearer_auth(&self.token).send().await;
+        accepted(response, "closing").await.map(drop)
+    }
+}
+
+async fn accepted(response: reqwest::Result<Response>, name: &str) -> Result<String> {
+    let failed = |reason: String| Error::Input { name: name.to_owned(), reason };
+    let response =
+        response.map_err(|error| failed(format!("the ledger is in use, and its server does not answer: {error}")))?;
+    let status = response.status();
+    let body = response.text().await.map_err(|error| failed(error.to_string()))?;
+    if status == StatusCode::OK { Ok(body) } else { Err(failed(format!("the server refused: {status} {body}"))) }
+}
+
+/// The installation's token; made at first use.
+pub(crate) fn token(config: &Config) -> Result<String> {
+    let path = config.path(Path::new(TOKEN_FILE));
+    if !path.exists() {
+        keys::write_new(&path, &format!("{}\n", keys::random()))?;
+    }
+    Ok(fs::read_to_string(&path).map_err(Error::file(&path))?.trim().to_owned())
+}

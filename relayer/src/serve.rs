@@ -1,0 +1,256 @@
+//! `serve`: indexer, relayer and HTTP server as tasks over one ledger. If one ends, all end.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, State},
+    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    routing::{get, post},
+};
+use indexer::{Endpoint, Indexer};
+use jiff::Timestamp;
+use ledger::{Ledger, Millis, book::BookWriter};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::sleep,
+};
+
+use crate::{
+    Error, Result, chain_of,
+    cli::provider,
+    config::Config,
+    intake,
+    keys::Keys,
+    remote,
+    status::Status,
+    turn::{Relayer, Report},
+};
+
+/// Pause between turns of the relayer that found nothing to do.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Pause between looks for credits to push, while nothing else is to do.
+const PUSH_PAUSE: Duration = Duration::from_secs(5);
+/// Largest request body.
+const MAX_BODY: usize = 256 << 20;
+
+/// Runs an installation until SIGINT or SIGTERM.
+pub async fn run(config: Config) -> Result<()> {
+    let provider = provider(&config)?;
+    let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
+    let book = BookWriter::new(ledger.clone());
+    book.set_organisations(&config.ledger_organisations()).await?;
+    let endpoint = Endpoint::new(provider.clone(), config.chain.contract, config.chain.finality);
+    let indexer = Indexer::new(endpoint, ledger.clone()).await?;
+    let relayer = Relayer::new(config.clone(), Keys::open(&config)?, ledger.clone(), provider);
+
+    let (stop, stopped) = watch::channel(false);
+    let (report, reports) = watch::channel(Report::default());
+    let mut tasks = JoinSet::new();
+    let indexing = stopped.clone();
+    tasks.spawn(async move { ("indexer", indexer::run(indexer, indexing).await.map_err(Error::from)) });
+    let (relaying, relayer_config, relayer_book) = (stopped.clone(), config.clone(), book.clone());
+    tasks.spawn(async move { ("relayer", relay(relayer, relayer_config, relayer_book, report, relaying).await) });
+    let app = App { config, ledger, book, reports };
+    tasks.spawn(async move { ("HTTP server", listen(app, stopped).await) });
+
+    let ended = tokio::select! {
+        () = interrupted() => None,
+        ended = tasks.join_next() => ended,
+    };
+    stop.send_replace(true);
+    let outcome = match ended {
+        None => Ok(()),
+        Some(Ok((task, Err(error)))) => Err(Error::Task { task, reason: chain_of(&error) }),
+        Some(Ok((task, Ok(())))) => Err(Error::Task { task, reason: "without a reason".into() }),
+        Some(Err(error)) => Err(Error::Task { task: "task", reason: error.to_string() }),
+    };
+    while tasks.join_next().await.is_some() {}
+    outcome
+}
+
+/// Resolves when the process is asked to stop.
+pub async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return tokio::signal::ctrl_c().await.unwrap_or_default();
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Takes the relayer's turns. What the next turn can mend is logged; anything else ends the process.
+async fn relay(
+    relayer: Relayer,
+    config: Config,
+    book: BookWriter,
+    report: watch::Sender<Report>,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<()> {
+    let mut pushed = Instant::now();
+    let mut may_push = false;
+    while !*stopped.borrow() {
+        let now = now();
+        close_by_schedule(&config, &book, now).await?;
+        match relayer.turn(now, may_push).await {
+            Ok(turn) => {
+                if may_push {
+                    pushed = Instant::now();
+                }
+                // Claims wait until everything is stated: a provider is then paid once instead of several times.
+                may_push = turn.is_idle() && pushed.elapsed() > PUSH_PAUSE;
+                for reason in turn.waiting.iter().filter(|reason| !report.borrow().waiting.contains(*reason)) {
+                    tracing::info!("{reason}");
+                }
+                report.send_replace(turn);
+            }
+            Err(error) if error.is_transient() => tracing::warn!("{}", chain_of(&error)),
+            Err(error) => return Err(error),
+        }
+        tokio::select! {
+            () = sleep(PAUSE) => {}
+            changed = stopped.changed() => if changed.is_err() { break },
+        }
+    }
+    Ok(())
+}
+
+/// Closes what ended before the holdback, at the configured rhythm.
+async fn close_by_schedule(config: &Config, book: &BookWriter, now: Millis) -> Result<()> {
+    let every = i64::from(config.policy.close_every_minutes) * 60_000;
+    if every == 0 {
+        return Ok(());
+    }
+    let holdback = i64::from(config.policy.holdback_hours) * 3_600_000;
+    let until = (now - holdback) / every * every;
+    Ok(book.close_until(until, now).await?)
+}
+
+fn now() -> Millis {
+    Timestamp::now().as_millisecond()
+}
+
+/// What HTTP handlers work with.
+#[derive(Debug, Clone)]
+struct App {
+    config: Config,
+    ledger: Ledger,
+    book: BookWriter,
+    reports: watch::Receiver<Report>,
+}
+
+/// Serves the status of a finished demo until interrupted.
+pub(crate) async fn listen_until_interrupted(config: Config, ledger: Ledger) -> Result<()> {
+    let (stop, stopped) = watch::channel(false);
+    let (_report, reports) = watch::channel(Report::default());
+    let book = BookWriter::new(ledger.clone());
+    let server = tokio::spawn(listen(App { config, ledger, book, reports }, stopped));
+    interrupted().await;
+    stop.send_replace(true);
+    server.await.map_err(|error| Error::Task { task: "HTTP server", reason: error.to_string() })?
+}
+
+async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
+    let address = app.config.http.listen.clone();
+    let failed = |error: std::io::Error| Error::Task { task: "HTTP server", reason: format!("{address}: {error}") };
+    let token: Arc<str> = remote::token(&app.config)?.into();
+    let listener = TcpListener::bind(&address).await.map_err(failed)?;
+    tracing::info!("listening on http://{address}");
+    let router = Router::new()
+        .route("/health/live", get(|| async { "alive" }))
+        .route("/health/ready", get(ready))
+        .route("/v1/config", get(public_config))
+        .route("/v1/status", get(status))
+        .route("/v1/ingest/files/{name}", post(ingest))
+        .route("/v1/closings/{until_ms}", post(close))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state((app, token));
+    let shutdown = async move {
+        while !*stopped.borrow() {
+            if stopped.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    let failed = |error: std::io::Error| Error::Task { task: "HTTP server", reason: error.to_string() };
+    axum::serve(listener, router).with_graceful_shutdown(shutdown).await.map_err(failed)
+}
+
+type Context = State<(App, Arc<str>)>;
+type Answer = std::result::Result<Json<Value>, (StatusCode, String)>;
+
+/// Ready once something is indexed.
+async fn ready(State((app, _)): Context) -> Answer {
+    let progress = ledger::read::Reader::new(app.ledger).progress().await.map_err(internal)?;
+    if progress.checkpoint == 0 {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "nothing is indexed yet".into()));
+    }
+    Ok(Json(json!(progress)))
+}
+
+async fn public_config(State((app, _)): Context) -> Json<Value> {
+    let tokens: Vec<_> = app
+        .config
+        .tokens
+        .iter()
+        .map(|token| json!({ "address": token.address, "symbol": token.symbol, "usd_per_token": token.usd_per_token }))
+        .collect();
+    Json(json!({
+        "chain_id": app.config.chain.id,
+        "contract": app.config.chain.contract,
+        "fee_bps": app.config.tariff().fee_bps,
+        "max_fee_bps": app.config.policy.max_fee_bps,
+        "holdback_hours": app.config.policy.holdback_hours,
+        "tokens": tokens,
+    }))
+}
+
+async fn status(State((app, _)): Context) -> Answer {
+    let status = Status::gather(&app.config, &app.ledger).await.map_err(|error| internal(&error))?;
+    let waiting = app.reports.borrow().waiting.clone();
+    Ok(Json(json!({ "status": status, "waiting": waiting })))
+}
+
+async fn ingest(State((app, token)): Context, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+    authorise(&headers, &token)?;
+    let refused = |error: Error| match error {
+        Error::Input { .. } | Error::Ledger(ledger::Error::FileOverlap { .. }) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, chain_of(&error))
+        }
+        other => internal(&other),
+    };
+    let parsed = intake::parse(&name, &body, &app.config.policy.earnings_source).map_err(refused)?;
+    let report = intake::take_in(&app.book, &parsed, &app.config.tariff(), now()).await.map_err(refused)?;
+    Ok(Json(json!(report)))
+}
+
+async fn close(State((app, token)): Context, Path(until): Path<Millis>, headers: HeaderMap) -> Answer {
+    authorise(&headers, &token)?;
+    app.book.close_until(until, now()).await.map_err(internal)?;
+    Ok(Json(json!({ "until_ms": until })))
+}
+
+/// Compares hashes, so that timing tells nothing about the token.
+fn authorise(headers: &HeaderMap, token: &str) -> std::result::Result<(), (StatusCode, String)> {
+    let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+    let hash = alloy::primitives::keccak256::<&str>;
+    match shown {
+        Some(shown) if hash(shown) == hash(token) => Ok(()),
+        _ => Err((StatusCode::UNAUTHORIZED, "show the token in keys/api-token as a bearer token".into())),
+    }
+}
+
+/// Internals stay in the log.
+fn internal(error: impl std::error::Error) -> (StatusCode, String) {
+    tracing::error!("{}", chain_of(&error));
+    (StatusCode::INTERNAL_SERVER_ERROR, "internal error; see the server's log".into())
+}
