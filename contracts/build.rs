@@ -22,7 +22,9 @@ const BOUND: [(&str, &str); 2] =
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    for path in ["foundry.toml", "package.json", "src", "test/tokens", "../scripts/solc", "build.rs"] {
+    for path in
+        ["foundry.toml", "package.json", "src", "test/tokens", "../scripts/solc", "build.rs"]
+    {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     if !root.join("node_modules/@openzeppelin/contracts/package.json").exists() {
@@ -32,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let profile = profile(&root)?;
     let artifacts = compile(&root, &out, &profile)?;
     for (name, _) in BOUND {
-        let artifact = artifacts.get(name).ok_or_else(|| format!("the compiler left out {name}"))?;
+        let artifact =
+            artifacts.get(name).ok_or_else(|| format!("the compiler left out {name}"))?;
         fs::write(out.join(format!("{name}.json")), artifact)?;
     }
     Ok(())
@@ -51,7 +54,8 @@ fn profile(root: &Path) -> Result<toml::Table, Box<dyn Error>> {
 
 /// Compiler settings as forge derives them from the same profile.
 fn settings(profile: &toml::Table) -> Result<Settings, Box<dyn Error>> {
-    let get = |key: &str| profile.get(key).ok_or_else(|| format!("foundry.toml does not set {key}"));
+    let get =
+        |key: &str| profile.get(key).ok_or_else(|| format!("foundry.toml does not set {key}"));
     let mut settings: Settings = serde_json::from_value(json!({
         "optimizer": { "enabled": get("optimizer")?, "runs": get("optimizer_runs")? },
         "evmVersion": get("evm_version")?,

@@ -1,5 +1,8 @@
 //! Bindings of the compiled contracts.
-#![allow(missing_docs, reason = "generated from the ABI; the Solidity interfaces carry the documentation")]
+#![allow(
+    missing_docs,
+    reason = "generated from the ABI; the Solidity interfaces carry the documentation"
+)]
 #![allow(clippy::too_many_arguments, reason = "generated from the ABI")]
 
 use alloy::sol;

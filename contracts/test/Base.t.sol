@@ -133,14 +133,71 @@ abstract contract Base is Test {
         });
     }
 
+    /// @dev Signs the statement again, as it now is, by whoever its key names.
+    function resign(Statement memory statement, uint64 spent) internal {
+        bytes32 digest = digestOf(statement, spent);
+        bool isHosted = statement.key.cosigner == address(0);
+        statement.signature = sign(isHosted ? attester : agent, digest);
+        statement.cosignature = isHosted ? bytes("") : sign(attester, digest);
+    }
+
+    function digestOf(Statement memory statement, uint64 spent) internal view returns (bytes32) {
+        return settlement.statementDigest(
+            statement.key, statement.epoch, spent, statement.manifest, statement.rows
+        );
+    }
+
     function settleOne(Statement memory statement) internal returns (Outcome) {
-        Statement[] memory statements = new Statement[](1);
-        statements[0] = statement;
-        return settlement.settle(statements)[0];
+        return settlement.settle(list(statement))[0];
     }
 
     function pay(DepositKey memory key, bytes memory rows) internal {
-        assertEq(uint8(settleOne(statementFor(key, rows))), uint8(Outcome.Settled));
+        assertOutcome(settleOne(statementFor(key, rows)), Outcome.Settled);
+    }
+
+    function thaw(DepositKey memory key, uint64 units) internal {
+        vm.prank(key.requestor);
+        settlement.thaw(key, units);
+    }
+
+    function assertOutcome(Outcome actual, Outcome expected) internal pure {
+        assertEq(uint8(actual), uint8(expected), "outcome");
+    }
+
+    function assertState(bytes32 id, Deposit memory expected) internal view {
+        Deposit memory actual = settlement.depositOf(id);
+        assertEq(actual.balance, expected.balance, "balance");
+        assertEq(actual.thawing, expected.thawing, "thawing");
+        assertEq(actual.spent, expected.spent, "spent");
+        assertEq(actual.epoch, expected.epoch, "epoch");
+        assertEq(actual.thawEnds, expected.thawEnds, "thawEnds");
+    }
+
+    function assertCredit(address token, uint32 number, uint64 units) internal view {
+        assertEq(settlement.creditOf(token, number), units, "credit");
+    }
+
+    function list(Statement memory a) internal pure returns (Statement[] memory statements) {
+        statements = new Statement[](1);
+        statements[0] = a;
+    }
+
+    function list(Statement memory a, Statement memory b)
+        internal
+        pure
+        returns (Statement[] memory statements)
+    {
+        statements = new Statement[](2);
+        (statements[0], statements[1]) = (a, b);
+    }
+
+    function list(Statement memory a, Statement memory b, Statement memory c)
+        internal
+        pure
+        returns (Statement[] memory statements)
+    {
+        statements = new Statement[](3);
+        (statements[0], statements[1], statements[2]) = (a, b, c);
     }
 
     function one(uint32 number) internal pure returns (uint32[] memory list) {

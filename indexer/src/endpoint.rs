@@ -78,7 +78,8 @@ impl Endpoint {
 
     /// The block with a hash, which the endpoint has just named.
     pub async fn block_by_hash(&self, hash: B256) -> Result<Block> {
-        let block = self.provider.get_block_by_hash(hash).await.map_err(failed("eth_getBlockByHash"))?;
+        let block =
+            self.provider.get_block_by_hash(hash).await.map_err(failed("eth_getBlockByHash"))?;
         let block = block.map(|block| from_header(&block.header));
         let block = block.ok_or_else(|| Error::NoBlock(hash.to_string()))?;
         if block.hash == hash {
@@ -146,5 +147,5 @@ const fn from_header(header: &Header) -> Block {
 fn failed(
     request: &'static str,
 ) -> impl FnOnce(alloy::transports::RpcError<alloy::transports::TransportErrorKind>) -> Error {
-    move |source| Error::Endpoint { request, source }
+    move |source| Error::Endpoint { request, source: Box::new(source) }
 }

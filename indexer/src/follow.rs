@@ -208,7 +208,10 @@ impl Indexer {
         if parent == checkpoint.hash {
             return Ok(());
         }
-        Err(Error::Inconsistent(format!("block {from} follows {parent}, the checkpoint is {}", checkpoint.hash)))
+        Err(Error::Inconsistent(format!(
+            "block {from} follows {parent}, the checkpoint is {}",
+            checkpoint.hash
+        )))
     }
 
     fn indexed(&self, block: Block, logs: &[Log]) -> Result<IndexedBlock> {

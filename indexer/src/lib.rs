@@ -30,7 +30,7 @@ pub enum Error {
         /// What was asked.
         request: &'static str,
         /// What it said.
-        source: RpcError<TransportErrorKind>,
+        source: Box<RpcError<TransportErrorKind>>,
     },
     /// The endpoint does not know a block that it has to know. The next turn tries again.
     #[error("the endpoint does not know block {0}")]

@@ -55,6 +55,9 @@ pub async fn journal_at(endpoint: &Endpoint, block: B256) -> Result<Journal> {
         .get_storage_at(endpoint.contract(), U256::ZERO)
         .block_id(BlockId::hash(block))
         .await
-        .map_err(|source| Error::Endpoint { request: "eth_getStorageAt", source })?;
+        .map_err(|source| Error::Endpoint {
+            request: "eth_getStorageAt",
+            source: Box::new(source),
+        })?;
     Ok(Journal::from_word(word.into()))
 }

@@ -11,6 +11,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Amount(u128);
 
+#[allow(clippy::should_implement_trait, reason = "sums can fail, the traits cannot")]
 impl Amount {
     /// Nothing.
     pub const ZERO: Self = Self(0);
@@ -79,6 +80,7 @@ impl<'de> Deserialize<'de> for Amount {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Units(u64);
 
+#[allow(clippy::should_implement_trait, reason = "sums can fail, the traits cannot")]
 impl Units {
     /// Nothing.
     pub const ZERO: Self = Self(0);
@@ -177,7 +179,9 @@ impl Decimal {
     pub fn value_of(&self, amount: Amount, decimals: u8) -> Result<u128> {
         let power = |exponent: u32| U256::from(10).checked_pow(U256::from(exponent));
         let value = || {
-            let up = U256::from(self.digits).checked_mul(U256::from(amount.0))?.checked_mul(power(6)?)?;
+            let up = U256::from(self.digits)
+                .checked_mul(U256::from(amount.0))?
+                .checked_mul(power(6)?)?;
             u128::try_from(up.checked_div(power(self.scale + u32::from(decimals))?)?).ok()
         };
         value().ok_or(Error::Overflow("value of an amount"))
@@ -188,7 +192,8 @@ impl Decimal {
     pub fn convert(&self, rate: &Self, decimals: u8) -> Result<Amount> {
         let power = |exponent: u32| U256::from(10).checked_pow(U256::from(exponent));
         let quotient = || {
-            let up = U256::from(self.digits).checked_mul(power(u32::from(decimals) + rate.scale)?)?;
+            let up =
+                U256::from(self.digits).checked_mul(power(u32::from(decimals) + rate.scale)?)?;
             let down = U256::from(rate.digits).checked_mul(power(self.scale)?)?;
             u128::try_from(up.checked_div(down)?).ok()
         };

@@ -117,12 +117,14 @@ impl BookWriter {
             .execute(&mut *tx)
             .await?;
             for (position, deposit) in deposits.iter().enumerate() {
-                sqlx::query("insert into funding (organisation, position, deposit) values (?, ?, ?)")
-                    .bind(name)
-                    .bind(integer(position as u64)?)
-                    .bind(deposit.to_vec())
-                    .execute(&mut *tx)
-                    .await?;
+                sqlx::query(
+                    "insert into funding (organisation, position, deposit) values (?, ?, ?)",
+                )
+                .bind(name)
+                .bind(integer(position as u64)?)
+                .bind(deposit.to_vec())
+                .execute(&mut *tx)
+                .await?;
             }
         }
         Ok(tx.commit().await?)
@@ -143,7 +145,12 @@ impl BookWriter {
         .await?;
         if let Some(other) = other {
             let (first, until) = (file.first_day.clone(), file.until_day.clone());
-            return Err(Error::FileOverlap { name: file.name.clone(), first, until, other: other.text("name")? });
+            return Err(Error::FileOverlap {
+                name: file.name.clone(),
+                first,
+                until,
+                other: other.text("name")?,
+            });
         }
         sqlx::query(
             "insert into source_file (source, first_day, until_day, sha256, name, at) values (?, ?, ?, ?, ?, ?)
@@ -173,7 +180,12 @@ impl BookWriter {
 
     /// Takes records in, all in one commit, and says what became of each. Taking the same record in again changes
     /// nothing.
-    pub async fn take_in(&self, records: &[Record], tariff: &Tariff, now: Millis) -> Result<Vec<Outcome>> {
+    pub async fn take_in(
+        &self,
+        records: &[Record],
+        tariff: &Tariff,
+        now: Millis,
+    ) -> Result<Vec<Outcome>> {
         let mut tx = self.0.begin().await?;
         let mut desk = Desk { conn: &mut tx, tariff, now, books: BTreeMap::new() };
         let mut outcomes = Vec::with_capacity(records.len());
@@ -185,7 +197,12 @@ impl BookWriter {
     }
 
     /// Accepts unfunded work that the organisation's money covers by now, oldest first. Returns how many.
-    pub async fn accept_unfunded(&self, organisation: &str, tariff: &Tariff, now: Millis) -> Result<u64> {
+    pub async fn accept_unfunded(
+        &self,
+        organisation: &str,
+        tariff: &Tariff,
+        now: Millis,
+    ) -> Result<u64> {
         let mut tx = self.0.begin().await?;
         let waiting = sqlx::query(
             "select w.body from open o join item i on i.id = o.item
@@ -201,7 +218,8 @@ impl BookWriter {
         for row in waiting {
             let record = Record::from_body(&row.text("body")?)?;
             let item = desk.item(&record).await?.ok_or(Error::Corrupt("open item"))?.id;
-            accepted += u64::from(matches!(desk.accept(item, &record).await?, Acceptance::Accepted(_)));
+            accepted +=
+                u64::from(matches!(desk.accept(item, &record).await?, Acceptance::Accepted(_)));
         }
         tx.commit().await?;
         Ok(accepted)
@@ -240,9 +258,14 @@ impl BookWriter {
         let mut tx = self.0.begin().await?;
         let current = read::deposit_state(&mut tx, deposit).await?;
         if (current.epoch, current.spent) != (state.epoch, state.spent) {
-            return Err(Error::Unsignable(format!("deposit {deposit} moved on to epoch {}", current.epoch)));
+            return Err(Error::Unsignable(format!(
+                "deposit {deposit} moved on to epoch {}",
+                current.epoch
+            )));
         }
-        let key = read::deposit_key(&mut tx, deposit).await?.ok_or(Error::Corrupt("deposit of a proposal"))?;
+        let key = read::deposit_key(&mut tx, deposit)
+            .await?
+            .ok_or(Error::Corrupt("deposit of a proposal"))?;
         let statement = Statement {
             key,
             epoch: state.epoch.checked_add(1).ok_or(Error::Overflow("epoch"))?,
@@ -251,11 +274,12 @@ impl BookWriter {
             rows: statement::pack(&proposal.rows)?,
         };
         let digest = statement.digest(&self.0.identity().domain());
-        let candidates = sqlx::query("select 1 from statement where deposit = ? and epoch = ? and ours = 1")
-            .bind(deposit.to_vec())
-            .bind(i64::from(statement.epoch))
-            .fetch_all(&mut *tx)
-            .await?;
+        let candidates =
+            sqlx::query("select 1 from statement where deposit = ? and epoch = ? and ours = 1")
+                .bind(deposit.to_vec())
+                .bind(i64::from(statement.epoch))
+                .fetch_all(&mut *tx)
+                .await?;
         if !candidates.is_empty() {
             return Err(Error::Unsignable(format!(
                 "deposit {deposit} has a candidate for epoch {} already",
@@ -266,7 +290,13 @@ impl BookWriter {
         insert_rows(&mut tx, id, proposal).await?;
         insert_leaves(&mut tx, id, proposal).await?;
         tx.commit().await?;
-        Ok(SignedStatement { id, statement, digest, signature: Vec::new(), cosignature: Vec::new() })
+        Ok(SignedStatement {
+            id,
+            statement,
+            digest,
+            signature: Vec::new(),
+            cosignature: Vec::new(),
+        })
     }
 
     /// Signs a recorded statement with the attester's key and stores the signature.
@@ -286,10 +316,16 @@ impl BookWriter {
             return refuse(difference.to_string());
         }
         if Some(statement.epoch) != state.epoch.checked_add(1) {
-            return refuse(format!("statement {id} is for epoch {}, the deposit is at {}", statement.epoch, state.epoch));
+            return refuse(format!(
+                "statement {id} is for epoch {}, the deposit is at {}",
+                statement.epoch, state.epoch
+            ));
         }
         if ![statement.key.signer, statement.key.cosigner].contains(&signer) {
-            return refuse(format!("deposit {} does not name the key {signer}", statement.key.id()));
+            return refuse(format!(
+                "deposit {} does not name the key {signer}",
+                statement.key.id()
+            ));
         }
         let signature = statement::sign(key, digest)?;
         sqlx::query("insert into signature (statement, signer, signature) values (?, ?, ?) on conflict do nothing")
@@ -403,7 +439,11 @@ impl Desk<'_> {
                 let machine = &record.item.machine;
                 let is_addressed = payee_of(self.conn, machine).await?.is_some();
                 let is_paid = amount > Amount::ZERO;
-                Ok(if is_addressed || !is_paid { Outcome::Accepted { amount } } else { Outcome::Unaddressed { amount } })
+                Ok(if is_addressed || !is_paid {
+                    Outcome::Accepted { amount }
+                } else {
+                    Outcome::Unaddressed { amount }
+                })
             }
         }
     }
@@ -424,20 +464,28 @@ impl Desk<'_> {
             None => insert_payee(self.conn, machine, address, self.now).await?,
             Some(known) if known == address => {}
             Some(known) => {
-                return Ok(Some(format!("{address} is not the payout address of machine {machine}, which is {known}")));
+                return Ok(Some(format!(
+                    "{address} is not the payout address of machine {machine}, which is {known}"
+                )));
             }
         }
         Ok(None)
     }
 
     async fn item(&mut self, record: &Record) -> Result<Option<KnownItem>> {
-        let row = sqlx::query("select id, fixed, organisation from item where source = ? and external_id = ?")
-            .bind(&record.item.source)
-            .bind(&record.item.external_id)
-            .fetch_optional(&mut *self.conn)
-            .await?;
+        let row = sqlx::query(
+            "select id, fixed, organisation from item where source = ? and external_id = ?",
+        )
+        .bind(&record.item.source)
+        .bind(&record.item.external_id)
+        .fetch_optional(&mut *self.conn)
+        .await?;
         row.map(|row| {
-            Ok(KnownItem { id: row.int("id")?, fixed: row.b256("fixed")?, organisation: row.text("organisation")? })
+            Ok(KnownItem {
+                id: row.int("id")?,
+                fixed: row.b256("fixed")?,
+                organisation: row.text("organisation")?,
+            })
         })
         .transpose()
     }
@@ -456,7 +504,9 @@ impl Desk<'_> {
             return Ok(Some(if before == content {
                 Outcome::Duplicate
             } else {
-                let reason = format!("revision {revision} is known with content {before}, this one has {content}");
+                let reason = format!(
+                    "revision {revision} is known with content {before}, this one has {content}"
+                );
                 Outcome::Conflict { reason }
             }));
         }
@@ -490,14 +540,16 @@ impl Desk<'_> {
     }
 
     async fn insert_workload(&mut self, item: i64, record: &Record) -> Result<()> {
-        sqlx::query("insert into workload (item, revision, content, body, at) values (?, ?, ?, ?, ?)")
-            .bind(item)
-            .bind(i64::from(record.revision.revision))
-            .bind(record.content()?.to_vec())
-            .bind(record.body()?)
-            .bind(self.now)
-            .execute(&mut *self.conn)
-            .await?;
+        sqlx::query(
+            "insert into workload (item, revision, content, body, at) values (?, ?, ?, ?, ?)",
+        )
+        .bind(item)
+        .bind(i64::from(record.revision.revision))
+        .bind(record.content()?.to_vec())
+        .bind(record.body()?)
+        .bind(self.now)
+        .execute(&mut *self.conn)
+        .await?;
         Ok(())
     }
 
@@ -538,10 +590,12 @@ impl Desk<'_> {
 
 /// Highest accepted revision of an item, and its amount.
 async fn accepted(conn: &mut SqliteConnection, item: i64) -> Result<Option<(u32, Amount)>> {
-    let row = sqlx::query("select revision, amount from accepted where item = ? order by revision desc limit 1")
-        .bind(item)
-        .fetch_optional(conn)
-        .await?;
+    let row = sqlx::query(
+        "select revision, amount from accepted where item = ? order by revision desc limit 1",
+    )
+    .bind(item)
+    .fetch_optional(conn)
+    .await?;
     row.map(|row| Ok((row.u32("revision")?, row.amount("amount")?))).transpose()
 }
 
@@ -569,7 +623,10 @@ async fn insert_accepted(
 }
 
 async fn insert_open(conn: &mut SqliteConnection, item: i64) -> Result<()> {
-    sqlx::query("insert into open (item) values (?) on conflict do nothing").bind(item).execute(conn).await?;
+    sqlx::query("insert into open (item) values (?) on conflict do nothing")
+        .bind(item)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 
@@ -598,7 +655,12 @@ async fn payee_of(conn: &mut SqliteConnection, machine: &str) -> Result<Option<A
     row.map(|row| row.address("address")).transpose()
 }
 
-async fn insert_payee(conn: &mut SqliteConnection, machine: &str, address: Address, now: Millis) -> Result<()> {
+async fn insert_payee(
+    conn: &mut SqliteConnection,
+    machine: &str,
+    address: Address,
+    now: Millis,
+) -> Result<()> {
     sqlx::query("insert into payee (machine, address, at) values (?, ?, ?)")
         .bind(machine)
         .bind(address.to_vec())
@@ -608,7 +670,11 @@ async fn insert_payee(conn: &mut SqliteConnection, machine: &str, address: Addre
     Ok(())
 }
 
-async fn insert_rows(conn: &mut SqliteConnection, statement: i64, proposal: &Proposal) -> Result<()> {
+async fn insert_rows(
+    conn: &mut SqliteConnection,
+    statement: i64,
+    proposal: &Proposal,
+) -> Result<()> {
     for row in &proposal.rows {
         sqlx::query("insert into \"row\" (statement, provider, units, carry_in, carry_out) values (?, ?, ?, ?, ?)")
             .bind(statement)
@@ -622,7 +688,11 @@ async fn insert_rows(conn: &mut SqliteConnection, statement: i64, proposal: &Pro
     Ok(())
 }
 
-async fn insert_leaves(conn: &mut SqliteConnection, statement: i64, proposal: &Proposal) -> Result<()> {
+async fn insert_leaves(
+    conn: &mut SqliteConnection,
+    statement: i64,
+    proposal: &Proposal,
+) -> Result<()> {
     for (position, leaf) in proposal.leaves.iter().enumerate() {
         sqlx::query(
             "insert into leaf (statement, position, item, revision, workload, provider, amount)
@@ -641,7 +711,11 @@ async fn insert_leaves(conn: &mut SqliteConnection, statement: i64, proposal: &P
     Ok(())
 }
 
-async fn insert_obligation(conn: &mut SqliteConnection, slot: i64, obligation: &Obligation) -> Result<()> {
+async fn insert_obligation(
+    conn: &mut SqliteConnection,
+    slot: i64,
+    obligation: &Obligation,
+) -> Result<()> {
     match obligation {
         Obligation::Settle(statements) => {
             for statement in statements.iter().copied().collect::<BTreeSet<_>>() {

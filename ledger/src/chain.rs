@@ -5,8 +5,7 @@ use contracts::eip712::DepositKey;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use crate::{
-    Error, Identity, Ledger, ProviderNumber, Result, Unit, Units,
-    read,
+    Error, Identity, Ledger, ProviderNumber, Result, Unit, Units, read,
     sql::{self, Columns, integer},
     statement::Statement,
 };
@@ -28,16 +27,58 @@ pub struct Block {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "fields are those of the events in the Solidity interfaces")]
 pub enum Event {
-    TokenRegistered { token: Address, decimals: u8 },
-    Funded { key: DepositKey, sender: Address, units: Units },
-    Thawed { deposit: B256, units: Units, ends: u64 },
-    Withdrawn { deposit: B256, recipient: Address, units: Units },
-    Settled { deposit: B256, epoch: u32, spent: Units, manifest: B256, rows: Vec<u8> },
-    Skipped { deposit: B256, digest: B256, reason: u8 },
-    Registered { provider: ProviderNumber, payout: Address },
-    PayoutSet { provider: ProviderNumber, payout: Address, claim_nonce: u64 },
-    Claimed { provider: ProviderNumber, token: Address, recipient: Address, units: Units, claim_nonce: u64 },
-    ClaimFailed { provider: ProviderNumber, token: Address, units: Units },
+    TokenRegistered {
+        token: Address,
+        decimals: u8,
+    },
+    Funded {
+        key: DepositKey,
+        sender: Address,
+        units: Units,
+    },
+    Thawed {
+        deposit: B256,
+        units: Units,
+        ends: u64,
+    },
+    Withdrawn {
+        deposit: B256,
+        recipient: Address,
+        units: Units,
+    },
+    Settled {
+        deposit: B256,
+        epoch: u32,
+        spent: Units,
+        manifest: B256,
+        rows: Vec<u8>,
+    },
+    Skipped {
+        deposit: B256,
+        digest: B256,
+        reason: u8,
+    },
+    Registered {
+        provider: ProviderNumber,
+        payout: Address,
+    },
+    PayoutSet {
+        provider: ProviderNumber,
+        payout: Address,
+        claim_nonce: u64,
+    },
+    Claimed {
+        provider: ProviderNumber,
+        token: Address,
+        recipient: Address,
+        units: Units,
+        claim_nonce: u64,
+    },
+    ClaimFailed {
+        provider: ProviderNumber,
+        token: Address,
+        units: Units,
+    },
 }
 
 /// An event and where in its block it stands.
@@ -130,11 +171,15 @@ impl ChainWriter {
     pub async fn set_finalised(&self, number: u64) -> Result<()> {
         let mut tx = self.0.begin().await?;
         let before = read::finalised(&mut tx).await?;
-        let indexed = read::block_at_or_below(&mut tx, number).await?.map_or(0, |block| block.number);
+        let indexed =
+            read::block_at_or_below(&mut tx, number).await?.map_or(0, |block| block.number);
         if indexed <= before {
             return Ok(());
         }
-        sqlx::query("update chain set finalised = ?").bind(integer(indexed)?).execute(&mut *tx).await?;
+        sqlx::query("update chain set finalised = ?")
+            .bind(integer(indexed)?)
+            .execute(&mut *tx)
+            .await?;
         close_items(&mut tx, before, indexed).await?;
         drop_empty_blocks(&mut tx, before, indexed).await?;
         Ok(tx.commit().await?)

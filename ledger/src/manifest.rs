@@ -114,14 +114,8 @@ impl Secret {
 
     /// Id of a workload: the same for the same record after any loss of data, and unpredictable without the secret.
     pub fn workload_id(&self, source: &str, external_id: &str, revision: u32) -> B256 {
-        let name = [
-            source.as_bytes(),
-            &[0],
-            external_id.as_bytes(),
-            &[0],
-            &revision.to_be_bytes(),
-        ]
-        .concat();
+        let name = [source.as_bytes(), &[0], external_id.as_bytes(), &[0], &revision.to_be_bytes()]
+            .concat();
         let salt = keccak256([self.0.as_slice(), &name].concat());
         keccak256([salt.as_slice(), &name].concat())
     }

@@ -192,7 +192,9 @@ impl Reader {
 
     /// Names of all organisations.
     pub async fn organisations(&self) -> Result<Vec<String>> {
-        let rows = sqlx::query("select name from organisation order by name").fetch_all(self.0.reader()).await?;
+        let rows = sqlx::query("select name from organisation order by name")
+            .fetch_all(self.0.reader())
+            .await?;
         rows.iter().map(|row| row.text("name")).collect()
     }
 
@@ -204,14 +206,16 @@ impl Reader {
 
     /// All tokens that the contract has registered.
     pub async fn tokens(&self) -> Result<Vec<Token>> {
-        let rows =
-            sqlx::query("select address, decimals from token order by address").fetch_all(self.0.reader()).await?;
+        let rows = sqlx::query("select address, decimals from token order by address")
+            .fetch_all(self.0.reader())
+            .await?;
         rows.iter().map(token).collect()
     }
 
     /// Ids and keys of all deposits ever seen on chain.
     pub async fn deposits(&self) -> Result<Vec<(B256, DepositKey)>> {
-        let rows = sqlx::query("select * from deposit order by id").fetch_all(self.0.reader()).await?;
+        let rows =
+            sqlx::query("select * from deposit order by id").fetch_all(self.0.reader()).await?;
         rows.iter().map(|row| Ok((row.b256("id")?, key(row)?))).collect()
     }
 
@@ -272,8 +276,9 @@ impl Reader {
 
     /// Every claim that was paid.
     pub async fn claims(&self) -> Result<Vec<Credit>> {
-        let rows =
-            sqlx::query("select provider, token, units from claimed").fetch_all(self.0.reader()).await?;
+        let rows = sqlx::query("select provider, token, units from claimed")
+            .fetch_all(self.0.reader())
+            .await?;
         rows.iter().map(credit).collect()
     }
 
@@ -375,7 +380,9 @@ impl Reader {
             .bind(sender.to_vec())
             .fetch_one(self.0.reader())
             .await?;
-        row.maybe_int("n")?.map(|n| u64::try_from(n).map_err(|_| Error::Corrupt("tx nonce"))).transpose()
+        row.maybe_int("n")?
+            .map(|n| u64::try_from(n).map_err(|_| Error::Corrupt("tx nonce")))
+            .transpose()
     }
 
     /// Slots without a tx receipt, ascending by tx nonce, with their attempts.
@@ -410,7 +417,11 @@ impl Reader {
     }
 
     /// Claims that a slot at or above tx nonce `from` carries.
-    pub async fn carried_claims(&self, sender: Address, from: u64) -> Result<Vec<(Address, ProviderNumber)>> {
+    pub async fn carried_claims(
+        &self,
+        sender: Address,
+        from: u64,
+    ) -> Result<Vec<(Address, ProviderNumber)>> {
         let rows = sqlx::query(
             "select c.token, c.provider from carried_claim c join slot s on s.id = c.slot
              where s.sender = ? and s.tx_nonce >= ?",
@@ -455,12 +466,16 @@ impl Reader {
         .bind(payout.to_vec())
         .fetch_one(self.0.reader())
         .await?;
-        row.maybe_int("n")?.map(|n| u32::try_from(n).map_err(|_| Error::Corrupt("provider"))).transpose()
+        row.maybe_int("n")?
+            .map(|n| u32::try_from(n).map_err(|_| Error::Corrupt("provider")))
+            .transpose()
     }
 
     /// All closings: id and cutoff in ms, in order.
     pub async fn closings(&self) -> Result<Vec<(i64, i64)>> {
-        let rows = sqlx::query("select id, until_ms from closing order by id").fetch_all(self.0.reader()).await?;
+        let rows = sqlx::query("select id, until_ms from closing order by id")
+            .fetch_all(self.0.reader())
+            .await?;
         rows.iter().map(|row| Ok((row.int("id")?, row.int("until_ms")?))).collect()
     }
 
@@ -488,7 +503,9 @@ impl Reader {
             Table::Workloads => "select count(*) as n from workload",
             Table::Statements => "select count(*) as n from statement where ours = 1",
             Table::Settled => "select count(*) as n from settled",
-            Table::Rows => "select count(*) as n from settled s join \"row\" r on r.statement = s.statement",
+            Table::Rows => {
+                "select count(*) as n from settled s join \"row\" r on r.statement = s.statement"
+            }
             Table::Claims => "select count(*) as n from claimed",
             Table::Skipped => "select count(*) as n from skipped",
         };
@@ -513,7 +530,10 @@ pub enum Table {
     Skipped,
 }
 
-pub(crate) async fn block_at_or_below(conn: &mut SqliteConnection, number: u64) -> Result<Option<Block>> {
+pub(crate) async fn block_at_or_below(
+    conn: &mut SqliteConnection,
+    number: u64,
+) -> Result<Option<Block>> {
     let row = sqlx::query("select * from block where number <= ? order by number desc limit 1")
         .bind(integer(number)?)
         .fetch_optional(conn)
@@ -531,8 +551,14 @@ pub(crate) async fn finalised(conn: &mut SqliteConnection) -> Result<u64> {
     sqlx::query("select finalised from chain").fetch_one(conn).await?.u64("finalised")
 }
 
-pub(crate) async fn deposit_key(conn: &mut SqliteConnection, id: B256) -> Result<Option<DepositKey>> {
-    let row = sqlx::query("select * from deposit where id = ?").bind(id.to_vec()).fetch_optional(conn).await?;
+pub(crate) async fn deposit_key(
+    conn: &mut SqliteConnection,
+    id: B256,
+) -> Result<Option<DepositKey>> {
+    let row = sqlx::query("select * from deposit where id = ?")
+        .bind(id.to_vec())
+        .fetch_optional(conn)
+        .await?;
     row.as_ref().map(key).transpose()
 }
 
@@ -552,7 +578,11 @@ fn token(row: &sqlx::sqlite::SqliteRow) -> Result<Token> {
 }
 
 fn credit(row: &sqlx::sqlite::SqliteRow) -> Result<Credit> {
-    Ok(Credit { provider: row.u32("provider")?, token: row.address("token")?, units: row.units("units")? })
+    Ok(Credit {
+        provider: row.u32("provider")?,
+        token: row.address("token")?,
+        units: row.units("units")?,
+    })
 }
 
 fn attempt(row: &sqlx::sqlite::SqliteRow) -> Result<Attempt> {
@@ -612,8 +642,11 @@ pub(crate) async fn statement(
     conn: &mut SqliteConnection,
     id: i64,
 ) -> Result<(crate::statement::Statement, B256)> {
-    let row = sqlx::query("select * from statement where id = ?").bind(id).fetch_one(&mut *conn).await?;
-    let key = deposit_key(conn, row.b256("deposit")?).await?.ok_or(Error::Corrupt("deposit of a statement"))?;
+    let row =
+        sqlx::query("select * from statement where id = ?").bind(id).fetch_one(&mut *conn).await?;
+    let key = deposit_key(conn, row.b256("deposit")?)
+        .await?
+        .ok_or(Error::Corrupt("deposit of a statement"))?;
     let rows = rows(conn, id).await?;
     let statement = crate::statement::Statement {
         key,
@@ -646,7 +679,10 @@ pub(crate) async fn rows(conn: &mut SqliteConnection, statement: i64) -> Result<
         .collect()
 }
 
-pub(crate) async fn named_leaves(conn: &mut SqliteConnection, statement: i64) -> Result<Vec<NamedLeaf>> {
+pub(crate) async fn named_leaves(
+    conn: &mut SqliteConnection,
+    statement: i64,
+) -> Result<Vec<NamedLeaf>> {
     let rows = sqlx::query(
         "select l.workload, l.provider, l.amount, l.item, l.revision, i.source, i.external_id
          from leaf l left join item i on i.id = l.item where l.statement = ? order by l.position",
@@ -665,7 +701,10 @@ pub(crate) async fn named_leaves(conn: &mut SqliteConnection, statement: i64) ->
                 None => None,
             };
             let (workload, provider) = (row.b256("workload")?, row.u32("provider")?);
-            Ok(NamedLeaf { leaf: Leaf { workload, provider, amount: row.signed("amount")?, paid }, name })
+            Ok(NamedLeaf {
+                leaf: Leaf { workload, provider, amount: row.signed("amount")?, paid },
+                name,
+            })
         })
         .collect()
 }
@@ -673,10 +712,11 @@ pub(crate) async fn named_leaves(conn: &mut SqliteConnection, statement: i64) ->
 /// What an item still owes if only final statements count.
 pub(crate) async fn due_finally(conn: &mut SqliteConnection, item: i64) -> Result<i128> {
     let finalised = finalised(conn).await?;
-    let accepted = sqlx::query("select amount from accepted where item = ? order by revision desc limit 1")
-        .bind(item)
-        .fetch_optional(&mut *conn)
-        .await?;
+    let accepted =
+        sqlx::query("select amount from accepted where item = ? order by revision desc limit 1")
+            .bind(item)
+            .fetch_optional(&mut *conn)
+            .await?;
     let owed = accepted.map_or(Ok(Amount::ZERO), |row| row.amount("amount"))?.signed()?;
     let paid = sqlx::query(
         "select l.amount from leaf l join settled s on s.statement = l.statement where l.item = ? and s.block <= ?",
@@ -690,7 +730,10 @@ pub(crate) async fn due_finally(conn: &mut SqliteConnection, item: i64) -> Resul
     })
 }
 
-pub(crate) async fn books(conn: &mut SqliteConnection, organisation: &str) -> Result<Option<Books>> {
+pub(crate) async fn books(
+    conn: &mut SqliteConnection,
+    organisation: &str,
+) -> Result<Option<Books>> {
     let row = sqlx::query("select token from organisation where name = ?")
         .bind(organisation)
         .fetch_optional(&mut *conn)
@@ -711,7 +754,10 @@ pub(crate) async fn books(conn: &mut SqliteConnection, organisation: &str) -> Re
     Ok(Some(Books { token, deposits, open, position }))
 }
 
-async fn funding_deposits(conn: &mut SqliteConnection, organisation: &str) -> Result<Vec<FundingDeposit>> {
+async fn funding_deposits(
+    conn: &mut SqliteConnection,
+    organisation: &str,
+) -> Result<Vec<FundingDeposit>> {
     let rows = sqlx::query("select deposit from funding where organisation = ? order by position")
         .bind(organisation)
         .fetch_all(&mut *conn)

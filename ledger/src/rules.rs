@@ -246,7 +246,9 @@ pub fn propose(payables: &[Payable], purse: &Purse, fee: Fee, limits: Limits) ->
             leaves.insert(0, plain_leaf(CARRY, *provider, *carry)?);
         }
     }
-    leaves.retain(|_, leaves| matches!(units_of(leaves, purse.unit), Ok((units, _)) if units > Units::ZERO));
+    leaves.retain(
+        |_, leaves| matches!(units_of(leaves, purse.unit), Ok((units, _)) if units > Units::ZERO),
+    );
     add_fee(&mut leaves, purse, fee)?;
 
     let leaves: Vec<_> = leaves.into_values().flatten().collect();
@@ -260,7 +262,11 @@ pub fn rows_of(leaves: &[Leaf], unit: Unit) -> Result<Vec<Row>> {
     for leaves in leaves.chunk_by(|a, b| a.provider == b.provider) {
         let Some(first) = leaves.first() else { continue };
         let (units, carry_out) = units_of(leaves, unit)?;
-        let carry_in = leaves.iter().filter(|leaf| leaf.workload == CARRY).map(|leaf| leaf.amount).sum::<i128>();
+        let carry_in = leaves
+            .iter()
+            .filter(|leaf| leaf.workload == CARRY)
+            .map(|leaf| leaf.amount)
+            .sum::<i128>();
         rows.push(Row {
             provider: first.provider,
             units,
@@ -278,10 +284,7 @@ fn units_of(leaves: &[Leaf], unit: Unit) -> Result<(Units, Amount)> {
 }
 
 fn sum(amounts: impl Iterator<Item = i128>) -> Result<i128> {
-    amounts
-        .into_iter()
-        .try_fold(0_i128, i128::checked_add)
-        .ok_or(Error::Overflow("sum of leaves"))
+    amounts.into_iter().try_fold(0_i128, i128::checked_add).ok_or(Error::Overflow("sum of leaves"))
 }
 
 fn plain_leaf(workload: B256, provider: ProviderNumber, amount: Amount) -> Result<Leaf> {
@@ -289,7 +292,11 @@ fn plain_leaf(workload: B256, provider: ProviderNumber, amount: Amount) -> Resul
 }
 
 /// Adds ⌊bps × Σ workload leaves⌋ for the operator, unless its row would come to nothing.
-fn add_fee(leaves: &mut BTreeMap<ProviderNumber, Vec<Leaf>>, purse: &Purse, fee: Fee) -> Result<()> {
+fn add_fee(
+    leaves: &mut BTreeMap<ProviderNumber, Vec<Leaf>>,
+    purse: &Purse,
+    fee: Fee,
+) -> Result<()> {
     let Some(operator) = fee.operator else { return Ok(()) };
     let work = leaves.values().flatten().filter(|leaf| leaf.paid.is_some()).map(|leaf| leaf.amount);
     let amount = Amount::new(sum(work)?.max(0).unsigned_abs()).share(fee.bps)?;
@@ -347,16 +354,20 @@ impl<'a> Cost<'a> {
     fn try_add(&mut self, payable: &Payable, max_rows: usize) -> Result<bool> {
         let overflow = || Error::Overflow("cost of a statement");
         let old = self.sums.get(&payable.provider).copied();
-        let rows = self.sums.len() + usize::from(old.is_none()) + usize::from(self.fee.operator.is_some());
+        let rows =
+            self.sums.len() + usize::from(old.is_none()) + usize::from(self.fee.operator.is_some());
         let new = old.unwrap_or(0).checked_add(payable.due).ok_or_else(overflow)?;
 
         let row = self.row_units(payable.provider, new)?;
         let row_before = old.map_or(Ok(0), |old| self.row_units(payable.provider, old))?;
         let units = (self.units - row_before).checked_add(row).ok_or_else(overflow)?;
         let base_before = old.unwrap_or(0).max(0).unsigned_abs();
-        let base = (self.base - base_before).checked_add(new.max(0).unsigned_abs()).ok_or_else(overflow)?;
+        let base = (self.base - base_before)
+            .checked_add(new.max(0).unsigned_abs())
+            .ok_or_else(overflow)?;
         let total = units.checked_add(self.fee_units(base)?).ok_or_else(overflow)?;
-        if total > self.purse.spendable.get() || row > contracts::rows::MAX_UNITS || rows > max_rows {
+        if total > self.purse.spendable.get() || row > contracts::rows::MAX_UNITS || rows > max_rows
+        {
             return Ok(false);
         }
         self.sums.insert(payable.provider, new);
@@ -448,14 +459,19 @@ mod tests {
     fn a_remainder_is_carried_and_comes_back_as_a_leaf() {
         let unit = 1_000_000_000_000;
         let mut purse = purse(18, 1000);
-        let first = propose(&[payable(1, 1, 2 * unit + 7)], &purse, NO_FEE, Limits::default()).unwrap();
+        let first =
+            propose(&[payable(1, 1, 2 * unit + 7)], &purse, NO_FEE, Limits::default()).unwrap();
         assert_eq!(units(&first), [(1, 2)]);
         assert_eq!(first.rows[0].carry_out, Amount::new(7));
 
         purse.carries.insert(1, first.rows[0].carry_out);
-        let second = propose(&[payable(2, 1, unit - 7)], &purse, NO_FEE, Limits::default()).unwrap();
+        let second =
+            propose(&[payable(2, 1, unit - 7)], &purse, NO_FEE, Limits::default()).unwrap();
         assert_eq!(units(&second), [(1, 1)]);
-        assert_eq!((second.rows[0].carry_in, second.rows[0].carry_out), (Amount::new(7), Amount::ZERO));
+        assert_eq!(
+            (second.rows[0].carry_in, second.rows[0].carry_out),
+            (Amount::new(7), Amount::ZERO)
+        );
         assert_eq!(second.leaves[0], plain_leaf(CARRY, 1, Amount::new(7)).unwrap());
     }
 
@@ -471,7 +487,11 @@ mod tests {
 
     #[test]
     fn available_counts_the_fee_of_what_is_reserved() {
-        let position = Position { deposited: Amount::new(101), reserved: Amount::new(100), ..Default::default() };
+        let position = Position {
+            deposited: Amount::new(101),
+            reserved: Amount::new(100),
+            ..Default::default()
+        };
         assert_eq!(available(&position, 100).unwrap(), 0);
         assert_eq!(missing(&position, Amount::new(100), 100).unwrap(), Amount::new(101));
     }

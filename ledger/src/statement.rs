@@ -77,7 +77,8 @@ pub fn address_of(key: &VerifyingKey) -> Address {
 /// Address whose key signed `digest`, or an error for bytes that the contract would not take as ECDSA: another length
 /// than 65, `v` other than 27 or 28, high `s`.
 pub fn recover(digest: B256, signature: &[u8]) -> Result<Address> {
-    let refuse = || Error::Unsignable("not a 65-byte signature with low s and v of 27 or 28".into());
+    let refuse =
+        || Error::Unsignable("not a 65-byte signature with low s and v of 27 or 28".into());
     let [rs @ .., v @ (27 | 28)] = signature else { return Err(refuse()) };
     let parsed = k256::ecdsa::Signature::from_slice(rs).map_err(|_| refuse())?;
     if Signature::from_bytes_and_parity(rs, *v == 28).normalize_s().is_some() {
@@ -103,8 +104,9 @@ mod tests {
         assert!(recover(digest, &signature[..64]).is_err());
         let low = Signature::from_raw(&signature).unwrap();
         let high = alloy::primitives::U256::from_be_slice(&[
-            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0xba, 0xae,
-            0xdc, 0xe6, 0xaf, 0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c, 0xd0, 0x36, 0x41, 0x41,
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+            0xff, 0xfe, 0xba, 0xae, 0xdc, 0xe6, 0xaf, 0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c,
+            0xd0, 0x36, 0x41, 0x41,
         ]) - low.s();
         signature[32..64].copy_from_slice(&high.to_be_bytes::<32>());
         signature[64] ^= 7;

@@ -54,7 +54,8 @@ impl Ledger {
     pub async fn open(path: &Path, identity: Identity) -> Result<Self> {
         let lock = lock(path)?;
         let options = options(path).create_if_missing(true);
-        let write = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let write =
+            SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
         MIGRATIONS.run(&write).await?;
         let read = SqlitePoolOptions::new()
             .max_connections(4)

@@ -54,7 +54,8 @@ pub async fn facts(ledger: &Ledger, chain: &[IndexedBlock]) -> Result<Vec<Differ
             Some((_, fact)) => {
                 let (_, truth) = show(&fact.event);
                 if *shown != truth {
-                    differences.push(differ(row, format!("stored {shown}, the chain says {truth}")));
+                    differences
+                        .push(differ(row, format!("stored {shown}, the chain says {truth}")));
                 }
             }
         }
@@ -122,14 +123,20 @@ type ReadEvent = fn(&sqlx::sqlite::SqliteRow) -> Result<Event>;
 
 /// How each table of facts is read back as events.
 const FACTS: [(&str, ReadEvent); 10] = [
-    ("select f.*, t.unit as known from token_registered f left join token t on t.address = f.token", |row| {
-        let decimals = u8::try_from(row.int("decimals")?).map_err(|_| crate::Error::Corrupt("decimals"))?;
-        let unit = row.u64("unit")?;
-        if Unit::of_decimals(decimals)?.base_units() != unit || row.maybe_int("known")? != Some(row.int("unit")?) {
-            return Err(crate::Error::Corrupt("unit of a token"));
-        }
-        Ok(Event::TokenRegistered { token: row.address("token")?, decimals })
-    }),
+    (
+        "select f.*, t.unit as known from token_registered f left join token t on t.address = f.token",
+        |row| {
+            let decimals = u8::try_from(row.int("decimals")?)
+                .map_err(|_| crate::Error::Corrupt("decimals"))?;
+            let unit = row.u64("unit")?;
+            if Unit::of_decimals(decimals)?.base_units() != unit
+                || row.maybe_int("known")? != Some(row.int("unit")?)
+            {
+                return Err(crate::Error::Corrupt("unit of a token"));
+            }
+            Ok(Event::TokenRegistered { token: row.address("token")?, decimals })
+        },
+    ),
     ("select f.*, d.* from funded f join deposit d on d.id = f.deposit", |row| {
         let key = contracts::eip712::DepositKey {
             requestor: row.address("requestor")?,
@@ -141,7 +148,11 @@ const FACTS: [(&str, ReadEvent); 10] = [
         Ok(Event::Funded { key, sender: row.address("sender")?, units: row.units("units")? })
     }),
     ("select * from thawed", |row| {
-        Ok(Event::Thawed { deposit: row.b256("deposit")?, units: row.units("units")?, ends: row.u64("ends")? })
+        Ok(Event::Thawed {
+            deposit: row.b256("deposit")?,
+            units: row.units("units")?,
+            ends: row.u64("ends")?,
+        })
     }),
     ("select * from withdrawn", |row| {
         let (deposit, recipient) = (row.b256("deposit")?, row.address("recipient")?);
@@ -160,7 +171,8 @@ const FACTS: [(&str, ReadEvent); 10] = [
         },
     ),
     ("select * from skipped", |row| {
-        let reason = u8::try_from(row.int("reason")?).map_err(|_| crate::Error::Corrupt("reason"))?;
+        let reason =
+            u8::try_from(row.int("reason")?).map_err(|_| crate::Error::Corrupt("reason"))?;
         Ok(Event::Skipped { deposit: row.b256("deposit")?, digest: row.b256("digest")?, reason })
     }),
     ("select * from registered", |row| {
@@ -186,31 +198,39 @@ const FACTS: [(&str, ReadEvent); 10] = [
 ];
 
 /// Checks that a statement of ours follows from its leaves: rows, carries, manifest root.
-pub(crate) async fn statement_differences(conn: &mut SqliteConnection, id: i64) -> Result<Vec<Difference>> {
+pub(crate) async fn statement_differences(
+    conn: &mut SqliteConnection,
+    id: i64,
+) -> Result<Vec<Difference>> {
     let (statement, _) = read::statement(conn, id).await?;
-    let leaves: Vec<_> = read::named_leaves(conn, id).await?.into_iter().map(|named| named.leaf).collect();
+    let leaves: Vec<_> =
+        read::named_leaves(conn, id).await?.into_iter().map(|named| named.leaf).collect();
     let rows = read::rows(conn, id).await?;
     let decimals = sqlx::query("select decimals from token where address = ?")
         .bind(statement.key.token.to_vec())
         .fetch_one(&mut *conn)
         .await?
         .int("decimals")?;
-    let unit = Unit::of_decimals(u8::try_from(decimals).map_err(|_| crate::Error::Corrupt("decimals"))?)?;
+    let unit =
+        Unit::of_decimals(u8::try_from(decimals).map_err(|_| crate::Error::Corrupt("decimals"))?)?;
     let mut differences = Vec::new();
     let root = Tree::new(&leaves).root();
     if root != statement.manifest {
-        let problem = format!("its leaves have the root {root}, its manifest is {}", statement.manifest);
+        let problem =
+            format!("its leaves have the root {root}, its manifest is {}", statement.manifest);
         differences.push(differ(format!("leaf of statement {id}"), problem));
     }
     let follow = rules::rows_of(&leaves, unit)?;
     for row in &rows {
         if !follow.contains(row) {
             let name = format!("row of statement {id}, provider {}", row.provider);
-            differences.push(differ(name, format!("stored {row:?} does not follow from its leaves")));
+            differences
+                .push(differ(name, format!("stored {row:?} does not follow from its leaves")));
         }
     }
     if rows.len() != follow.len() {
-        let problem = format!("{} rows are stored, its leaves come to {}", rows.len(), follow.len());
+        let problem =
+            format!("{} rows are stored, its leaves come to {}", rows.len(), follow.len());
         differences.push(differ(format!("row of statement {id}"), problem));
     }
     Ok(differences)
@@ -246,7 +266,8 @@ async fn records(conn: &mut SqliteConnection) -> Result<Vec<Difference>> {
             continue;
         };
         if keccak256(&body) != row.b256("content")? || record.revision.revision != revision {
-            differences.push(differ(name, "its body does not have the stored content hash and revision"));
+            differences
+                .push(differ(name, "its body does not have the stored content hash and revision"));
             continue;
         }
         let fixed = &record.item;
@@ -260,7 +281,8 @@ async fn records(conn: &mut SqliteConnection) -> Result<Vec<Difference>> {
         if !is_same {
             differences.push(differ(format!("item {item}"), "it is not what its record says"));
         }
-        if let (Some(rate), Some(decimals)) = (row.maybe_text("rate")?, row.maybe_int("decimals")?) {
+        if let (Some(rate), Some(decimals)) = (row.maybe_text("rate")?, row.maybe_int("decimals")?)
+        {
             let decimals = u8::try_from(decimals).map_err(|_| crate::Error::Corrupt("decimals"))?;
             let accepted = format!("accepted of item {item}, revision {revision}");
             let Ok(usd_per_token) = rate.parse::<Decimal>() else {
@@ -268,10 +290,15 @@ async fn records(conn: &mut SqliteConnection) -> Result<Vec<Difference>> {
                 continue;
             };
             let source = row.maybe_text("rate_source")?.unwrap_or_default();
-            let rate = Rate { usd_per_token, source, at_ms: row.maybe_int("rate_at")?.unwrap_or_default() };
+            let rate = Rate {
+                usd_per_token,
+                source,
+                at_ms: row.maybe_int("rate_at")?.unwrap_or_default(),
+            };
             let (stored, follows) = (row.amount("amount")?, record.amount(&rate, decimals)?);
             if stored != follows {
-                let problem = format!("stored {stored} base units, record and rate come to {follows}");
+                let problem =
+                    format!("stored {stored} base units, record and rate come to {follows}");
                 differences.push(differ(accepted, problem));
             }
         }
@@ -286,7 +313,9 @@ async fn statements(
     fee_bps: u16,
 ) -> Result<Vec<Difference>> {
     let mut differences = Vec::new();
-    for row in sqlx::query("select id, ours from statement order by id").fetch_all(&mut *conn).await? {
+    for row in
+        sqlx::query("select id, ours from statement order by id").fetch_all(&mut *conn).await?
+    {
         let id = row.int("id")?;
         let (statement, digest) = read::statement(conn, id).await?;
         let follows = statement.digest(&ledger.identity().domain());
@@ -336,17 +365,22 @@ async fn leaves(
             .fetch_one(&mut *conn)
             .await?
             .text("organisation")?;
-        let id = secret.of_organisation(&organisation).workload_id(&source, &external_id, paid.revision);
+        let id =
+            secret.of_organisation(&organisation).workload_id(&source, &external_id, paid.revision);
         if id != leaf.workload {
             let name = format!("leaf {position} of statement {statement}");
-            differences.push(differ(name, format!("stored id {}, its workload has {id}", leaf.workload)));
+            differences
+                .push(differ(name, format!("stored id {}, its workload has {id}", leaf.workload)));
         }
     }
     if let Some((position, stored)) = fee {
         let follows = crate::Amount::new(work.max(0).unsigned_abs()).share(fee_bps)?.signed()?;
         if stored != follows {
             let name = format!("leaf {position} of statement {statement}");
-            differences.push(differ(name, format!("stored fee {stored}, {fee_bps} bps come to {follows}")));
+            differences.push(differ(
+                name,
+                format!("stored fee {stored}, {fee_bps} bps come to {follows}"),
+            ));
         }
     }
     Ok(differences)
@@ -357,7 +391,10 @@ async fn attempts(conn: &mut SqliteConnection) -> Result<Vec<Difference>> {
     let mut differences = Vec::new();
     for row in rows {
         if keccak256(row.blob("raw")?) != row.b256("hash")? {
-            differences.push(differ(format!("attempt {}", row.int("id")?), "its bytes do not have its hash"));
+            differences.push(differ(
+                format!("attempt {}", row.int("id")?),
+                "its bytes do not have its hash",
+            ));
         }
     }
     Ok(differences)
@@ -379,7 +416,10 @@ async fn open(conn: &mut SqliteConnection) -> Result<Vec<Difference>> {
         let should = row.flag("waits")? || read::due_finally(conn, item).await? != 0;
         // Listed without need is harmless: an item may wait for the next finality.
         if should && !row.flag("listed")? {
-            differences.push(differ(format!("open, item {item}"), "missing, although it is not finally paid"));
+            differences.push(differ(
+                format!("open, item {item}"),
+                "missing, although it is not finally paid",
+            ));
         }
     }
     Ok(differences)

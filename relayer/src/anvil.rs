@@ -37,14 +37,20 @@ impl Anvil {
         let port = free_port()?;
         let program = program();
         let mut command = Command::new(&program);
-        command.args(arguments(port)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(arguments(port))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         if let Some(state) = state {
             command.arg("--dump-state").arg(state);
         }
         // Its own group: Ctrl-C reaches this process only, which then stops it in order.
         let child = command.process_group(0).kill_on_drop(true).spawn().map_err(|error| {
             let name = program.display();
-            Error::Anvil(format!("cannot start {name}: {error}; run scripts/setup or set {VARIABLE}"))
+            Error::Anvil(format!(
+                "cannot start {name}: {error}; run scripts/setup or set {VARIABLE}"
+            ))
         })?;
         let url = format!("http://127.0.0.1:{port}");
         let mut anvil = Self { child, url };
@@ -54,7 +60,12 @@ impl Anvil {
 
     /// The command that starts a chain like this one from a written state.
     pub fn command_line(state: &Path, port: u16) -> String {
-        format!("{} {} --load-state {}", program().display(), arguments(port).join(" "), state.display())
+        format!(
+            "{} {} --load-state {}",
+            program().display(),
+            arguments(port).join(" "),
+            state.display()
+        )
     }
 
     /// Stops it in order, so that it writes its state.
@@ -70,7 +81,8 @@ impl Anvil {
     }
 
     async fn wait(&mut self) -> Result<()> {
-        let provider = ProviderBuilder::new().connect_http(self.url.parse().map_err(|_| Error::Anvil("url".into()))?);
+        let provider = ProviderBuilder::new()
+            .connect_http(self.url.parse().map_err(|_| Error::Anvil("url".into()))?);
         let deadline = Instant::now() + Duration::from_secs(30);
         while provider.get_chain_id().await.is_err() {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -89,9 +101,19 @@ fn arguments(port: u16) -> Vec<String> {
     let timestamp = GENESIS_TIME.to_string();
     let port = port.to_string();
     // One slot per epoch: blocks are final two blocks later instead of sixty-four.
-    ["--port", &port, "--slots-in-an-epoch", "1", "--timestamp", &timestamp, "--order", "fifo", "--silent"]
-        .map(str::to_owned)
-        .to_vec()
+    [
+        "--port",
+        &port,
+        "--slots-in-an-epoch",
+        "1",
+        "--timestamp",
+        &timestamp,
+        "--order",
+        "fifo",
+        "--silent",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 fn program() -> PathBuf {
@@ -100,5 +122,7 @@ fn program() -> PathBuf {
 
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.map(|address| address.port()).map_err(|error| Error::Anvil(format!("no free port: {error}")))
+    listener
+        .map(|address| address.port())
+        .map_err(|error| Error::Anvil(format!("no free port: {error}")))
 }

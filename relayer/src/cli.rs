@@ -200,8 +200,11 @@ impl Cli {
         match self.command {
             Command::Demo(args) => run_demo(args).await,
             Command::Init(args) => {
-                let finality = args.finality_depth.map_or(indexer::Finality::Tag, indexer::Finality::Depth);
-                let next = install::init(&args.folder.dir, &args.rpc_url, args.operator_payout, finality).await?;
+                let finality =
+                    args.finality_depth.map_or(indexer::Finality::Tag, indexer::Finality::Depth);
+                let next =
+                    install::init(&args.folder.dir, &args.rpc_url, args.operator_payout, finality)
+                        .await?;
                 print(next);
                 Ok(())
             }
@@ -247,7 +250,8 @@ async fn run_demo(args: DemoArgs) -> Result<()> {
 
 async fn ingest(args: IngestArgs) -> Result<()> {
     let config = Config::read(&args.folder.dir)?;
-    let mut desk = match Ledger::open(&config.path(&config.files.database), config.identity()).await {
+    let mut desk = match Ledger::open(&config.path(&config.files.database), config.identity()).await
+    {
         Ok(ledger) => intake::Desk::local(&config, ledger).await?,
         Err(ledger::Error::Locked(_)) => intake::Desk::remote(Remote::new(&config)?),
         Err(error) => return Err(error.into()),
@@ -255,7 +259,8 @@ async fn ingest(args: IngestArgs) -> Result<()> {
     let mut last_stop = None;
     for path in &args.files {
         let bytes = fs::read(path).map_err(Error::file(path))?;
-        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let name =
+            path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let report = desk.take_in(&name, bytes).await?;
         last_stop = last_stop.max(report.last_stop_ms);
         print(if args.json { serde_json::to_string(&report)? } else { report.text(&name) });

@@ -219,7 +219,8 @@ impl Config {
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE_NAME);
         let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
-        let mut config: Self = toml::from_str(&text).map_err(|error| config_error(&path, error.to_string()))?;
+        let mut config: Self =
+            toml::from_str(&text).map_err(|error| config_error(&path, error.to_string()))?;
         config.folder = folder.to_owned();
         config.check().map_err(|reason| config_error(&path, reason))?;
         Ok(config)
@@ -228,13 +229,17 @@ impl Config {
     /// Writes the file into its folder.
     pub fn write(&self) -> Result<()> {
         let path = self.folder.join(FILE_NAME);
-        let text = toml::to_string_pretty(self).map_err(|error| config_error(&path, error.to_string()))?;
+        let text =
+            toml::to_string_pretty(self).map_err(|error| config_error(&path, error.to_string()))?;
         fs::write(&path, text).map_err(Error::file(&path))
     }
 
     fn check(&self) -> std::result::Result<(), String> {
         if self.policy.fee_bps > 10_000 {
-            return Err(format!("policy.fee_bps is {}; at most 10000 is the whole amount", self.policy.fee_bps));
+            return Err(format!(
+                "policy.fee_bps is {}; at most 10000 is the whole amount",
+                self.policy.fee_bps
+            ));
         }
         let mut owners: BTreeMap<B256, &str> = BTreeMap::new();
         for organisation in &self.organisations {

@@ -55,7 +55,7 @@ pub enum Error {
         /// What was asked.
         request: &'static str,
         /// What it said.
-        source: RpcError<TransportErrorKind>,
+        source: Box<RpcError<TransportErrorKind>>,
     },
     /// A contract call failed.
     #[error("the contract refused {call}")]
@@ -63,7 +63,7 @@ pub enum Error {
         /// What was called.
         call: &'static str,
         /// What came back.
-        source: alloy::contract::Error,
+        source: Box<alloy::contract::Error>,
     },
     /// Nothing moved although something should have.
     #[error("no progress: {0}")]
@@ -73,7 +73,7 @@ pub enum Error {
     Anvil(String),
     /// A deployment failed.
     #[error("deployment")]
-    Deploy(#[from] contracts::deploy::DeployError),
+    Deploy(#[source] Box<contracts::deploy::DeployError>),
     /// The indexer failed.
     #[error("indexer")]
     Indexer(#[from] indexer::Error),
@@ -96,6 +96,12 @@ pub enum Error {
     Interrupted,
 }
 
+impl From<contracts::deploy::DeployError> for Error {
+    fn from(error: contracts::deploy::DeployError) -> Self {
+        Self::Deploy(Box::new(error))
+    }
+}
+
 impl Error {
     /// A file error with its path.
     pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
@@ -104,20 +110,24 @@ impl Error {
     }
 
     /// An endpoint error with the request that met it.
-    pub(crate) fn endpoint(request: &'static str) -> impl FnOnce(RpcError<TransportErrorKind>) -> Self {
-        move |source| Self::Endpoint { request, source }
+    pub(crate) fn endpoint(
+        request: &'static str,
+    ) -> impl FnOnce(RpcError<TransportErrorKind>) -> Self {
+        move |source| Self::Endpoint { request, source: Box::new(source) }
     }
 
     /// A contract error with the call that met it.
     pub(crate) fn call(call: &'static str) -> impl FnOnce(alloy::contract::Error) -> Self {
-        move |source| Self::Call { call, source }
+        move |source| Self::Call { call, source: Box::new(source) }
     }
 
     /// Whether the next turn may fare better without anybody's help.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Endpoint { .. } => true,
-            Self::Call { source, .. } => matches!(source, alloy::contract::Error::TransportError(_)),
+            Self::Call { source, .. } => {
+                matches!(**source, alloy::contract::Error::TransportError(_))
+            }
             Self::Indexer(error) => error.is_transient(),
             _ => false,
         }
@@ -129,7 +139,11 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Input { .. } => 2,
             Self::Config { .. } | Self::Key { .. } => 3,
-            Self::Endpoint { .. } | Self::Call { .. } | Self::Anvil(_) | Self::Deploy(_) | Self::Indexer(_) => 4,
+            Self::Endpoint { .. }
+            | Self::Call { .. }
+            | Self::Anvil(_)
+            | Self::Deploy(_)
+            | Self::Indexer(_) => 4,
             Self::Differences(_) => 5,
             Self::Interrupted => 130,
             _ => 1,

@@ -66,9 +66,19 @@ const KINDS: [(&str, u32); 5] =
     [("inference", 45), ("render", 20), ("simulation", 15), ("transcription", 10), ("batch", 10)];
 const RESULTS: [(&str, u32); 3] = [("completed", 96), ("interrupted", 3), ("failed", 1)];
 const COUNTRIES: [(&str, u32); 10] = [
-    ("US", 45), ("CA", 10), ("GB", 8), ("DE", 7), ("PL", 6), ("AU", 6), ("BR", 6), ("FR", 5), ("PH", 4), ("IN", 3),
+    ("US", 45),
+    ("CA", 10),
+    ("GB", 8),
+    ("DE", 7),
+    ("PL", 6),
+    ("AU", 6),
+    ("BR", 6),
+    ("FR", 5),
+    ("PH", 4),
+    ("IN", 3),
 ];
-const GROUPS: [&str; 6] = ["sdxl-prod", "llama-chat", "blender-farm", "whisper-batch", "docking-sim", "embed-nightly"];
+const GROUPS: [&str; 6] =
+    ["sdxl-prod", "llama-chat", "blender-farm", "whisper-batch", "docking-sim", "embed-nightly"];
 
 struct Machine {
     uuid: String,
@@ -131,7 +141,10 @@ pub fn workloads(shape: &Shape) -> Vec<File> {
                 1 => line.replacen("\"ended_at\":\"2", "\"ended_at\":\"1", 1),
                 _ => line.replacen("\"kind\":", "\"sort\":", 1),
             });
-            File { name: format!("{}.workloads.jsonl", label(date)), content: lines.join("\n") + "\n" }
+            File {
+                name: format!("{}.workloads.jsonl", label(date)),
+                content: lines.join("\n") + "\n",
+            }
         })
         .collect()
 }
@@ -172,7 +185,10 @@ impl World {
         let machines = (0..shape.machines)
             .map(|_| Machine {
                 uuid: uuid(rng.random()),
-                class: classes.choose_weighted(&mut rng, |class| CLASSES[*class].1).copied().unwrap_or(0),
+                class: classes
+                    .choose_weighted(&mut rng, |class| CLASSES[*class].1)
+                    .copied()
+                    .unwrap_or(0),
                 country: choose(&mut rng, &COUNTRIES),
             })
             .collect();
@@ -190,12 +206,21 @@ impl World {
             let length = self.session_length();
             let start = day_start(date) + self.rng.random_range(0..=DAY_MS - length);
             let parts = if self.rng.random_ratio(1, 5) && length > HOUR_MS { 2 } else { 1 };
+            let first_group = self.rng.random_range(0..GROUPS.len());
             for part in 0..parts {
                 let organisation = self.shares.sample(&mut self.rng);
-                let group = GROUPS.choose(&mut self.rng).copied().unwrap_or(GROUPS[0]);
+                // The second part goes to another group, since a file has one entry per key.
+                let group = GROUPS[(first_group + usize::from(part > 0)) % GROUPS.len()];
                 let priority = index(&mut self.rng, &PRIORITIES);
                 let from = start + length / parts * part;
-                sessions.push(Session { machine, organisation, group, priority, start: from, stop: from + length / parts });
+                sessions.push(Session {
+                    machine,
+                    organisation,
+                    group,
+                    priority,
+                    start: from,
+                    stop: from + length / parts,
+                });
             }
         }
         sessions
@@ -206,7 +231,8 @@ impl World {
             0 => self.rng.random_range(10 * MINUTE_MS..2 * HOUR_MS),
             1 => self.rng.random_range(20 * HOUR_MS..DAY_MS),
             _ => {
-                let hours = LogNormal::new(7_f64.ln(), 0.6).map_or(7.0, |hours| hours.sample(&mut self.rng));
+                let hours = LogNormal::new(7_f64.ln(), 0.6)
+                    .map_or(7.0, |hours| hours.sample(&mut self.rng));
                 (hours * HOUR_MS as f64) as i64
             }
         };
@@ -220,11 +246,18 @@ impl World {
         let class = if CLASSES[machine.class].0 == "CPU" {
             "null".to_owned()
         } else {
-            format!("\"{}\"", uuid(keccak256(CLASSES[machine.class].0).0[..16].try_into().unwrap_or_default()))
+            format!(
+                "\"{}\"",
+                uuid(keccak256(CLASSES[machine.class].0).0[..16].try_into().unwrap_or_default())
+            )
         };
         format!(
             r#"{{"key":["{}","{}","{}"],"value":[{},{},{usd},8,16384,{class}]}}"#,
-            self.organisations[session.organisation], session.group, machine.uuid, session.start, session.stop
+            self.organisations[session.organisation],
+            session.group,
+            machine.uuid,
+            session.start,
+            session.stop
         )
     }
 
@@ -236,7 +269,11 @@ impl World {
             let stop = session.stop.min(start + SLICE.end());
             let usd = per_hour * (stop - start) as f64 / HOUR_MS as f64;
             let digest = B256::new(self.rng.random());
-            let gpu = if CLASSES[machine.class].0 == "CPU" { json!(null) } else { json!(CLASSES[machine.class].0) };
+            let gpu = if CLASSES[machine.class].0 == "CPU" {
+                json!(null)
+            } else {
+                json!(CLASSES[machine.class].0)
+            };
             let line = json!({
                 "schema": "workload/1", "source": "salad",
                 "external_id": format!("{date}/{}/{}/{}", session.group, machine.uuid, lines.len()),
@@ -258,8 +295,13 @@ impl World {
     fn correct(&mut self, lines: &mut Vec<String>) {
         for index in 0..lines.len() {
             if self.rng.random_ratio(1, 500) {
-                let Ok(mut line) = serde_json::from_str::<serde_json::Value>(&lines[index]) else { continue };
-                let usd: f64 = line["price"]["amount"].as_str().and_then(|usd| usd.parse().ok()).unwrap_or(0.0);
+                let Ok(mut line) = serde_json::from_str::<serde_json::Value>(&lines[index]) else {
+                    continue;
+                };
+                let usd: f64 = line["price"]["amount"]
+                    .as_str()
+                    .and_then(|usd| usd.parse().ok())
+                    .unwrap_or(0.0);
                 line["revision"] = json!(1);
                 line["price"]["amount"] = json!(format!("{:.6}", usd / 2.0));
                 lines.push(line.to_string());

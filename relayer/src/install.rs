@@ -29,7 +29,8 @@ pub async fn init(
         let path = folder.join(FILE_NAME).display().to_string();
         return Err(Error::Config { path, reason: "it exists already and is not replaced".into() });
     }
-    let url = rpc_url.parse().map_err(|_| Error::Usage(format!("--rpc-url {rpc_url:?} is not a URL")))?;
+    let url =
+        rpc_url.parse().map_err(|_| Error::Usage(format!("--rpc-url {rpc_url:?} is not a URL")))?;
     let provider = ProviderBuilder::new().connect_http(url);
     let id = provider.get_chain_id().await.map_err(Error::endpoint("eth_chainId"))?;
     let genesis = provider
@@ -37,7 +38,8 @@ pub async fn init(
         .await
         .map_err(Error::endpoint("eth_getBlockByNumber"))?
         .map_or(B256::ZERO, |block| block.header.hash);
-    let start_block = provider.get_block_number().await.map_err(Error::endpoint("eth_blockNumber"))?;
+    let start_block =
+        provider.get_block_number().await.map_err(Error::endpoint("eth_blockNumber"))?;
     let contract = contracts::deploy::address_of(THAW_PERIOD, B256::ZERO);
     let config = Config {
         chain: Chain { id, rpc_url: rpc_url.to_owned(), contract, start_block, genesis, finality },
@@ -53,7 +55,9 @@ pub async fn init(
     let password = std::env::var(PASSWORD_VARIABLE).unwrap_or_else(|_| keys::random().to_string());
     Keys::create(&config, &attester, &sender, &keys::random(), &password)?;
     config.write()?;
-    let address = |key: &B256| PrivateKeySigner::from_bytes(key).map_or(Address::ZERO, |signer| signer.address());
+    let address = |key: &B256| {
+        PrivateKeySigner::from_bytes(key).map_or(Address::ZERO, |signer| signer.address())
+    };
     Ok(format!(
         "wrote {}\n  chain     {id}\n  contract  {contract} (where `quittance deploy` will put it)\n  \
          attester  {} (requestors name it in their deposits)\n  sender    {}\n\n\
@@ -68,8 +72,13 @@ pub async fn init(
 pub async fn deploy(config: &Config) -> Result<String> {
     let keys = Keys::open(config)?;
     let sender = keys.sender.address();
-    let url = config.chain.rpc_url.parse().map_err(|_| Error::Usage("chain.rpc_url is not a URL".into()))?;
-    let provider = ProviderBuilder::new().wallet(EthereumWallet::new(keys.sender)).connect_http(url);
+    let url = config
+        .chain
+        .rpc_url
+        .parse()
+        .map_err(|_| Error::Usage("chain.rpc_url is not a URL".into()))?;
+    let provider =
+        ProviderBuilder::new().wallet(EthereumWallet::new(keys.sender)).connect_http(url);
     let deployment = contracts::deploy(&provider, THAW_PERIOD, B256::ZERO).await?;
     if deployment.address != config.chain.contract {
         let reason = format!(
@@ -83,8 +92,14 @@ pub async fn deploy(config: &Config) -> Result<String> {
     let contract = Settlement::new(deployment.address, &provider);
     for token in &config.tokens {
         if contract.unitOf(token.address).call().await.map_err(Error::call("unitOf"))? == 0 {
-            let sent = contract.registerToken(token.address).send().await.map_err(Error::call("registerToken"))?;
-            sent.watch().await.map_err(|error| Error::Stalled(format!("registerToken: {error}")))?;
+            let sent = contract
+                .registerToken(token.address)
+                .send()
+                .await
+                .map_err(Error::call("registerToken"))?;
+            sent.watch()
+                .await
+                .map_err(|error| Error::Stalled(format!("registerToken: {error}")))?;
             report.push_str(&format!("\nregistered {} at {}", token.symbol, token.address));
         }
     }

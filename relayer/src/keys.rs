@@ -56,12 +56,19 @@ impl Keys {
         let sender = open(&config.files.sender)?;
         let path = config.path(&config.files.secret);
         let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
-        let secret = text.trim().parse().map_err(|_| key_error(&path, &"it must be 32 bytes in hex"))?;
+        let secret =
+            text.trim().parse().map_err(|_| key_error(&path, &"it must be 32 bytes in hex"))?;
         Ok(Self { attester: attester.credential().clone(), sender, secret: Secret::new(secret) })
     }
 
     /// Writes key files into their places, encrypted, readable by their owner only. Existing files are never replaced.
-    pub fn create(config: &Config, attester: &B256, sender: &B256, secret: &B256, password: &str) -> Result<()> {
+    pub fn create(
+        config: &Config,
+        attester: &B256,
+        sender: &B256,
+        secret: &B256,
+        password: &str,
+    ) -> Result<()> {
         for (file, key) in [(&config.files.attester, attester), (&config.files.sender, sender)] {
             encrypt(&config.path(file), key, password)?;
         }
@@ -93,7 +100,9 @@ fn password(path: &Path) -> Result<String> {
 }
 
 fn encrypt(path: &Path, key: &B256, password: &str) -> Result<()> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+    let (Some(folder), Some(name)) =
+        (path.parent(), path.file_name().and_then(|name| name.to_str()))
+    else {
         return Err(key_error(path, &"it must name a file in a folder"));
     };
     refuse_existing(path)?;
@@ -104,7 +113,11 @@ fn encrypt(path: &Path, key: &B256, password: &str) -> Result<()> {
 }
 
 fn refuse_existing(path: &Path) -> Result<()> {
-    if path.exists() { Err(key_error(path, &"it exists already and is not replaced")) } else { Ok(()) }
+    if path.exists() {
+        Err(key_error(path, &"it exists already and is not replaced"))
+    } else {
+        Ok(())
+    }
 }
 
 /// Writes a new file, readable by its owner only.

@@ -8,7 +8,8 @@ use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("QUITTANCE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,relayer=info,indexer=info"));
+    let filter = EnvFilter::try_from_env("QUITTANCE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,relayer=info,indexer=info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match Cli::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,

@@ -61,9 +61,22 @@ pub struct Reconciliation {
 impl Reconciliation {
     /// For people.
     pub fn text(&self) -> String {
-        let mut text = format!("at block {}: {} deposits and {} credits compared", self.block, self.deposits, self.credits);
+        let mut text = format!(
+            "at block {}: {} deposits and {} credits compared",
+            self.block, self.deposits, self.credits
+        );
         for balance in &self.tokens {
-            let TokenBalance { symbol, money_in, claimed, withdrawn, in_deposits, in_credits, held, carried, .. } = balance;
+            let TokenBalance {
+                symbol,
+                money_in,
+                claimed,
+                withdrawn,
+                in_deposits,
+                in_credits,
+                held,
+                carried,
+                ..
+            } = balance;
             text.push_str(&format!(
                 "\n{symbol} (base units)\n  in {money_in}\n  = claimed {claimed} + withdrawn {withdrawn} + deposits \
                  {in_deposits} + credits {in_credits}\n  held by the contract {held}, carried {carried}"
@@ -79,7 +92,11 @@ fn differences_text<'a>(differences: impl Iterator<Item = &'a str>) -> String {
 }
 
 /// Compares every deposit, every credit and every token balance with the contract, at the ledger's checkpoint.
-pub async fn reconcile(config: &Config, ledger: &Ledger, provider: &DynProvider) -> Result<Reconciliation> {
+pub async fn reconcile(
+    config: &Config,
+    ledger: &Ledger,
+    provider: &DynProvider,
+) -> Result<Reconciliation> {
     let reader = Reader::new(ledger.clone());
     let checkpoint = ChainWriter::new(ledger.clone())
         .checkpoint()
@@ -99,7 +116,13 @@ pub async fn reconcile(config: &Config, ledger: &Ledger, provider: &DynProvider)
         let sides = sides.remove(&token.address).unwrap_or_default();
         tokens.push(desk.token(config, &token, sides).await?);
     }
-    Ok(Reconciliation { block: checkpoint.number, tokens, deposits, credits, differences: desk.differences })
+    Ok(Reconciliation {
+        block: checkpoint.number,
+        tokens,
+        deposits,
+        credits,
+        differences: desk.differences,
+    })
 }
 
 /// Sums of one token in units, by the ledger.
@@ -121,20 +144,41 @@ struct Desk {
 }
 
 impl Desk {
-    async fn deposits(&mut self, reader: &Reader, sides: &mut BTreeMap<Address, Sides>) -> Result<usize> {
+    async fn deposits(
+        &mut self,
+        reader: &Reader,
+        sides: &mut BTreeMap<Address, Sides>,
+    ) -> Result<usize> {
         let deposits = reader.deposits().await?;
         for (id, key) in &deposits {
             let ours = reader.deposit_state(*id).await?;
-            let chain = self.contract.depositOf(*id).block(self.at).call().await.map_err(Error::call("depositOf"))?;
-            let ours_shown = (ours.balance.get(), ours.thawing.get(), ours.spent.get(), ours.epoch, ours.thaw_ends);
+            let chain = self
+                .contract
+                .depositOf(*id)
+                .block(self.at)
+                .call()
+                .await
+                .map_err(Error::call("depositOf"))?;
+            let ours_shown = (
+                ours.balance.get(),
+                ours.thawing.get(),
+                ours.spent.get(),
+                ours.epoch,
+                ours.thaw_ends,
+            );
             let chain_shown =
                 (chain.balance, chain.thawing, chain.spent, chain.epoch, u64::from(chain.thawEnds));
-            self.compare(&format!("deposit {id} (balance, thawing, spent, epoch, thaw ends)"), ours_shown, chain_shown);
+            self.compare(
+                &format!("deposit {id} (balance, thawing, spent, epoch, thaw ends)"),
+                ours_shown,
+                chain_shown,
+            );
 
             let side = sides.entry(key.token).or_default();
             side.in_deposits = side.in_deposits.add(ours.balance)?;
             side.withdrawn = side.withdrawn.add(ours.withdrawn)?;
-            side.money_in = side.money_in.add(ours.balance.add(ours.spent)?.add(ours.withdrawn)?)?;
+            side.money_in =
+                side.money_in.add(ours.balance.add(ours.spent)?.add(ours.withdrawn)?)?;
             for carry in reader.carries(*id).await?.into_values() {
                 side.carried = side.carried.add(carry)?;
             }
@@ -142,7 +186,11 @@ impl Desk {
         Ok(deposits.len())
     }
 
-    async fn credits(&mut self, reader: &Reader, sides: &mut BTreeMap<Address, Sides>) -> Result<usize> {
+    async fn credits(
+        &mut self,
+        reader: &Reader,
+        sides: &mut BTreeMap<Address, Sides>,
+    ) -> Result<usize> {
         let mut credits: BTreeMap<(Address, u32), Units> = BTreeMap::new();
         for row in reader.settled_rows().await? {
             let credit = credits.entry((row.token, row.provider)).or_default();
@@ -155,26 +203,48 @@ impl Desk {
             side.claimed = side.claimed.add(claim.units)?;
         }
         for ((token, provider), ours) in &credits {
-            let chain =
-                self.contract.creditOf(*token, *provider).block(self.at).call().await.map_err(Error::call("creditOf"))?;
+            let chain = self
+                .contract
+                .creditOf(*token, *provider)
+                .block(self.at)
+                .call()
+                .await
+                .map_err(Error::call("creditOf"))?;
             self.compare(&format!("credit of provider {provider} in {token}"), ours.get(), chain);
             let side = sides.entry(*token).or_default();
             side.in_credits = side.in_credits.add(*ours)?;
         }
         let ours = reader.provider_count().await?;
-        let chain = self.contract.providerCount().block(self.at).call().await.map_err(Error::call("providerCount"))?;
+        let chain = self
+            .contract
+            .providerCount()
+            .block(self.at)
+            .call()
+            .await
+            .map_err(Error::call("providerCount"))?;
         self.compare("number of providers", ours, chain);
         Ok(credits.len())
     }
 
-    async fn token(&mut self, config: &Config, token: &Token, sides: Sides) -> Result<TokenBalance> {
+    async fn token(
+        &mut self,
+        config: &Config,
+        token: &Token,
+        sides: Sides,
+    ) -> Result<TokenBalance> {
         let erc20 = TestToken::new(token.address, self.provider.clone());
-        let held =
-            erc20.balanceOf(*self.contract.address()).block(self.at).call().await.map_err(Error::call("balanceOf"))?;
+        let held = erc20
+            .balanceOf(*self.contract.address())
+            .block(self.at)
+            .call()
+            .await
+            .map_err(Error::call("balanceOf"))?;
         let amount = |units| token.unit.amount(units);
         let balance = TokenBalance {
             token: token.address,
-            symbol: config.token(token.address).map_or_else(|| "?".into(), |token| token.symbol.clone()),
+            symbol: config
+                .token(token.address)
+                .map_or_else(|| "?".into(), |token| token.symbol.clone()),
             money_in: amount(sides.money_in),
             claimed: amount(sides.claimed),
             withdrawn: amount(sides.withdrawn),
@@ -185,12 +255,18 @@ impl Desk {
         };
         let owed = balance.in_deposits.add(balance.in_credits)?;
         if balance.held < owed {
-            let problem = format!("the contract holds {} of {}, it owes {owed}", balance.held, balance.symbol);
+            let problem = format!(
+                "the contract holds {} of {}, it owes {owed}",
+                balance.held, balance.symbol
+            );
             self.differences.push(problem);
         }
         let out = balance.claimed.add(balance.withdrawn)?.add(owed)?;
         if balance.money_in != out {
-            let problem = format!("{} of {} came in, {out} went out or remain", balance.money_in, balance.symbol);
+            let problem = format!(
+                "{} of {} came in, {out} went out or remain",
+                balance.money_in, balance.symbol
+            );
             self.differences.push(problem);
         }
         Ok(balance)
@@ -198,7 +274,8 @@ impl Desk {
 
     fn compare<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, ours: T, chain: T) {
         if ours != chain {
-            self.differences.push(format!("{what}: the ledger says {ours:?}, the contract {chain:?}"));
+            self.differences
+                .push(format!("{what}: the ledger says {ours:?}, the contract {chain:?}"));
         }
     }
 }
@@ -227,7 +304,12 @@ impl Verification {
 
 /// Rebuilds all facts from the contract's logs alone, proves them complete by the contract's journal, compares them with
 /// the ledger, and checks that everything else in the ledger follows from what it rests on.
-pub async fn verify(config: &Config, keys: &Keys, ledger: &Ledger, endpoint: &Endpoint) -> Result<Verification> {
+pub async fn verify(
+    config: &Config,
+    keys: &Keys,
+    ledger: &Ledger,
+    endpoint: &Endpoint,
+) -> Result<Verification> {
     let checkpoint = ChainWriter::new(ledger.clone())
         .checkpoint()
         .await?
@@ -251,7 +333,10 @@ pub async fn verify(config: &Config, keys: &Keys, ledger: &Ledger, endpoint: &En
 
 /// Time of the newest block, ms since 1970.
 pub async fn chain_time(provider: &DynProvider) -> Result<i64> {
-    let block = provider.get_block(BlockId::latest()).await.map_err(Error::endpoint("eth_getBlockByNumber"))?;
+    let block = provider
+        .get_block(BlockId::latest())
+        .await
+        .map_err(Error::endpoint("eth_getBlockByNumber"))?;
     let seconds = block.map_or(0, |block| block.header.inner.timestamp);
     Ok(i64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
 }

@@ -43,11 +43,16 @@ impl Remote {
 
 async fn accepted(response: reqwest::Result<Response>, name: &str) -> Result<String> {
     let failed = |reason: String| Error::Input { name: name.to_owned(), reason };
-    let response =
-        response.map_err(|error| failed(format!("the ledger is in use, and its server does not answer: {error}")))?;
+    let response = response.map_err(|error| {
+        failed(format!("the ledger is in use, and its server does not answer: {error}"))
+    })?;
     let status = response.status();
     let body = response.text().await.map_err(|error| failed(error.to_string()))?;
-    if status == StatusCode::OK { Ok(body) } else { Err(failed(format!("the server refused: {status} {body}"))) }
+    if status == StatusCode::OK {
+        Ok(body)
+    } else {
+        Err(failed(format!("the server refused: {status} {body}")))
+    }
 }
 
 /// The installation's token; made at first use.

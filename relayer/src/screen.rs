@@ -1,5 +1,9 @@
 //! What commands show while they work, and how they print numbers.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where commands talk to people")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is where commands talk to people"
+)]
 
 use std::time::Duration;
 
@@ -80,7 +84,8 @@ mod tests {
 
     #[test]
     fn groups_thousands() {
-        for (number, shown) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")] {
+        for (number, shown) in [(0, "0"), (999, "999"), (1000, "1,000"), (12_345_678, "12,345,678")]
+        {
             assert_eq!(grouped(number), shown);
         }
     }

@@ -16,12 +16,7 @@ use indexer::{Endpoint, Indexer};
 use jiff::Timestamp;
 use ledger::{Ledger, Millis, book::BookWriter};
 use serde_json::{Value, json};
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 
 use crate::{
     Error, Result, chain_of,
@@ -55,9 +50,13 @@ pub async fn run(config: Config) -> Result<()> {
     let (report, reports) = watch::channel(Report::default());
     let mut tasks = JoinSet::new();
     let indexing = stopped.clone();
-    tasks.spawn(async move { ("indexer", indexer::run(indexer, indexing).await.map_err(Error::from)) });
+    tasks.spawn(
+        async move { ("indexer", indexer::run(indexer, indexing).await.map_err(Error::from)) },
+    );
     let (relaying, relayer_config, relayer_book) = (stopped.clone(), config.clone(), book.clone());
-    tasks.spawn(async move { ("relayer", relay(relayer, relayer_config, relayer_book, report, relaying).await) });
+    tasks.spawn(async move {
+        ("relayer", relay(relayer, relayer_config, relayer_book, report, relaying).await)
+    });
     let app = App { config, ledger, book, reports };
     tasks.spawn(async move { ("HTTP server", listen(app, stopped).await) });
 
@@ -108,7 +107,9 @@ async fn relay(
                 }
                 // Claims wait until everything is stated: a provider is then paid once instead of several times.
                 may_push = turn.is_idle() && pushed.elapsed() > PUSH_PAUSE;
-                for reason in turn.waiting.iter().filter(|reason| !report.borrow().waiting.contains(*reason)) {
+                for reason in
+                    turn.waiting.iter().filter(|reason| !report.borrow().waiting.contains(*reason))
+                {
                     tracing::info!("{reason}");
                 }
                 report.send_replace(turn);
@@ -161,7 +162,10 @@ pub(crate) async fn listen_until_interrupted(config: Config, ledger: Ledger) -> 
 
 async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
     let address = app.config.http.listen.clone();
-    let failed = |error: std::io::Error| Error::Task { task: "HTTP server", reason: format!("{address}: {error}") };
+    let failed = |error: std::io::Error| Error::Task {
+        task: "HTTP server",
+        reason: format!("{address}: {error}"),
+    };
     let token: Arc<str> = remote::token(&app.config)?.into();
     let listener = TcpListener::bind(&address).await.map_err(failed)?;
     tracing::info!("listening on http://{address}");
@@ -181,7 +185,8 @@ async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
             }
         }
     };
-    let failed = |error: std::io::Error| Error::Task { task: "HTTP server", reason: error.to_string() };
+    let failed =
+        |error: std::io::Error| Error::Task { task: "HTTP server", reason: error.to_string() };
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await.map_err(failed)
 }
 
@@ -215,12 +220,18 @@ async fn public_config(State((app, _)): Context) -> Json<Value> {
 }
 
 async fn status(State((app, _)): Context) -> Answer {
-    let status = Status::gather(&app.config, &app.ledger).await.map_err(|error| internal(&error))?;
+    let status =
+        Status::gather(&app.config, &app.ledger).await.map_err(|error| internal(&error))?;
     let waiting = app.reports.borrow().waiting.clone();
     Ok(Json(json!({ "status": status, "waiting": waiting })))
 }
 
-async fn ingest(State((app, token)): Context, Path(name): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+async fn ingest(
+    State((app, token)): Context,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
     authorise(&headers, &token)?;
     let refused = |error: Error| match error {
         Error::Input { .. } | Error::Ledger(ledger::Error::FileOverlap { .. }) => {
@@ -228,12 +239,18 @@ async fn ingest(State((app, token)): Context, Path(name): Path<String>, headers:
         }
         other => internal(&other),
     };
-    let parsed = intake::parse(&name, &body, &app.config.policy.earnings_source).map_err(refused)?;
-    let report = intake::take_in(&app.book, &parsed, &app.config.tariff(), now()).await.map_err(refused)?;
+    let parsed =
+        intake::parse(&name, &body, &app.config.policy.earnings_source).map_err(refused)?;
+    let report =
+        intake::take_in(&app.book, &parsed, &app.config.tariff(), now()).await.map_err(refused)?;
     Ok(Json(json!(report)))
 }
 
-async fn close(State((app, token)): Context, Path(until): Path<Millis>, headers: HeaderMap) -> Answer {
+async fn close(
+    State((app, token)): Context,
+    Path(until): Path<Millis>,
+    headers: HeaderMap,
+) -> Answer {
     authorise(&headers, &token)?;
     app.book.close_until(until, now()).await.map_err(internal)?;
     Ok(Json(json!({ "until_ms": until })))
@@ -241,11 +258,17 @@ async fn close(State((app, token)): Context, Path(until): Path<Millis>, headers:
 
 /// Compares hashes, so that timing tells nothing about the token.
 fn authorise(headers: &HeaderMap, token: &str) -> std::result::Result<(), (StatusCode, String)> {
-    let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+    let shown = headers
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
     let hash = alloy::primitives::keccak256::<&str>;
     match shown {
         Some(shown) if hash(shown) == hash(token) => Ok(()),
-        _ => Err((StatusCode::UNAUTHORIZED, "show the token in keys/api-token as a bearer token".into())),
+        _ => Err((
+            StatusCode::UNAUTHORIZED,
+            "show the token in keys/api-token as a bearer token".into(),
+        )),
     }
 }
 

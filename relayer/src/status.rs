@@ -104,7 +104,12 @@ impl Status {
             providers: reader.provider_count().await?,
             workloads: reader.count(Table::Workloads).await?,
             settled: reader.count(Table::Settled).await?,
-            unsettled: reader.unsettled_statements().await?.iter().filter(|s| !s.is_overtaken).count(),
+            unsettled: reader
+                .unsettled_statements()
+                .await?
+                .iter()
+                .filter(|s| !s.is_overtaken)
+                .count(),
             skipped: reader.count(Table::Skipped).await?,
             claims: reader.count(Table::Claims).await?,
         })
@@ -136,7 +141,11 @@ impl Status {
         }
         writeln!(out, "\ncredits not claimed: {}", self.credits.len())?;
         for credit in self.credits.iter().take(10) {
-            writeln!(out, "  provider {:<6} {:>16} units of {}", credit.provider, credit.units, credit.token)?;
+            writeln!(
+                out,
+                "  provider {:<6} {:>16} units of {}",
+                credit.provider, credit.units, credit.token
+            )?;
         }
         if self.credits.len() > 10 {
             writeln!(out, "  and {} more; --json shows all", self.credits.len() - 10)?;
@@ -168,15 +177,25 @@ impl OrganisationStatus {
         for deposit in &self.deposits {
             let DepositStatus { id, balance, thawing, spent, epoch } = deposit;
             writeln!(out, "  deposit {id}")?;
-            writeln!(out, "    balance {balance}  thawing {thawing}  spent {spent} units, epoch {epoch}")?;
+            writeln!(
+                out,
+                "    balance {balance}  thawing {thawing}  spent {spent} units, epoch {epoch}"
+            )?;
         }
         Ok(())
     }
 }
 
-async fn organisation(config: &Config, reader: &Reader, name: &str) -> Result<Option<OrganisationStatus>> {
+async fn organisation(
+    config: &Config,
+    reader: &Reader,
+    name: &str,
+) -> Result<Option<OrganisationStatus>> {
     let Some(books) = reader.books(name).await? else { return Ok(None) };
-    let symbol = books.token.and_then(|token| config.token(token.address)).map_or("?", |token| &token.symbol);
+    let symbol = books
+        .token
+        .and_then(|token| config.token(token.address))
+        .map_or("?", |token| &token.symbol);
     let mut status = OrganisationStatus {
         token: books.token.map(|token| token.address),
         symbol: symbol.to_owned(),

@@ -94,9 +94,11 @@ impl Relayer {
             bump_after_ms: i64::from(config.policy.bump_after_seconds) * 1000,
         };
         let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger));
-        let sender = Sender::new(provider.clone(), keys.sender, limits, reader.clone(), book.clone());
+        let sender =
+            Sender::new(provider.clone(), keys.sender, limits, reader.clone(), book.clone());
         let manifests = config.path(&config.files.manifests);
-        let attester = Attester::new(keys.attester, keys.secret, manifests, reader.clone(), book.clone());
+        let attester =
+            Attester::new(keys.attester, keys.secret, manifests, reader.clone(), book.clone());
         Self { config, reader, book, attester, sender, provider }
     }
 
@@ -125,9 +127,19 @@ impl Relayer {
             nonces,
             price: self.sender.gas_price().await?,
             now,
-            busy_statements: self.reader.carried_statements(sender, from).await?.into_iter().collect(),
+            busy_statements: self
+                .reader
+                .carried_statements(sender, from)
+                .await?
+                .into_iter()
+                .collect(),
             busy_claims: self.reader.carried_claims(sender, from).await?.into_iter().collect(),
-            busy_registrations: self.reader.carried_registrations(sender, from).await?.into_iter().collect(),
+            busy_registrations: self
+                .reader
+                .carried_registrations(sender, from)
+                .await?
+                .into_iter()
+                .collect(),
         })
     }
 
@@ -143,7 +155,8 @@ impl Relayer {
         addresses.retain(|address| !view.busy_registrations.contains(address));
         for addresses in addresses.chunks(BATCH_REGISTRATIONS) {
             let input = Settlement::registerCall { payouts: addresses.to_vec() }.abi_encode();
-            self.send(view, &Obligation::Register(addresses.to_vec()), input.into(), None, report).await?;
+            self.send(view, &Obligation::Register(addresses.to_vec()), input.into(), None, report)
+                .await?;
         }
         Ok(())
     }
@@ -152,7 +165,9 @@ impl Relayer {
     async fn state(&self, view: &View, report: &mut Report) -> Result<()> {
         let tariff = self.config.tariff();
         let unsettled = self.reader.unsettled_statements().await?;
-        for statement in unsettled.iter().filter(|statement| !statement.is_signed && !statement.is_overtaken) {
+        for statement in
+            unsettled.iter().filter(|statement| !statement.is_signed && !statement.is_overtaken)
+        {
             self.attester.sign(statement.id).await?;
             report.signed += 1;
         }
@@ -162,8 +177,13 @@ impl Relayer {
             report.accepted += self.book.accept_unfunded(&name, &tariff, view.now).await?;
             let Some(books) = self.reader.books(&name).await? else { continue };
             match fee {
-                Some(fee) => report.signed += self.state_organisation(&name, books, &unsettled, fee, &closings).await?,
-                None => report.waiting.push("statements wait until the operator's registration is final".into()),
+                Some(fee) => {
+                    report.signed +=
+                        self.state_organisation(&name, books, &unsettled, fee, &closings).await?
+                }
+                None => report
+                    .waiting
+                    .push("statements wait until the operator's registration is final".into()),
             }
         }
         Ok(())
@@ -204,7 +224,9 @@ impl Relayer {
                 spendable: deposit.state.spendable(),
                 carries: self.reader.carries(deposit.id).await?,
             };
-            let Some(proposal) = self.proposal(name, &books, &purse, fee, closings)? else { continue };
+            let Some(proposal) = self.proposal(name, &books, &purse, fee, closings)? else {
+                continue;
+            };
             match self.sign(&mut books, &deposit, &proposal).await {
                 Ok(()) => signed += 1,
                 // The deposit moved on while this was proposed; the next turn sees it as it is.
@@ -229,7 +251,9 @@ impl Relayer {
             let mut payables = Vec::new();
             for item in &books.open {
                 let due = item.due()?;
-                let (Some(provider), Some((revision, _))) = (item.provider, item.accepted) else { continue };
+                let (Some(provider), Some((revision, _))) = (item.provider, item.accepted) else {
+                    continue;
+                };
                 if item.stopped_ms <= *until && item.live.is_none() && !item.is_held && due != 0 {
                     payables.push(Payable {
                         paid: Paid { item: item.item, revision },
@@ -248,10 +272,16 @@ impl Relayer {
     }
 
     /// Records and signs a proposal, and takes what it names out of the books at hand.
-    async fn sign(&self, books: &mut Books, deposit: &FundingDeposit, proposal: &Proposal) -> Result<()> {
+    async fn sign(
+        &self,
+        books: &mut Books,
+        deposit: &FundingDeposit,
+        proposal: &Proposal,
+    ) -> Result<()> {
         let statement = self.book.record_statement(deposit.id, &deposit.state, proposal).await?;
         self.attester.sign(statement.id).await?;
-        let named: BTreeSet<_> = proposal.leaves.iter().filter_map(|leaf| leaf.paid).map(|paid| paid.item).collect();
+        let named: BTreeSet<_> =
+            proposal.leaves.iter().filter_map(|leaf| leaf.paid).map(|paid| paid.item).collect();
         books.open.retain(|item| !named.contains(&item.item));
         Ok(())
     }
@@ -260,7 +290,10 @@ impl Relayer {
     async fn settle(&self, view: &View, report: &mut Report) -> Result<()> {
         let mut ready = Vec::new();
         for statement in self.reader.unsettled_statements().await? {
-            if !statement.is_signed || statement.is_overtaken || view.busy_statements.contains(&statement.id) {
+            if !statement.is_signed
+                || statement.is_overtaken
+                || view.busy_statements.contains(&statement.id)
+            {
                 continue;
             }
             let state = self.reader.deposit_state(statement.deposit).await?;
@@ -275,7 +308,8 @@ impl Relayer {
             }
             let ids = batch.iter().map(|statement| statement.id).collect();
             let value = self.value_of(&batch).await?;
-            self.send(view, &Obligation::Settle(ids), settle_input(&batch), Some(value), report).await?;
+            self.send(view, &Obligation::Settle(ids), settle_input(&batch), Some(value), report)
+                .await?;
         }
         Ok(())
     }
@@ -312,7 +346,10 @@ impl Relayer {
             let Some(token) = self.config.token(credit.token) else { continue };
             let is_due = credit.units.get() >= token.push_threshold_units;
             if is_due && !view.busy_claims.contains(&(credit.token, credit.provider)) {
-                by_token.entry(credit.token).or_default().push((credit.provider, credit.units.get()));
+                by_token
+                    .entry(credit.token)
+                    .or_default()
+                    .push((credit.provider, credit.units.get()));
             }
         }
         for (token, credits) in by_token {
@@ -332,12 +369,15 @@ impl Relayer {
     ) -> Result<()> {
         let contract = Settlement::new(self.config.chain.contract, &self.provider);
         let providers: Vec<_> = credits.iter().map(|(provider, _)| *provider).collect();
-        let paid = contract.claim(token, providers.clone()).call().await.map_err(Error::call("claim"))?;
+        let paid =
+            contract.claim(token, providers.clone()).call().await.map_err(Error::call("claim"))?;
         let mut willing = Vec::new();
         let mut units = 0_u64;
         for (provider, paid) in providers.into_iter().zip(paid) {
             if paid == 0 {
-                report.waiting.push(format!("the token {token} refuses to pay provider {provider}"));
+                report
+                    .waiting
+                    .push(format!("the token {token} refuses to pay provider {provider}"));
             } else {
                 willing.push(provider);
                 units = units.saturating_add(paid);
@@ -367,7 +407,9 @@ impl Relayer {
             return Ok(());
         }
         let Some(gas_limit) = self.sender.gas_limit(&input).await? else {
-            report.waiting.push(format!("a {what} batch would revert or exceed the gas of a transaction"));
+            report
+                .waiting
+                .push(format!("a {what} batch would revert or exceed the gas of a transaction"));
             return Ok(());
         };
         if let Some(reason) = self.fee_bound(gas_limit, view.price, value)? {
@@ -381,7 +423,9 @@ impl Relayer {
 
     /// Why a batch would cost too much for what it moves, if it would.
     fn fee_bound(&self, gas: u64, price: GasPrice, value: Option<u128>) -> Result<Option<String>> {
-        let (Some(native), Some(value)) = (&self.config.policy.native_usd, value) else { return Ok(None) };
+        let (Some(native), Some(value)) = (&self.config.policy.native_usd, value) else {
+            return Ok(None);
+        };
         let wei = u128::from(gas).saturating_mul(price.base.saturating_add(price.tip));
         let cost = native.value_of(Amount::new(wei), 18)?;
         let allowed = Amount::new(value).share(self.config.policy.max_fee_bps)?.base_units();
@@ -400,7 +444,8 @@ impl Relayer {
                 .map_err(ledger::Error::from)?
                 .iter()
                 .fold(0_u64, |sum, (_, units)| sum.saturating_add(*units));
-            let worth = self.micro_usd(statement.statement.key.token, ledger::Units::new(units)).await?;
+            let worth =
+                self.micro_usd(statement.statement.key.token, ledger::Units::new(units)).await?;
             value = value.saturating_add(worth);
         }
         Ok(value)
@@ -420,7 +465,10 @@ fn pack(statements: &[SignedStatement]) -> Vec<Vec<&SignedStatement>> {
     let mut batches: Vec<Vec<&SignedStatement>> = Vec::new();
     let (mut bytes, mut gas) = (0, 0);
     for statement in statements {
-        let size = statement.statement.rows.len() + statement.signature.len() + statement.cosignature.len() + 640;
+        let size = statement.statement.rows.len()
+            + statement.signature.len()
+            + statement.cosignature.len()
+            + 640;
         let cost = gas_bound(statement);
         let fits = batches.last().is_some_and(|batch| {
             batch.len() < BATCH_STATEMENTS && bytes + size <= BATCH_BYTES && gas + cost <= BATCH_GAS
@@ -476,4 +524,3 @@ pub const fn outcome_name(outcome: u8) -> &'static str {
         _ => "unknown reason",
     }
 }
-

@@ -90,7 +90,8 @@ impl Finished {
         let Some(anvil) = self.anvil else { return Ok(()) };
         anvil.stop().await?;
         if self._folder.is_none() {
-            let (state, folder) = (self.config.folder.join(setup::STATE_FILE), self.config.folder.display());
+            let (state, folder) =
+                (self.config.folder.join(setup::STATE_FILE), self.config.folder.display());
             complain(format!(
                 "kept in {folder}; to go on:\n  {} &\n  quittance serve --dir {folder}",
                 Anvil::command_line(&state, port_of(&self.config.chain.rpc_url))
@@ -151,7 +152,9 @@ fn inputs(options: &Options) -> Result<Vec<Input>> {
             .input
             .iter()
             .map(|path| {
-                let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                let name = path
+                    .file_name()
+                    .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
                 parse(name, &std::fs::read(path).map_err(Error::file(path))?)
             })
             .collect();
@@ -168,7 +171,11 @@ fn inputs(options: &Options) -> Result<Vec<Input>> {
     files.map(|file| parse(file.name, file.content.as_bytes())).collect()
 }
 
-async fn start_chain(options: &Options, folder: &Path, screen: &Screen) -> Result<(Option<Anvil>, String)> {
+async fn start_chain(
+    options: &Options,
+    folder: &Path,
+    screen: &Screen,
+) -> Result<(Option<Anvil>, String)> {
     if let Some(url) = &options.rpc_url {
         return Ok((None, url.clone()));
     }
@@ -197,7 +204,8 @@ impl<'a> Demo<'a> {
         let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
         let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger.clone()));
         book.set_organisations(&config.ledger_organisations()).await?;
-        let endpoint = Endpoint::new(chain.provider.clone(), config.chain.contract, config.chain.finality);
+        let endpoint =
+            Endpoint::new(chain.provider.clone(), config.chain.contract, config.chain.finality);
         let indexer = Indexer::new(endpoint.clone(), ledger.clone()).await?;
         let keys = Keys::open(&config)?;
         let relayer = Relayer::new(config, keys, ledger.clone(), chain.provider.clone());
@@ -259,6 +267,7 @@ impl<'a> Demo<'a> {
         let statements = self.reader.count(Table::Settled).await?;
         self.screen.done(format!("settled {statements} statements"));
         self.drive(true).await?;
+        self.chain.mine_by_itself(true).await?;
         let claims = self.reader.count(Table::Claims).await?;
         self.screen.done(format!("pushed {claims} payouts"));
         Ok(())
@@ -281,9 +290,7 @@ impl<'a> Demo<'a> {
             } else {
                 quiet = 0;
             }
-            if report.sent == 0 {
-                self.chain.mine().await?;
-            }
+            self.chain.mine().await?;
         }
         Err(Error::Stalled(format!("still not idle after {MAX_TURNS} turns")))
     }
@@ -297,9 +304,14 @@ impl<'a> Demo<'a> {
         reconcile::chain_time(&self.chain.provider).await
     }
 
-    async fn figures(&self, reports: Vec<(String, intake::Report)>, timing: Timing) -> Result<Figures> {
+    async fn figures(
+        &self,
+        reports: Vec<(String, intake::Report)>,
+        timing: Timing,
+    ) -> Result<Figures> {
         let config = &self.chain.config;
-        let reconciliation = reconcile::reconcile(config, &self.ledger, &self.chain.provider).await?;
+        let reconciliation =
+            reconcile::reconcile(config, &self.ledger, &self.chain.provider).await?;
         let keys = Keys::open(config)?;
         let verification = reconcile::verify(config, &keys, &self.ledger, &self.endpoint).await?;
         Figures::gather(config, &self.reader, reports, reconciliation, verification, timing).await

@@ -1,10 +1,6 @@
 //! The demo's world: contract, tokens, funded requestors, deposits, and an installation that knows them.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use alloy::{
     eips::BlockNumberOrTag,
@@ -61,7 +57,12 @@ struct Payer {
 
 impl Chain {
     /// Deploys, creates tokens, funds requestors, deposits, and writes the configuration.
-    pub(super) async fn prepare(url: &str, folder: &Path, inputs: &[Input], screen: &Screen) -> Result<Self> {
+    pub(super) async fn prepare(
+        url: &str,
+        folder: &Path,
+        inputs: &[Input],
+        screen: &Screen,
+    ) -> Result<Self> {
         let payers = payers(inputs)?;
         let mut wallet = EthereumWallet::new(signer(account::DEPLOYER)?);
         for payer in &payers {
@@ -72,7 +73,8 @@ impl Chain {
         provider.client().set_poll_interval(Duration::from_millis(5));
         give_gas(&provider, &payers).await?;
 
-        let deployment = contracts::deploy(&provider, contracts::deploy::THAW_PERIOD, B256::ZERO).await?;
+        let deployment =
+            contracts::deploy(&provider, contracts::deploy::THAW_PERIOD, B256::ZERO).await?;
         let settlement = Settlement::new(deployment.address, provider.clone());
         let mut tokens = Vec::new();
         for (name, symbol, decimals, _) in TOKENS {
@@ -81,17 +83,31 @@ impl Chain {
             mined(settlement.registerToken(token), "registerToken").await?;
             tokens.push(token);
         }
-        screen.done(format!("deployed the contract at {} and {} tokens", deployment.address, tokens.len()));
+        screen.done(format!(
+            "deployed the contract at {} and {} tokens",
+            deployment.address,
+            tokens.len()
+        ));
 
         let attester = signer(account::ATTESTER)?.address();
         let mut organisations = Vec::new();
         for payer in &payers {
-            organisations.push(deposit(&provider, &settlement, payer, tokens[payer.token], attester).await?);
+            organisations
+                .push(deposit(&provider, &settlement, payer, tokens[payer.token], attester).await?);
         }
         screen.done(format!("deposited for {} organisations", organisations.len()));
-        let config = config(&provider, url, folder, deployment.address, (tokens, organisations)).await?;
+        let config =
+            config(&provider, url, folder, deployment.address, (tokens, organisations)).await?;
         write_installation(&config)?;
-        Ok(Self { provider, config })
+        let chain = Self { provider, config };
+        chain.mine_by_itself(false).await?;
+        Ok(chain)
+    }
+
+    /// Whether the chain mines each transaction at once, or only when told to, so that blocks come at the same points of
+    /// every run.
+    pub(super) async fn mine_by_itself(&self, does: bool) -> Result<()> {
+        raw(&self.provider, "evm_setAutomine", (does,)).await
     }
 
     /// Mines a block.
@@ -101,11 +117,18 @@ impl Chain {
 }
 
 fn signer(index: u32) -> Result<PrivateKeySigner> {
-    let wallet = MnemonicBuilder::<English>::default().phrase(MNEMONIC).index(index).and_then(|builder| builder.build());
+    let wallet = MnemonicBuilder::<English>::default()
+        .phrase(MNEMONIC)
+        .index(index)
+        .and_then(|builder| builder.build());
     wallet.map_err(|error| Error::Key { path: "mnemonic".into(), reason: error.to_string() })
 }
 
-async fn raw(provider: &DynProvider, method: &'static str, params: impl serde::Serialize) -> Result<()> {
+async fn raw(
+    provider: &DynProvider,
+    method: &'static str,
+    params: impl serde::Serialize,
+) -> Result<()> {
     let params = serde_json::value::to_raw_value(&params)?;
     provider
         .raw_request_dyn(method.into(), &params)
@@ -130,8 +153,11 @@ async fn give_gas(provider: &DynProvider, payers: &[Payer]) -> Result<()> {
 
 /// Every organisation of the input, alternating between the tokens, with what all its work would cost.
 fn payers(inputs: &[Input]) -> Result<Vec<Payer>> {
-    let mut names: Vec<_> =
-        inputs.iter().flat_map(Input::records).map(|record| record.item.organisation.clone()).collect();
+    let mut names: Vec<_> = inputs
+        .iter()
+        .flat_map(Input::records)
+        .map(|record| record.item.organisation.clone())
+        .collect();
     names.sort();
     names.dedup();
     let mut needs: BTreeMap<String, Amount> = BTreeMap::new();
@@ -148,7 +174,8 @@ fn payers(inputs: &[Input]) -> Result<Vec<Payer>> {
         .into_iter()
         .enumerate()
         .map(|(index, name)| {
-            let number = u32::try_from(index).map_err(|_| Error::Usage("too many organisations".into()))?;
+            let number =
+                u32::try_from(index).map_err(|_| Error::Usage("too many organisations".into()))?;
             let needs = needs.get(&name).copied().unwrap_or_default();
             let signer = signer(account::FIRST_REQUESTOR + number)?;
             Ok(Payer { name, token: index % TOKENS.len(), signer, needs })
@@ -184,8 +211,13 @@ async fn mined<D: alloy::contract::CallDecoder>(
     name: &'static str,
 ) -> Result<()> {
     let pending = call.send().await.map_err(Error::call(name))?;
-    let receipt = pending.get_receipt().await.map_err(|error| Error::Stalled(format!("{name}: {error}")))?;
-    if receipt.status() { Ok(()) } else { Err(Error::Stalled(format!("{name} was mined and failed"))) }
+    let receipt =
+        pending.get_receipt().await.map_err(|error| Error::Stalled(format!("{name}: {error}")))?;
+    if receipt.status() {
+        Ok(())
+    } else {
+        Err(Error::Stalled(format!("{name} was mined and failed")))
+    }
 }
 
 async fn config(
@@ -204,7 +236,14 @@ async fn config(
         let usd_per_token: Decimal = usd.parse()?;
         let (symbol, rate_source) = ((*symbol).to_owned(), "static".to_owned());
         let rate_at_ms = i64::try_from(GENESIS_TIME * 1000).unwrap_or_default();
-        Ok(TokenConfig { address, symbol, usd_per_token, rate_source, rate_at_ms, push_threshold_units: 50_000 })
+        Ok(TokenConfig {
+            address,
+            symbol,
+            usd_per_token,
+            rate_source,
+            rate_at_ms,
+            push_threshold_units: 50_000,
+        })
     });
     let policy = Policy {
         fee_bps: 100,

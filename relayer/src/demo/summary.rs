@@ -103,7 +103,9 @@ impl Figures {
         };
         let paid: std::collections::BTreeSet<_> =
             reader.claims().await?.into_iter().map(|claim| claim.provider).collect();
-        let symbol = |token: &Token| config.token(token.address).map_or("?", |token| token.symbol.as_str()).to_owned();
+        let symbol = |token: &Token| {
+            config.token(token.address).map_or("?", |token| token.symbol.as_str()).to_owned()
+        };
         Ok(Self {
             files,
             statements: reader.count(Table::Settled).await?,
@@ -134,14 +136,24 @@ impl Figures {
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
         let records: u64 = self.files.iter().map(|(_, report)| report.records).sum();
-        writeln!(out, "\nrecords          {} in {} files", grouped(records.into()), self.files.len())?;
+        writeln!(
+            out,
+            "\nrecords          {} in {} files",
+            grouped(records.into()),
+            self.files.len()
+        )?;
         for (name, report) in &self.files {
             writeln!(out, "  {name:<24} {}", outcomes(report))?;
             for detail in report.details.iter().take(3) {
                 writeln!(out, "    {detail}")?;
             }
         }
-        writeln!(out, "statements       {} settled, {} rows", self.statements, grouped(self.rows.into()))?;
+        writeln!(
+            out,
+            "statements       {} settled, {} rows",
+            self.statements,
+            grouped(self.rows.into())
+        )?;
         for (kind, spending) in &self.transactions {
             let gas = grouped(spending.gas.into());
             writeln!(out, "  {kind:<14} {} transactions, {gas} gas", spending.transactions)?;
@@ -162,9 +174,18 @@ impl Figures {
             self.write_token(out, balance)?;
         }
         let Reconciliation { block, deposits, credits, differences, .. } = &self.reconciliation;
-        writeln!(out, "reconciled       at block {block}: {deposits} deposits, {credits} credits, {}", count(differences.len()))?;
+        writeln!(
+            out,
+            "reconciled       at block {block}: {deposits} deposits, {credits} credits, {}",
+            count(differences.len())
+        )?;
         let Verification { events, journal, differences, .. } = &self.verification;
-        writeln!(out, "verified         {events} events from logs alone, journal {}, {}", short(journal), count(differences.len()))?;
+        writeln!(
+            out,
+            "verified         {events} events from logs alone, journal {}, {}",
+            short(journal),
+            count(differences.len())
+        )?;
         for difference in &self.reconciliation.differences {
             writeln!(out, "  {difference}")?;
         }
@@ -181,11 +202,13 @@ impl Figures {
 
     fn write_token(&self, out: &mut String, balance: &TokenBalance) -> std::fmt::Result {
         let decimals = self.decimals.get(&balance.symbol).copied().unwrap_or(0);
-        let shown = |amount: Amount| format!("{:>32}", with_decimals(amount.base_units(), decimals));
-        let out_and_left = [balance.claimed, balance.withdrawn, balance.in_deposits, balance.in_credits]
-            .iter()
-            .map(|amount| amount.base_units())
-            .sum::<u128>();
+        let shown =
+            |amount: Amount| format!("{:>32}", with_decimals(amount.base_units(), decimals));
+        let out_and_left =
+            [balance.claimed, balance.withdrawn, balance.in_deposits, balance.in_credits]
+                .iter()
+                .map(|amount| amount.base_units())
+                .sum::<u128>();
         let difference = balance.money_in.base_units().abs_diff(out_and_left);
         writeln!(out, "{:<8} money in {}", balance.symbol, shown(balance.money_in))?;
         writeln!(out, "         paid out {}", shown(balance.claimed))?;
@@ -197,7 +220,11 @@ impl Figures {
 
 /// Outcomes of a file in one line.
 pub(super) fn outcomes(report: &Report) -> String {
-    let parts: Vec<_> = report.outcomes.iter().map(|(name, count)| format!("{} {name}", grouped((*count).into()))).collect();
+    let parts: Vec<_> = report
+        .outcomes
+        .iter()
+        .map(|(name, count)| format!("{} {name}", grouped((*count).into())))
+        .collect();
     if parts.is_empty() { "nothing in it".into() } else { parts.join(", ") }
 }
 
@@ -206,7 +233,10 @@ fn value(config: &Config, tokens: &[Token], balances: &[TokenBalance]) -> Result
     let mut value = 0_u128;
     for balance in balances {
         let Some(rate) = config.token(balance.token) else { continue };
-        let decimals = tokens.iter().find(|token| token.address == balance.token).map_or(0, |token| token.decimals);
+        let decimals = tokens
+            .iter()
+            .find(|token| token.address == balance.token)
+            .map_or(0, |token| token.decimals);
         let settled = balance.claimed.add(balance.in_credits)?;
         value = value.saturating_add(rate.usd_per_token.value_of(settled, decimals)?);
     }

@@ -57,8 +57,9 @@ pub(super) fn parse(
 }
 
 fn record(entry: &RawValue, prefix: &str, source: &str) -> Field<Record> {
-    let entry: Entry<'_> = serde_json::from_str(entry.get())
-        .map_err(|error| Rejection::new("entry", format!("it is not {{\"key\": [...], \"value\": [...]}}: {error}")))?;
+    let entry: Entry<'_> = serde_json::from_str(entry.get()).map_err(|error| {
+        Rejection::new("entry", format!("it is not {{\"key\": [...], \"value\": [...]}}: {error}"))
+    })?;
     let [organisation, group, machine] = entry.key[..] else {
         return Err(Rejection::new("key", format!("it has {} parts, not 3", entry.key.len())));
     };
@@ -101,7 +102,10 @@ fn record(entry: &RawValue, prefix: &str, source: &str) -> Field<Record> {
 fn invoice(value: &RawValue) -> Field<ledger::Decimal> {
     let usd = fields::number("invoice_usd", value)?;
     if usd.whole() > u128::from(MAX_USD) {
-        return Err(Rejection::new("invoice_usd", format!("{usd} is more than {MAX_USD}, which is not believed")));
+        return Err(Rejection::new(
+            "invoice_usd",
+            format!("{usd} is more than {MAX_USD}, which is not believed"),
+        ));
     }
     Ok(usd)
 }
@@ -120,7 +124,13 @@ mod tests {
 
     #[test]
     fn refuses_names_that_are_not_days() {
-        for name in ["2026-11-20.json", "20261120-20261199.json", "20261121-20261120.json", "20261120.json", "a.jsonl"] {
+        for name in [
+            "2026-11-20.json",
+            "20261120-20261199.json",
+            "20261121-20261120.json",
+            "20261120.json",
+            "a.jsonl",
+        ] {
             assert_eq!(days_of(name), None, "{name}");
         }
     }
@@ -135,12 +145,28 @@ mod tests {
             (format!(r#"{{{key},"value":[1763596800000.5,1763600400000,0.3,8,1,null]}}"#), "start"),
             (format!(r#"{{{key},"value":[1763600400000,1763596800000,0.3,8,1,null]}}"#), "stop"),
             (format!(r#"{{{key},"value":[1763596800000,1795132800000,0.3,8,1,null]}}"#), "stop"),
-            (format!(r#"{{{key},"value":[1763596800000,1763600400000,3e-1,8,1,null]}}"#), "invoice_usd"),
-            (format!(r#"{{{key},"value":[1763596800000,1763600400000,-0.3,8,1,null]}}"#), "invoice_usd"),
-            (format!(r#"{{{key},"value":[1763596800000,1763600400000,100001,8,1,null]}}"#), "invoice_usd"),
+            (
+                format!(r#"{{{key},"value":[1763596800000,1763600400000,3e-1,8,1,null]}}"#),
+                "invoice_usd",
+            ),
+            (
+                format!(r#"{{{key},"value":[1763596800000,1763600400000,-0.3,8,1,null]}}"#),
+                "invoice_usd",
+            ),
+            (
+                format!(r#"{{{key},"value":[1763596800000,1763600400000,100001,8,1,null]}}"#),
+                "invoice_usd",
+            ),
             (format!(r#"{{{key},"value":[1763596800000,1763600400000,0.3,8,1,7]}}"#), "gpu_class"),
-            (r#"{"key":["","sdxl","7f3a"],"value":[1763596800000,1763600400000,0.3,8,1,null]}"#.to_owned(), "organisation"),
-            (format!(r#"{{{key},"value":[1763596800000,1763600400000,0.3,8,1,null],"more":1}}"#), "entry"),
+            (
+                r#"{"key":["","sdxl","7f3a"],"value":[1763596800000,1763600400000,0.3,8,1,null]}"#
+                    .to_owned(),
+                "organisation",
+            ),
+            (
+                format!(r#"{{{key},"value":[1763596800000,1763600400000,0.3,8,1,null],"more":1}}"#),
+                "entry",
+            ),
         ];
         for (entry, field) in cases {
             assert_eq!(field_of(&entry), field, "{entry}");

@@ -39,7 +39,12 @@ pub(super) fn text(field: &str, value: &RawValue) -> Field<String> {
         .map_err(|_| Rejection::new(field, format!("{} is not a string", shorten(value.get()))))?;
     if text.is_empty() || text.chars().count() > MAX_TEXT || text.chars().any(char::is_control) {
         let shown = shorten(value.get());
-        return Err(Rejection::new(field, format!("{shown} must have 1 to {MAX_TEXT} characters, none of them control characters")));
+        return Err(Rejection::new(
+            field,
+            format!(
+                "{shown} must have 1 to {MAX_TEXT} characters, none of them control characters"
+            ),
+        ));
     }
     Ok(text)
 }
@@ -49,9 +54,12 @@ pub(super) fn integer<T: TryFrom<u64>>(field: &str, value: &RawValue) -> Field<T
     let text = value.get();
     let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if is_digits { text.parse::<u64>().ok() } else { None };
-    number
-        .and_then(|number| T::try_from(number).ok())
-        .ok_or_else(|| Rejection::new(field, format!("{} is not a whole number in range, written as digits", shorten(text))))
+    number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| {
+        Rejection::new(
+            field,
+            format!("{} is not a whole number in range, written as digits", shorten(text)),
+        )
+    })
 }
 
 /// A plain decimal, given as a JSON number.
@@ -61,18 +69,24 @@ pub(super) fn number(field: &str, value: &RawValue) -> Field<Decimal> {
 
 /// A plain decimal, given as a JSON string.
 pub(super) fn decimal(field: &str, value: &RawValue) -> Field<Decimal> {
-    text(field, value)?.parse().map_err(|error: ledger::Error| Rejection::new(field, error.to_string()))
+    text(field, value)?
+        .parse()
+        .map_err(|error: ledger::Error| Rejection::new(field, error.to_string()))
 }
 
 /// An amount of base units, given as a JSON string.
 pub(super) fn amount(field: &str, value: &RawValue) -> Field<ledger::Amount> {
-    text(field, value)?.parse().map_err(|error: ledger::Error| Rejection::new(field, error.to_string()))
+    text(field, value)?
+        .parse()
+        .map_err(|error: ledger::Error| Rejection::new(field, error.to_string()))
 }
 
 /// 32 bytes in hex.
 pub(super) fn hash(field: &str, value: &RawValue) -> Field<B256> {
     let text = text(field, value)?;
-    text.parse().map_err(|_| Rejection::new(field, format!("{text:?} is not 32 bytes in hex with 0x before them")))
+    text.parse().map_err(|_| {
+        Rejection::new(field, format!("{text:?} is not 32 bytes in hex with 0x before them"))
+    })
 }
 
 /// An address that is not zero: checksummed, or all in lower case.
@@ -83,7 +97,10 @@ pub(super) fn address(field: &str, text: &str) -> Field<Address> {
         text.starts_with("0x").then(|| text.parse().ok()).flatten()
     };
     parsed.filter(|address| *address != Address::ZERO).ok_or_else(|| {
-        Rejection::new(field, format!("{text:?} is not an address: 0x and 40 hex digits, checksum intact, not zero"))
+        Rejection::new(
+            field,
+            format!("{text:?} is not an address: 0x and 40 hex digits, checksum intact, not zero"),
+        )
     })
 }
 
@@ -105,7 +122,10 @@ fn in_range(field: &str, time: Millis) -> Field<Millis> {
     if TIMES.contains(&time) {
         return Ok(time);
     }
-    Err(Rejection::new(field, format!("{time} ms since 1970 is not between the years 2020 and 2100")))
+    Err(Rejection::new(
+        field,
+        format!("{time} ms since 1970 is not between the years 2020 and 2100"),
+    ))
 }
 
 /// Checks that work ended after it started, and within eight days.
@@ -117,7 +137,10 @@ pub(super) fn duration(field: &str, started: Millis, stopped: Millis) -> Field<(
         }
         long if long > longest => Err(Rejection::new(
             field,
-            format!("it is {} hours after the start; more than {MAX_DAYS} days is not believed", long / 3_600_000),
+            format!(
+                "it is {} hours after the start; more than {MAX_DAYS} days is not believed",
+                long / 3_600_000
+            ),
         )),
         _ => Ok(()),
     }

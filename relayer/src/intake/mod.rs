@@ -100,10 +100,14 @@ impl Report {
         let (name, detail) = match outcome {
             Outcome::Accepted { .. } => ("accepted", None),
             Outcome::Unaddressed { .. } => ("unaddressed", None),
-            Outcome::Unfunded { missing } => ("unfunded", Some(format!("{missing} base units are missing"))),
+            Outcome::Unfunded { missing } => {
+                ("unfunded", Some(format!("{missing} base units are missing")))
+            }
             Outcome::Duplicate => ("duplicate", None),
             Outcome::Conflict { reason } => ("conflict", Some(reason.clone())),
-            Outcome::Rejected { field, reason } => ("rejected", Some(format!("field {field}: {reason}"))),
+            Outcome::Rejected { field, reason } => {
+                ("rejected", Some(format!("field {field}: {reason}")))
+            }
         };
         self.records += 1;
         *self.outcomes.entry(name.to_owned()).or_default() += 1;
@@ -163,7 +167,9 @@ impl Desk {
     pub async fn close_until(&self, until: Millis) -> Result<()> {
         match self {
             Self::Remote(remote) => remote.close_until(until).await,
-            Self::Local { book, .. } => Ok(book.close_until(until, Timestamp::now().as_millisecond()).await?),
+            Self::Local { book, .. } => {
+                Ok(book.close_until(until, Timestamp::now().as_millisecond()).await?)
+            }
         }
     }
 }
@@ -173,12 +179,17 @@ impl Desk {
 pub fn parse(name: &str, bytes: &[u8], earnings_source: &str) -> Result<Parsed> {
     let refuse = |reason: String| Error::Input { name: name.to_owned(), reason };
     if bytes.len() > MAX_FILE_BYTES {
-        return Err(refuse(format!("{} bytes are too many; split it below {MAX_FILE_BYTES}", bytes.len())));
+        return Err(refuse(format!(
+            "{} bytes are too many; split it below {MAX_FILE_BYTES}",
+            bytes.len()
+        )));
     }
-    let text = std::str::from_utf8(bytes).map_err(|error| refuse(format!("it is not UTF-8: {error}")))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|error| refuse(format!("it is not UTF-8: {error}")))?;
     let base = Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or(name);
     if let Some((first_day, until_day)) = days_of(base) {
-        let records = earnings::parse(text, &first_day, &until_day, earnings_source).map_err(refuse)?;
+        let records =
+            earnings::parse(text, &first_day, &until_day, earnings_source).map_err(refuse)?;
         let (source, sha256) = (earnings_source.to_owned(), keccak256(bytes));
         let file = SourceFile { source, name: base.to_owned(), first_day, until_day, sha256 };
         return Ok(Parsed::Work { file: Some(file), records });
@@ -196,7 +207,12 @@ pub fn parse(name: &str, bytes: &[u8], earnings_source: &str) -> Result<Parsed> 
 }
 
 /// Takes a parsed file in. Taking the same file in again changes nothing.
-pub async fn take_in(book: &BookWriter, parsed: &Parsed, tariff: &Tariff, now: Millis) -> Result<Report> {
+pub async fn take_in(
+    book: &BookWriter,
+    parsed: &Parsed,
+    tariff: &Tariff,
+    now: Millis,
+) -> Result<Report> {
     match parsed {
         Parsed::Payees(entries) => take_payees(book, entries, now).await,
         Parsed::Work { file, records } => {
@@ -247,7 +263,10 @@ async fn take_payees(
             Ok((machine, address)) => {
                 let is_new = book.set_payee(machine, *address, now).await?;
                 let amount = ledger::Amount::ZERO;
-                report.add(index, &if is_new { Outcome::Accepted { amount } } else { Outcome::Duplicate });
+                report.add(
+                    index,
+                    &if is_new { Outcome::Accepted { amount } } else { Outcome::Duplicate },
+                );
             }
         }
     }

@@ -34,7 +34,10 @@ pub(super) fn parse(line: &str) -> Field<(String, Address)> {
         serde_json::from_str(line).map_err(|error| Rejection::new("record", error.to_string()))?;
     let schema = fields::text("schema", fields::required("schema", entry.schema)?)?;
     if schema != "payee/1" {
-        return Err(Rejection::new("schema", format!("{schema:?} is not \"payee/1\", which this file holds")));
+        return Err(Rejection::new(
+            "schema",
+            format!("{schema:?} is not \"payee/1\", which this file holds"),
+        ));
     }
     let machine = fields::text("machine", fields::required("machine", entry.machine)?)?;
     let address = fields::text("address", fields::required("address", entry.address)?)?;

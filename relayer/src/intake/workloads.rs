@@ -100,7 +100,8 @@ pub(super) fn parse(line: &str) -> Field<Record> {
         return Err(Rejection::new("schema", format!("{schema:?} is not \"workload/1\"")));
     }
     let item = item(&line)?;
-    let result: WorkResult = choice("result", required("result", line.result)?, "completed, interrupted, failed")?;
+    let result: WorkResult =
+        choice("result", required("result", line.result)?, "completed, interrupted, failed")?;
     let rate = optional("rate", line.rate, rate)?;
     let revision = Revision {
         revision: optional("revision", line.revision, fields::integer)?.unwrap_or(0),
@@ -160,9 +161,10 @@ fn account(field: &str, value: &RawValue) -> Field<Address> {
 }
 
 fn rate(field: &str, value: &RawValue) -> Field<Rate> {
-    let rate: RateFields<'_> =
-        serde_json::from_str(value.get()).map_err(|error| Rejection::new(field, error.to_string()))?;
-    let usd_per_token = fields::decimal("rate.usd_per_token", required("rate.usd_per_token", rate.usd_per_token)?)?;
+    let rate: RateFields<'_> = serde_json::from_str(value.get())
+        .map_err(|error| Rejection::new(field, error.to_string()))?;
+    let usd_per_token =
+        fields::decimal("rate.usd_per_token", required("rate.usd_per_token", rate.usd_per_token)?)?;
     if usd_per_token.is_zero() {
         return Err(Rejection::new("rate.usd_per_token", "it must not be zero"));
     }
@@ -177,18 +179,21 @@ fn rate(field: &str, value: &RawValue) -> Field<Rate> {
 fn price(line: &Line<'_>, rate: Option<&Rate>) -> Field<Price> {
     let usd = optional("price", line.price, usd)?;
     match (optional("amount", line.amount, fields::amount)?, usd) {
-        (None, None) => Err(Rejection::new("price", "it is missing, and so is amount; one of them is needed")),
-        (None, Some(usd)) => Ok(Price::Usd(usd)),
-        (Some(_), _) if rate.is_none() => {
-            Err(Rejection::new("rate", "it is missing; an amount in base units needs the rate that led to it"))
+        (None, None) => {
+            Err(Rejection::new("price", "it is missing, and so is amount; one of them is needed"))
         }
+        (None, Some(usd)) => Ok(Price::Usd(usd)),
+        (Some(_), _) if rate.is_none() => Err(Rejection::new(
+            "rate",
+            "it is missing; an amount in base units needs the rate that led to it",
+        )),
         (Some(amount), _) => Ok(Price::Token(amount)),
     }
 }
 
 fn usd(field: &str, value: &RawValue) -> Field<ledger::Decimal> {
-    let price: PriceFields<'_> =
-        serde_json::from_str(value.get()).map_err(|error| Rejection::new(field, error.to_string()))?;
+    let price: PriceFields<'_> = serde_json::from_str(value.get())
+        .map_err(|error| Rejection::new(field, error.to_string()))?;
     let currency = fields::text("price.currency", required("price.currency", price.currency)?)?;
     if currency != "USD" {
         return Err(Rejection::new("price.currency", format!("{currency:?} is not \"USD\"")));
@@ -198,15 +203,20 @@ fn usd(field: &str, value: &RawValue) -> Field<ledger::Decimal> {
 }
 
 fn evidence(field: &str, value: &RawValue) -> Field<Evidence> {
-    let evidence: EvidenceFields<'_> =
-        serde_json::from_str(value.get()).map_err(|error| Rejection::new(field, error.to_string()))?;
+    let evidence: EvidenceFields<'_> = serde_json::from_str(value.get())
+        .map_err(|error| Rejection::new(field, error.to_string()))?;
     let jobs = |field: &str, value: &RawValue| {
         serde_json::from_str::<Vec<String>>(value.get())
             .map_err(|_| Rejection::new(field, "it is not an array of strings"))
     };
     Ok(Evidence {
-        salad_job_ids: optional("evidence.salad_job_ids", evidence.salad_job_ids, jobs)?.unwrap_or_default(),
-        golem_agreement: optional("evidence.golem_agreement", evidence.golem_agreement, fields::text)?,
+        salad_job_ids: optional("evidence.salad_job_ids", evidence.salad_job_ids, jobs)?
+            .unwrap_or_default(),
+        golem_agreement: optional(
+            "evidence.golem_agreement",
+            evidence.golem_agreement,
+            fields::text,
+        )?,
         digest: optional("evidence.digest", evidence.digest, fields::hash)?,
         mirror_digest: optional("evidence.mirror_digest", evidence.mirror_digest, fields::hash)?,
     })

@@ -98,7 +98,10 @@ impl Sender {
 
     /// Gas that a call of the contract needs, with a fifth to spare. `None` if it would revert or not fit.
     pub async fn gas_limit(&self, input: &Bytes) -> Result<Option<u64>> {
-        let request = TransactionRequest::default().from(self.address()).to(self.contract).input(input.clone().into());
+        let request = TransactionRequest::default()
+            .from(self.address())
+            .to(self.contract)
+            .input(input.clone().into());
         match self.provider.estimate_gas(request).await {
             Ok(gas) => {
                 let limit = gas.saturating_add(gas / 5);
@@ -111,7 +114,12 @@ impl Sender {
 
     /// Keeps open slots moving: the lowest is sent again or replaced, the others are sent again if they got lost. Returns
     /// what keeps the lowest one, if anything does.
-    pub async fn drive(&self, nonces: Nonces, price: GasPrice, now: Millis) -> Result<Option<String>> {
+    pub async fn drive(
+        &self,
+        nonces: Nonces,
+        price: GasPrice,
+        now: Millis,
+    ) -> Result<Option<String>> {
         let slots = self.reader.slots(self.address(), nonces.latest).await?;
         let mut waiting = None;
         for (index, slot) in slots.iter().enumerate() {
@@ -171,10 +179,14 @@ impl Sender {
                     .await
                     .map_err(Error::endpoint("eth_getTransactionReceipt"))?;
                 let Some(receipt) = receipt else { continue };
-                let (Some(block), Some(block_hash)) = (receipt.block_number, receipt.block_hash) else { continue };
+                let (Some(block), Some(block_hash)) = (receipt.block_number, receipt.block_hash)
+                else {
+                    continue;
+                };
                 let fee = u128::from(receipt.gas_used).saturating_mul(receipt.effective_gas_price);
                 let (succeeded, gas_used) = (receipt.status(), receipt.gas_used);
-                let receipt = TxReceipt { attempt: attempt.id, block_hash, block, succeeded, gas_used, fee };
+                let receipt =
+                    TxReceipt { attempt: attempt.id, block_hash, block, succeeded, gas_used, fee };
                 self.book.add_tx_receipt(&receipt).await?;
             }
         }
@@ -207,7 +219,14 @@ impl Sender {
         Ok(())
     }
 
-    fn sign(&self, nonce: u64, input: Bytes, gas_limit: u64, fees: Fees, at: Millis) -> Result<Attempt> {
+    fn sign(
+        &self,
+        nonce: u64,
+        input: Bytes,
+        gas_limit: u64,
+        fees: Fees,
+        at: Millis,
+    ) -> Result<Attempt> {
         let mut tx = TxEip1559 {
             chain_id: self.chain_id,
             nonce,
@@ -218,10 +237,10 @@ impl Sender {
             input,
             ..Default::default()
         };
-        let signature = self.signer.sign_transaction_sync(&mut tx).map_err(|error| Error::Key {
-            path: "sender".into(),
-            reason: error.to_string(),
-        })?;
+        let signature = self
+            .signer
+            .sign_transaction_sync(&mut tx)
+            .map_err(|error| Error::Key { path: "sender".into(), reason: error.to_string() })?;
         let raw = tx.into_signed(signature).encoded_2718();
         let hash = keccak256(&raw);
         Ok(Attempt { id: 0, hash, raw, max_fee: fees.max_fee, tip: fees.tip, gas_limit, at })

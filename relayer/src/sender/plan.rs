@@ -54,7 +54,13 @@ pub struct Limits {
 ///
 /// A replacement raises both fee fields by at least an eighth, because nodes refuse less than a tenth, and to what the
 /// price is now if that is more.
-pub fn plan(newest: &Attempt, is_known: bool, now_ms: i64, price: GasPrice, limits: Limits) -> Action {
+pub fn plan(
+    newest: &Attempt,
+    is_known: bool,
+    now_ms: i64,
+    price: GasPrice,
+    limits: Limits,
+) -> Action {
     if now_ms.saturating_sub(newest.at) < limits.bump_after_ms {
         return if is_known { Action::Wait } else { Action::Rebroadcast };
     }
@@ -81,7 +87,15 @@ mod tests {
     const CALM: GasPrice = GasPrice { base: 10 * GWEI, tip: GWEI };
 
     fn attempt(max_fee: u128, tip: u128) -> Attempt {
-        Attempt { id: 1, hash: Default::default(), raw: vec![], max_fee, tip, gas_limit: 21_000, at: 1_000_000 }
+        Attempt {
+            id: 1,
+            hash: Default::default(),
+            raw: vec![],
+            max_fee,
+            tip,
+            gas_limit: 21_000,
+            at: 1_000_000,
+        }
     }
 
     #[test]
@@ -94,7 +108,14 @@ mod tests {
             ("young and known", &first, true, 1_030_000, CALM, Action::Wait),
             ("young and forgotten", &first, false, 1_030_000, CALM, Action::Rebroadcast),
             ("old", &first, true, 1_060_000, CALM, bump(23_625_000_001, 1_125_000_001)),
-            ("old and forgotten", &first, false, 1_060_000, CALM, bump(23_625_000_001, 1_125_000_001)),
+            (
+                "old and forgotten",
+                &first,
+                false,
+                1_060_000,
+                CALM,
+                bump(23_625_000_001, 1_125_000_001),
+            ),
             ("old, dear times", &first, true, 1_060_000, spike, bump(82 * GWEI, 2 * GWEI)),
             ("old, at the cap", &near_cap, true, 1_060_000, CALM, Action::AtCap),
             ("old, at the cap, forgotten", &near_cap, false, 1_060_000, CALM, Action::Rebroadcast),

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity 0.8.37;
+
+import {TestToken} from "./TestTokens.sol";
+
+/// @notice Returns nothing from its transfers, as USDT does.
+contract SilentToken {
+    uint8 public constant decimals = 6;
+
+    mapping(address account => uint256) public balanceOf;
+    mapping(address owner => mapping(address spender => uint256)) public allowance;
+
+    function mint(address to, uint256 amount) external {
+        balanceOf[to] += amount;
+    }
+
+    function approve(address spender, uint256 amount) external {
+        allowance[msg.sender][spender] = amount;
+    }
+
+    function transfer(address to, uint256 amount) external {
+        balanceOf[msg.sender] -= amount;
+        balanceOf[to] += amount;
+    }
+
+    function transferFrom(address from, address to, uint256 amount) external {
+        allowance[from][msg.sender] -= amount;
+        balanceOf[from] -= amount;
+        balanceOf[to] += amount;
+    }
+}
+
+/// @notice Answers false instead of reverting once it is stopped.
+contract FalseToken is TestToken {
+    bool public stopped;
+
+    constructor() TestToken("False", "FLS", 6) {}
+
+    function stop() external {
+        stopped = true;
+    }
+
+    function transfer(address to, uint256 amount) public override returns (bool) {
+        if (stopped) return false;
+        return super.transfer(to, amount);
+    }
+
+    function transferFrom(address from, address to, uint256 amount) public override returns (bool) {
+        if (stopped) return false;
+        return super.transferFrom(from, to, amount);
+    }
+}
+
+/// @notice Changes its decimals when told to.
+contract ShiftingToken {
+    uint256 public decimals;
+
+    constructor(uint256 decimals_) {
+        decimals = decimals_;
+    }
+
+    function shift(uint256 decimals_) external {
+        decimals = decimals_;
+    }
+}
