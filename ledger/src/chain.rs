@@ -381,7 +381,7 @@ async fn close_items(tx: &mut SqliteConnection, before: u64, now: u64) -> Result
     .await?;
     for row in touched {
         let item = row.int("item")?;
-        if read::due_finally(tx, item).await? == 0 {
+        if !read::is_open(tx, item).await? {
             sqlx::query("delete from open where item = ?").bind(item).execute(&mut *tx).await?;
         }
     }

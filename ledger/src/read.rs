@@ -709,8 +709,21 @@ pub(crate) async fn named_leaves(
         .collect()
 }
 
+/// Whether an item has to be among the open ones: a revision waits for money, or it is not finally paid.
+pub(crate) async fn is_open(conn: &mut SqliteConnection, item: i64) -> Result<bool> {
+    let waits = sqlx::query(
+        "select max(revision) > coalesce((select max(revision) from accepted where item = ?1), -1) as waits
+         from workload where item = ?1",
+    )
+    .bind(item)
+    .fetch_one(&mut *conn)
+    .await?
+    .flag("waits")?;
+    Ok(waits || due_finally(conn, item).await? != 0)
+}
+
 /// What an item still owes if only final statements count.
-pub(crate) async fn due_finally(conn: &mut SqliteConnection, item: i64) -> Result<i128> {
+async fn due_finally(conn: &mut SqliteConnection, item: i64) -> Result<i128> {
     let finalised = finalised(conn).await?;
     let accepted =
         sqlx::query("select amount from accepted where item = ? order by revision desc limit 1")

@@ -400,22 +400,15 @@ async fn attempts(conn: &mut SqliteConnection) -> Result<Vec<Difference>> {
     Ok(differences)
 }
 
-/// Checks the one cache: an item is open exactly if it waits for money or is not finally paid.
+/// Checks the one cache: an item that waits for money or is not finally paid is among the open ones.
 async fn open(conn: &mut SqliteConnection) -> Result<Vec<Difference>> {
-    let rows = sqlx::query(
-        "select i.id, o.item is not null as listed,
-            (select max(revision) from workload where item = i.id) > coalesce(
-                (select max(revision) from accepted where item = i.id), -1) as waits
-         from item i left join open o on o.item = i.id",
-    )
-    .fetch_all(&mut *conn)
-    .await?;
+    let rows = sqlx::query("select id from item where id not in (select item from open)")
+        .fetch_all(&mut *conn)
+        .await?;
     let mut differences = Vec::new();
     for row in rows {
         let item = row.int("id")?;
-        let should = row.flag("waits")? || read::due_finally(conn, item).await? != 0;
-        // Listed without need is harmless: an item may wait for the next finality.
-        if should && !row.flag("listed")? {
+        if read::is_open(conn, item).await? {
             differences.push(differ(
                 format!("open, item {item}"),
                 "missing, although it is not finally paid",

@@ -1,0 +1,6 @@
+//! Tests of the ledger over real SQLite files.
+
+mod intake;
+mod model;
+mod store;
+mod world;

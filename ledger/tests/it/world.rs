@@ -1,0 +1,165 @@
+//! A ledger in a temporary folder, and builders of what goes into it.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::{Address, B256, keccak256};
+use contracts::eip712::DepositKey;
+use k256::ecdsa::SigningKey;
+use ledger::{
+    Identity, Ledger, Units,
+    book::{BookWriter, Organisation, Tariff},
+    chain::{Block, ChainWriter, Event, Fact, IndexedBlock},
+    manifest::Secret,
+    read::Reader,
+    statement,
+    workload::{Evidence, Item, Kind, Price, Rate, Record, Revision, WorkResult},
+};
+use tempfile::TempDir;
+
+pub(crate) const ORGANISATION: &str = "acme";
+pub(crate) const FEE_BPS: u16 = 100;
+pub(crate) const OPERATOR: u32 = 1;
+
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) ledger: Ledger,
+    pub(crate) chain: ChainWriter,
+    pub(crate) book: BookWriter,
+    pub(crate) reader: Reader,
+    /// Blocks of the canonical chain, from number 1.
+    pub(crate) blocks: Vec<IndexedBlock>,
+    /// Makes every block's hash differ, also after a reorg.
+    salt: u64,
+}
+
+pub(crate) fn identity() -> Identity {
+    Identity {
+        chain_id: 31_337,
+        contract: Address::repeat_byte(0xcc),
+        genesis: B256::repeat_byte(9),
+        start_block: 1,
+    }
+}
+
+pub(crate) fn token() -> Address {
+    Address::repeat_byte(0x70)
+}
+
+pub(crate) fn attester() -> SigningKey {
+    SigningKey::from_slice(&[7; 32]).unwrap()
+}
+
+pub(crate) fn secret() -> Secret {
+    Secret::new(B256::repeat_byte(5))
+}
+
+pub(crate) fn deposit_key(number: u8) -> DepositKey {
+    DepositKey {
+        requestor: Address::repeat_byte(0xaa),
+        signer: statement::address_of(attester().verifying_key()),
+        cosigner: Address::ZERO,
+        token: token(),
+        salt: B256::repeat_byte(number),
+    }
+}
+
+pub(crate) fn payout(number: u32) -> Address {
+    Address::from_slice(&keccak256(number.to_be_bytes())[12..])
+}
+
+pub(crate) fn tariff() -> Tariff {
+    let rate = Rate { usd_per_token: "0.247".parse().unwrap(), source: "static".into(), at_ms: 0 };
+    Tariff { fee_bps: FEE_BPS, rates: BTreeMap::from([(token(), rate)]) }
+}
+
+/// A completed record of `micro_usd` millionths of a USD.
+pub(crate) fn record(external_id: u64, machine: u32, revision: u32, micro_usd: u64) -> Record {
+    let usd = format!("{}.{:06}", micro_usd / 1_000_000, micro_usd % 1_000_000);
+    Record {
+        item: Item {
+            source: "salad".into(),
+            external_id: external_id.to_string(),
+            organisation: ORGANISATION.into(),
+            machine: format!("machine-{machine}"),
+            kind: Kind::Batch,
+            container_group: None,
+            gpu_class: None,
+            vcpu: None,
+            memory_mb: None,
+            priority: None,
+            country: None,
+            started_ms: 0,
+            stopped_ms: i64::try_from(external_id).unwrap(),
+        },
+        revision: Revision {
+            revision,
+            result: WorkResult::Completed,
+            price: Price::Usd(usd.parse().unwrap()),
+            rate: None,
+            evidence: Evidence::default(),
+        },
+        payout: None,
+    }
+}
+
+impl World {
+    /// A world with an 18-decimals token, the operator and three providers registered, and two deposits configured.
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("ledger.db"), identity()).await.unwrap();
+        let (chain, book) = (ChainWriter::new(ledger.clone()), BookWriter::new(ledger.clone()));
+        let reader = Reader::new(ledger.clone());
+        let mut world = Self { folder, ledger, chain, book, reader, blocks: Vec::new(), salt: 0 };
+        let deposits = vec![deposit_key(1).id(), deposit_key(2).id()];
+        let organisation = Organisation { name: ORGANISATION.into(), token: token(), deposits };
+        world.book.set_organisations(&[organisation]).await.unwrap();
+        let mut events = vec![Event::TokenRegistered { token: token(), decimals: 18 }];
+        events.extend(
+            (1..=4).map(|provider| Event::Registered { provider, payout: payout(provider) }),
+        );
+        world.mine(events).await;
+        for machine in 2..=4 {
+            world.book.set_payee(&format!("machine-{machine}"), payout(machine), 0).await.unwrap();
+        }
+        world.finalise(0).await;
+        world
+    }
+
+    /// Appends a block with these events.
+    pub(crate) async fn mine(&mut self, events: Vec<Event>) {
+        self.salt += 1;
+        let number = self.blocks.len() as u64 + 1;
+        let parent = self.blocks.last().map_or(B256::ZERO, |last| last.block.hash);
+        let block =
+            Block { number, hash: keccak256(self.salt.to_be_bytes()), parent, time: number };
+        let facts = events.into_iter().enumerate().map(|(index, event)| Fact {
+            log_index: index as u64,
+            tx_hash: B256::repeat_byte(1),
+            event,
+        });
+        let indexed = IndexedBlock { block, facts: facts.collect() };
+        self.chain.apply(std::slice::from_ref(&indexed)).await.unwrap();
+        self.blocks.push(indexed);
+    }
+
+    /// Makes every block final except the newest `keep`.
+    pub(crate) async fn finalise(&self, keep: u64) {
+        let number = (self.blocks.len() as u64).saturating_sub(keep);
+        self.chain.set_finalised(number).await.unwrap();
+    }
+
+    /// Undoes the newest `depth` blocks, as far as they are not final. Returns how many.
+    pub(crate) async fn reorg(&mut self, depth: u64) -> u64 {
+        let head = self.blocks.len() as u64;
+        let fork = head.saturating_sub(depth).max(self.chain.finalised().await.unwrap());
+        self.chain.rollback_to(fork).await.unwrap();
+        self.blocks.truncate(usize::try_from(fork).unwrap());
+        head - fork
+    }
+
+    pub(crate) async fn fund(&mut self, deposit: u8, units: u64) {
+        let key = deposit_key(deposit);
+        self.mine(vec![Event::Funded { sender: key.requestor, key, units: Units::new(units) }])
+            .await;
+    }
+}
