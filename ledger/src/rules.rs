@@ -37,6 +37,8 @@ pub struct DepositState {
     pub epoch: u32,
     /// When what is thawing can be withdrawn, seconds since 1970.
     pub thaw_ends: u64,
+    /// Units ever deposited.
+    pub deposited: Units,
     /// Units ever deposited in blocks that are final.
     pub deposited_final: Units,
     /// Units ever withdrawn.
@@ -49,6 +51,7 @@ impl DepositState {
         match event {
             DepositEvent::Funded(units, is_final) => {
                 self.balance = self.balance.add(units)?;
+                self.deposited = self.deposited.add(units)?;
                 if is_final {
                     self.deposited_final = self.deposited_final.add(units)?;
                 }

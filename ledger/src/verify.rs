@@ -35,10 +35,11 @@ fn differ(row: impl Into<String>, problem: impl Into<String>) -> Difference {
     Difference { row: row.into(), problem: problem.into() }
 }
 
-/// Compares the ledger's facts with what the chain's logs say, up to the checkpoint. Blocks without events are ignored.
-pub async fn facts(ledger: &Ledger, chain: &[IndexedBlock]) -> Result<Vec<Difference>> {
-    let mut conn = ledger.reader().acquire().await?;
-    let stored = stored_facts(&mut conn).await?;
+/// Compares the ledger's facts up to block `to` with what the chain's logs say. Blocks without events are ignored.
+pub async fn facts(ledger: &Ledger, chain: &[IndexedBlock], to: u64) -> Result<Vec<Difference>> {
+    let mut conn = ledger.reader().begin().await?;
+    let mut stored = stored_facts(&mut conn).await?;
+    stored.retain(|(block, _), _| *block <= to);
     let mut differences = Vec::new();
     let mut expected: BTreeMap<(u64, u64), (&Block, &Fact)> = BTreeMap::new();
     for IndexedBlock { block, facts } in chain {
@@ -239,7 +240,8 @@ pub(crate) async fn statement_differences(
 /// Checks that every promise and intent follows from what it rests on: records from their bodies, amounts from prices and
 /// rates, ids from the secret, statements from their leaves, signatures and attempts from their bytes.
 pub async fn book(ledger: &Ledger, secret: &Secret, fee_bps: u16) -> Result<Vec<Difference>> {
-    let mut conn = ledger.reader().acquire().await?;
+    // One transaction, so that everything is seen as of one moment while others write.
+    let mut conn = ledger.reader().begin().await?;
     let mut differences = records(&mut conn).await?;
     differences.extend(statements(&mut conn, ledger, secret, fee_bps).await?);
     differences.extend(attempts(&mut conn).await?);

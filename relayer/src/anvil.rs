@@ -120,7 +120,8 @@ fn program() -> PathBuf {
     env::var_os(VARIABLE).map_or_else(|| PathBuf::from("anvil"), PathBuf::from)
 }
 
-fn free_port() -> Result<u16> {
+/// A port of the loopback interface that nobody listens on now.
+pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     listener
         .map(|address| address.port())

@@ -100,6 +100,9 @@ struct DemoArgs {
     /// End when done instead of serving the result until Ctrl-C.
     #[arg(long)]
     exit: bool,
+    /// Push credits of at least so many units; smaller ones stay claimable.
+    #[arg(long, default_value_t = 50_000, value_name = "UNITS")]
+    push_threshold: u64,
     /// Use a running anvil instead of starting one.
     #[arg(long, value_name = "URL")]
     rpc_url: Option<String>,
@@ -231,6 +234,7 @@ async fn run_demo(args: DemoArgs) -> Result<()> {
         seed: args.seed,
         keep: args.keep,
         rpc_url: args.rpc_url,
+        push_threshold: args.push_threshold,
     };
     let screen = Screen::new(args.json);
     let finished = tokio::select! {

@@ -7,18 +7,22 @@ use alloy::{
     primitives::{Address, B256},
     providers::{DynProvider, Provider},
 };
-use contracts::{Settlement, TestToken};
+use contracts::{Settlement, TestToken, eip712::DepositKey};
 use indexer::Endpoint;
 use ledger::{
-    Amount, Ledger, Units,
-    chain::ChainWriter,
+    Amount, Ledger, ProviderNumber, Units,
+    chain::{Block, ChainWriter},
     read::Reader,
+    rules::DepositState,
     verify::{self, Difference},
     workload::Token,
 };
 use serde::Serialize;
 
 use crate::{Error, Result, config::Config, keys::Keys};
+
+/// How often the ledger is read anew because it moved on meanwhile.
+const MAX_READS: u32 = 20;
 
 /// Money of one token, in base units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -97,43 +101,82 @@ pub async fn reconcile(
     ledger: &Ledger,
     provider: &DynProvider,
 ) -> Result<Reconciliation> {
-    let reader = Reader::new(ledger.clone());
-    let checkpoint = ChainWriter::new(ledger.clone())
-        .checkpoint()
-        .await?
-        .ok_or_else(|| Error::Usage("nothing is indexed yet; run quittance serve first".into()))?;
+    let books = Books::read(ledger).await?;
     let mut desk = Desk {
         contract: Settlement::new(config.chain.contract, provider.clone()),
         provider: provider.clone(),
-        at: BlockId::hash(checkpoint.hash),
+        at: BlockId::hash(books.checkpoint.hash),
         differences: Vec::new(),
     };
-    let mut sides: BTreeMap<Address, Sides> = BTreeMap::new();
-    let deposits = desk.deposits(&reader, &mut sides).await?;
-    let credits = desk.credits(&reader, &mut sides).await?;
+    desk.deposits(&books).await?;
+    desk.credits(&books).await?;
     let mut tokens = Vec::new();
-    for token in reader.tokens().await? {
-        let sides = sides.remove(&token.address).unwrap_or_default();
-        tokens.push(desk.token(config, &token, sides).await?);
+    for token in &books.tokens {
+        tokens.push(desk.token(config, token, &books).await?);
     }
     Ok(Reconciliation {
-        block: checkpoint.number,
+        block: books.checkpoint.number,
         tokens,
-        deposits,
-        credits,
+        deposits: books.deposits.len(),
+        credits: books.credits.len(),
         differences: desk.differences,
     })
 }
 
-/// Sums of one token in units, by the ledger.
-#[derive(Default)]
-struct Sides {
-    money_in: Units,
-    withdrawn: Units,
-    in_deposits: Units,
-    in_credits: Units,
-    claimed: Units,
-    carried: Amount,
+/// The ledger's side of everything, as of one checkpoint.
+struct Books {
+    checkpoint: Block,
+    tokens: Vec<Token>,
+    deposits: Vec<(B256, DepositKey, DepositState, Amount)>,
+    /// Credits by token and provider, spent ones included.
+    credits: BTreeMap<(Address, ProviderNumber), Units>,
+    claimed: BTreeMap<Address, Units>,
+    providers: ProviderNumber,
+}
+
+impl Books {
+    /// Reads it all, again if the checkpoint moved meanwhile.
+    async fn read(ledger: &Ledger) -> Result<Self> {
+        let chain = ChainWriter::new(ledger.clone());
+        for _ in 0..MAX_READS {
+            let checkpoint = chain.checkpoint().await?.ok_or_else(not_indexed)?;
+            let books = Self::read_once(ledger, checkpoint).await;
+            if chain.checkpoint().await? == Some(checkpoint) {
+                return books;
+            }
+        }
+        Err(Error::Stalled(format!("the ledger moved on during each of {MAX_READS} readings")))
+    }
+
+    async fn read_once(ledger: &Ledger, checkpoint: Block) -> Result<Self> {
+        let reader = Reader::new(ledger.clone());
+        let mut deposits = Vec::new();
+        for (id, key) in reader.deposits().await? {
+            let mut carried = Amount::ZERO;
+            for carry in reader.carries(id).await?.into_values() {
+                carried = carried.add(carry)?;
+            }
+            deposits.push((id, key, reader.deposit_state(id).await?, carried));
+        }
+        let mut credits: BTreeMap<_, Units> = BTreeMap::new();
+        for row in reader.settled_rows().await? {
+            let credit = credits.entry((row.token, row.provider)).or_default();
+            *credit = credit.add(row.units)?;
+        }
+        let mut claimed: BTreeMap<_, Units> = BTreeMap::new();
+        for claim in reader.claims().await? {
+            let credit = credits.entry((claim.token, claim.provider)).or_default();
+            *credit = credit.sub(claim.units)?;
+            let sum = claimed.entry(claim.token).or_default();
+            *sum = sum.add(claim.units)?;
+        }
+        let (tokens, providers) = (reader.tokens().await?, reader.provider_count().await?);
+        Ok(Self { checkpoint, tokens, deposits, credits, claimed, providers })
+    }
+}
+
+fn not_indexed() -> Error {
+    Error::Usage("nothing is indexed yet; run quittance serve first".into())
 }
 
 struct Desk {
@@ -144,14 +187,8 @@ struct Desk {
 }
 
 impl Desk {
-    async fn deposits(
-        &mut self,
-        reader: &Reader,
-        sides: &mut BTreeMap<Address, Sides>,
-    ) -> Result<usize> {
-        let deposits = reader.deposits().await?;
-        for (id, key) in &deposits {
-            let ours = reader.deposit_state(*id).await?;
+    async fn deposits(&mut self, books: &Books) -> Result<()> {
+        for (id, _, ours, _) in &books.deposits {
             let chain = self
                 .contract
                 .depositOf(*id)
@@ -159,62 +196,30 @@ impl Desk {
                 .call()
                 .await
                 .map_err(Error::call("depositOf"))?;
-            let ours_shown = (
+            let ours = (
                 ours.balance.get(),
                 ours.thawing.get(),
                 ours.spent.get(),
                 ours.epoch,
                 ours.thaw_ends,
             );
-            let chain_shown =
+            let chain =
                 (chain.balance, chain.thawing, chain.spent, chain.epoch, u64::from(chain.thawEnds));
             self.compare(
                 &format!("deposit {id} (balance, thawing, spent, epoch, thaw ends)"),
-                ours_shown,
-                chain_shown,
+                ours,
+                chain,
             );
-
-            let side = sides.entry(key.token).or_default();
-            side.in_deposits = side.in_deposits.add(ours.balance)?;
-            side.withdrawn = side.withdrawn.add(ours.withdrawn)?;
-            side.money_in =
-                side.money_in.add(ours.balance.add(ours.spent)?.add(ours.withdrawn)?)?;
-            for carry in reader.carries(*id).await?.into_values() {
-                side.carried = side.carried.add(carry)?;
-            }
         }
-        Ok(deposits.len())
+        Ok(())
     }
 
-    async fn credits(
-        &mut self,
-        reader: &Reader,
-        sides: &mut BTreeMap<Address, Sides>,
-    ) -> Result<usize> {
-        let mut credits: BTreeMap<(Address, u32), Units> = BTreeMap::new();
-        for row in reader.settled_rows().await? {
-            let credit = credits.entry((row.token, row.provider)).or_default();
-            *credit = credit.add(row.units)?;
-        }
-        for claim in reader.claims().await? {
-            let credit = credits.entry((claim.token, claim.provider)).or_default();
-            *credit = credit.sub(claim.units)?;
-            let side = sides.entry(claim.token).or_default();
-            side.claimed = side.claimed.add(claim.units)?;
-        }
-        for ((token, provider), ours) in &credits {
-            let chain = self
-                .contract
-                .creditOf(*token, *provider)
-                .block(self.at)
-                .call()
-                .await
-                .map_err(Error::call("creditOf"))?;
+    async fn credits(&mut self, books: &Books) -> Result<()> {
+        for ((token, provider), ours) in &books.credits {
+            let call = self.contract.creditOf(*token, *provider).block(self.at);
+            let chain = call.call().await.map_err(Error::call("creditOf"))?;
             self.compare(&format!("credit of provider {provider} in {token}"), ours.get(), chain);
-            let side = sides.entry(*token).or_default();
-            side.in_credits = side.in_credits.add(*ours)?;
         }
-        let ours = reader.provider_count().await?;
         let chain = self
             .contract
             .providerCount()
@@ -222,15 +227,15 @@ impl Desk {
             .call()
             .await
             .map_err(Error::call("providerCount"))?;
-        self.compare("number of providers", ours, chain);
-        Ok(credits.len())
+        self.compare("number of providers", books.providers, chain);
+        Ok(())
     }
 
     async fn token(
         &mut self,
         config: &Config,
         token: &Token,
-        sides: Sides,
+        books: &Books,
     ) -> Result<TokenBalance> {
         let erc20 = TestToken::new(token.address, self.provider.clone());
         let held = erc20
@@ -239,20 +244,8 @@ impl Desk {
             .call()
             .await
             .map_err(Error::call("balanceOf"))?;
-        let amount = |units| token.unit.amount(units);
-        let balance = TokenBalance {
-            token: token.address,
-            symbol: config
-                .token(token.address)
-                .map_or_else(|| "?".into(), |token| token.symbol.clone()),
-            money_in: amount(sides.money_in),
-            claimed: amount(sides.claimed),
-            withdrawn: amount(sides.withdrawn),
-            in_deposits: amount(sides.in_deposits),
-            in_credits: amount(sides.in_credits),
-            held: Amount::new(held.try_into().unwrap_or(u128::MAX)),
-            carried: sides.carried,
-        };
+        let held = Amount::new(held.try_into().unwrap_or(u128::MAX));
+        let balance = books.balance(config, token, held)?;
         let owed = balance.in_deposits.add(balance.in_credits)?;
         if balance.held < owed {
             let problem = format!(
@@ -277,6 +270,42 @@ impl Desk {
             self.differences
                 .push(format!("{what}: the ledger says {ours:?}, the contract {chain:?}"));
         }
+    }
+}
+
+impl Books {
+    /// Money of one token. What came in is counted from the deposits' events alone, so that it can differ from what went
+    /// out and what is left.
+    fn balance(&self, config: &Config, token: &Token, held: Amount) -> Result<TokenBalance> {
+        let mut balance = TokenBalance {
+            token: token.address,
+            symbol: config
+                .token(token.address)
+                .map_or_else(|| "?".into(), |token| token.symbol.clone()),
+            money_in: Amount::ZERO,
+            claimed: token
+                .unit
+                .amount(self.claimed.get(&token.address).copied().unwrap_or_default()),
+            withdrawn: Amount::ZERO,
+            in_deposits: Amount::ZERO,
+            in_credits: Amount::ZERO,
+            held,
+            carried: Amount::ZERO,
+        };
+        for (_, key, state, carried) in &self.deposits {
+            if key.token == token.address {
+                balance.money_in = balance.money_in.add(token.unit.amount(state.deposited))?;
+                balance.withdrawn = balance.withdrawn.add(token.unit.amount(state.withdrawn))?;
+                balance.in_deposits = balance.in_deposits.add(token.unit.amount(state.balance))?;
+                balance.carried = balance.carried.add(*carried)?;
+            }
+        }
+        for ((of, _), units) in &self.credits {
+            if *of == token.address {
+                balance.in_credits = balance.in_credits.add(token.unit.amount(*units))?;
+            }
+        }
+        Ok(balance)
     }
 }
 
@@ -310,12 +339,10 @@ pub async fn verify(
     ledger: &Ledger,
     endpoint: &Endpoint,
 ) -> Result<Verification> {
-    let checkpoint = ChainWriter::new(ledger.clone())
-        .checkpoint()
-        .await?
-        .ok_or_else(|| Error::Usage("nothing is indexed yet; run quittance serve first".into()))?;
+    let checkpoint =
+        ChainWriter::new(ledger.clone()).checkpoint().await?.ok_or_else(not_indexed)?;
     let replay = indexer::replay::replay(endpoint, config.chain.start_block, &checkpoint).await?;
-    let mut differences = verify::facts(ledger, &replay.blocks).await?;
+    let mut differences = verify::facts(ledger, &replay.blocks, checkpoint.number).await?;
     if replay.journal != replay.contract_journal {
         differences.push(Difference {
             row: "the endpoint's logs".into(),

@@ -14,7 +14,7 @@ use axum::{
 };
 use indexer::{Endpoint, Indexer};
 use jiff::Timestamp;
-use ledger::{Ledger, Millis, book::BookWriter};
+use ledger::{Ledger, Millis, book::BookWriter, read::Reader};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 
@@ -26,7 +26,7 @@ use crate::{
     keys::Keys,
     remote,
     status::Status,
-    turn::{Relayer, Report},
+    turn::{Relayer, Report, settle_input},
 };
 
 /// Pause between turns of the relayer that found nothing to do.
@@ -174,6 +174,7 @@ async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
         .route("/health/ready", get(ready))
         .route("/v1/config", get(public_config))
         .route("/v1/status", get(status))
+        .route("/v1/statements", get(statements))
         .route("/v1/ingest/files/{name}", post(ingest))
         .route("/v1/closings/{until_ms}", post(close))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -195,7 +196,7 @@ type Answer = std::result::Result<Json<Value>, (StatusCode, String)>;
 
 /// Ready once something is indexed.
 async fn ready(State((app, _)): Context) -> Answer {
-    let progress = ledger::read::Reader::new(app.ledger).progress().await.map_err(internal)?;
+    let progress = Reader::new(app.ledger).progress().await.map_err(internal)?;
     if progress.checkpoint == 0 {
         return Err((StatusCode::SERVICE_UNAVAILABLE, "nothing is indexed yet".into()));
     }
@@ -224,6 +225,25 @@ async fn status(State((app, _)): Context) -> Answer {
         Status::gather(&app.config, &app.ledger).await.map_err(|error| internal(&error))?;
     let waiting = app.reports.borrow().waiting.clone();
     Ok(Json(json!({ "status": status, "waiting": waiting })))
+}
+
+/// Signed statements that are not settled, each with the calldata that settles it: anybody may send it.
+async fn statements(State((app, _)): Context) -> Answer {
+    let reader = Reader::new(app.ledger);
+    let mut listed = Vec::new();
+    for statement in reader.unsettled_statements().await.map_err(internal)? {
+        if statement.is_signed && !statement.is_overtaken {
+            let signed = reader.signed_statement(statement.id).await.map_err(internal)?;
+            listed.push(json!({
+                "deposit": statement.deposit,
+                "epoch": statement.epoch,
+                "spent": signed.statement.spent,
+                "digest": signed.digest,
+                "calldata": settle_input(&[&signed]),
+            }));
+        }
+    }
+    Ok(Json(json!({ "contract": app.config.chain.contract, "statements": listed })))
 }
 
 async fn ingest(

@@ -495,7 +495,8 @@ fn gas_bound(statement: &SignedStatement) -> u64 {
     60_000 + 22_500 * words.len() as u64 + 60 * statement.statement.rows.len() as u64
 }
 
-fn settle_input(batch: &[&SignedStatement]) -> Bytes {
+/// Calldata of `settle` for a batch.
+pub(crate) fn settle_input(batch: &[&SignedStatement]) -> Bytes {
     let statements = batch.iter().map(|statement| to_contract(statement)).collect();
     Settlement::settleCall { statements }.abi_encode().into()
 }

@@ -1,4 +1,12 @@
 //! Tests of the ledger over real SQLite files.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::float_arithmetic,
+    reason = "tests fail by panicking"
+)]
 
 mod intake;
 mod model;

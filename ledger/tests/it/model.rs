@@ -354,7 +354,10 @@ impl Run {
             .collect();
         assert_eq!(ledger, credits(&self.world.blocks));
         self.check_work(position).await;
-        assert_eq!(verify::facts(&self.world.ledger, &self.world.blocks).await.unwrap(), []);
+        assert_eq!(
+            verify::facts(&self.world.ledger, &self.world.blocks, u64::MAX).await.unwrap(),
+            []
+        );
         assert_eq!(verify::book(&self.world.ledger, &secret(), FEE_BPS).await.unwrap(), []);
     }
 

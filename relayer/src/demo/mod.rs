@@ -61,6 +61,8 @@ pub struct Options {
     pub keep: Option<PathBuf>,
     /// A running anvil to use instead of starting one.
     pub rpc_url: Option<String>,
+    /// Credits of at least so many units are pushed.
+    pub push_threshold: u64,
 }
 
 /// A finished demo: its figures, and what still runs.
@@ -125,7 +127,8 @@ pub async fn run(options: &Options, screen: &Screen) -> Result<Finished> {
     };
     let inputs = inputs(options)?;
     let (anvil, url) = start_chain(options, &folder, screen).await?;
-    let chain = setup::Chain::prepare(&url, &folder, &inputs, screen).await?;
+    let chain =
+        setup::Chain::prepare(&url, &folder, &inputs, options.push_threshold, screen).await?;
     let mut demo = Demo::open(chain, screen).await?;
     let reports = demo.ingest(&inputs).await?;
     let settling = Instant::now();

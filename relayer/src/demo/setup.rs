@@ -16,7 +16,7 @@ use ledger::{Amount, Decimal, Unit, workload::Rate};
 use super::{Input, chain_id, deposit_salt};
 use crate::{
     Error, Result,
-    anvil::{GENESIS_TIME, MNEMONIC},
+    anvil::{GENESIS_TIME, MNEMONIC, free_port},
     config::{Config, Files, Http, OrganisationConfig, Policy, TokenConfig},
     keys::Keys,
     screen::Screen,
@@ -61,6 +61,7 @@ impl Chain {
         url: &str,
         folder: &Path,
         inputs: &[Input],
+        push_threshold: u64,
         screen: &Screen,
     ) -> Result<Self> {
         let payers = payers(inputs)?;
@@ -96,8 +97,11 @@ impl Chain {
                 .push(deposit(&provider, &settlement, payer, tokens[payer.token], attester).await?);
         }
         screen.done(format!("deposited for {} organisations", organisations.len()));
-        let config =
+        let mut config =
             config(&provider, url, folder, deployment.address, (tokens, organisations)).await?;
+        for token in &mut config.tokens {
+            token.push_threshold_units = push_threshold;
+        }
         write_installation(&config)?;
         let chain = Self { provider, config };
         chain.mine_by_itself(false).await?;
@@ -242,7 +246,7 @@ async fn config(
             usd_per_token,
             rate_source,
             rate_at_ms,
-            push_threshold_units: 50_000,
+            push_threshold_units: 0,
         })
     });
     let policy = Policy {
@@ -262,7 +266,7 @@ async fn config(
         },
         files: Files::default(),
         policy,
-        http: Http::default(),
+        http: Http { listen: format!("127.0.0.1:{}", free_port()?) },
         tokens: tokens.collect::<Result<_>>()?,
         organisations,
         folder: folder.to_owned(),

@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn refuses_addresses_with_a_broken_checksum() {
-        let line = r#"{"schema":"payee/1","machine":"m","address":"0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD"}"#;
+        let line = r#"{"schema":"payee/1","machine":"m","address":"0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"}"#;
         assert!(parse(line).is_ok());
         assert_eq!(parse(&line.replace("5aAe", "5AAe")).unwrap_err().field, "address");
         assert_eq!(parse(&line.replace("0x5a", "5a")).unwrap_err().field, "address");

@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     const LINE: &str = r#"{"schema":"workload/1","source":"salad","external_id":"a/1","revision":0,"organisation":"acme",
-        "provider":"eip155:137:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAeD","machine":"7f3a","kind":"render",
+        "provider":"eip155:137:0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed","machine":"7f3a","kind":"render",
         "gpu_class":"RTX 4090 (24 GB)","vcpu":8,"memory_mb":16384,"priority":"batch","country":"US",
         "started_at":"2026-11-20T07:00:00Z","ended_at":"2026-11-20T09:00:00Z","result":"completed",
         "price":{"currency":"USD","per_hour":"0.160000","amount":"0.320000"}}"#;

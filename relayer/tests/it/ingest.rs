@@ -1,0 +1,87 @@
+//! Files as an operator hands them in: a verdict per record, and the same file again changes nothing.
+
+use crate::env::{Env, write};
+
+/// One entry per verdict that a daily file can meet, in an installation that knows `org-01` and the demo's machines.
+fn entries(known: &str) -> String {
+    let entry = |organisation: &str, machine: &str, start: u64, stop: &str, usd: &str| {
+        format!(
+            r#"{{"key":["{organisation}","sdxl","{machine}"],"value":[{start},{stop},{usd},8,16384,null]}}"#
+        )
+    };
+    let (start, stop) = (1_763_596_800_000, "1763600400000");
+    [
+        entry("org-01", known, start, stop, "0.01"),
+        entry("org-01", "a machine without address", start, stop, "0.02"),
+        entry("org-01", known, start, stop, "0.01"),
+        entry("org-01", known, start, stop, "0.03"),
+        entry("nobody", known, start, stop, "0.01"),
+        entry("org-01", "m5", start, stop, "1e-2"),
+        entry("org-01", "m6", start, "1763590000000", "0.01"),
+        entry("org-01", "m7", start, stop, "-0.01"),
+        entry("org-01", "m8", start, stop, "\"0.01\""),
+        r#"{"key":["org-01","sdxl"],"value":[]}"#.to_owned(),
+        entry("org-01", "dear", start, stop, "99999"),
+    ]
+    .join(",\n")
+}
+
+#[tokio::test]
+async fn every_record_gets_its_verdict_and_the_same_file_again_changes_nothing() {
+    let env = Env::after_demo(30).await;
+    let payees = relayer::generate::payees(&relayer::generate::Shape {
+        seed: 1,
+        first_day: "2026-11-18".parse().unwrap(),
+        days: 1,
+        machines: 30,
+        organisations: 4,
+    });
+    let line: serde_json::Value =
+        serde_json::from_str(payees.content.lines().next().unwrap()).unwrap();
+    let known = line["machine"].as_str().unwrap();
+    let name = "20261201-20261202.json";
+    let file = write(&env.folder.path().join(name), &format!("[{}]", entries(known)));
+
+    let first = env.json("ingest", &[file.to_str().unwrap()]).await;
+    let expected = serde_json::json!({
+        "accepted": 1, "unaddressed": 1, "duplicate": 1, "conflict": 1, "rejected": 6, "unfunded": 1
+    });
+    assert_eq!(first["outcomes"], expected, "{first}");
+    let details = first["details"].to_string();
+    for field in [
+        "field organisation",
+        "field invoice_usd",
+        "field stop",
+        "field key",
+        "base units are missing",
+    ] {
+        assert!(details.contains(field), "{field}: {details}");
+    }
+    let before = env.json("status", &[]).await;
+
+    let second = env.json("ingest", &[file.to_str().unwrap()]).await;
+    assert_eq!(second["outcomes"]["duplicate"], 4, "{second}");
+    assert_eq!(second["outcomes"]["accepted"], serde_json::Value::Null);
+    assert_eq!(env.json("status", &[]).await, before);
+}
+
+#[tokio::test]
+async fn a_file_that_overlaps_another_or_is_cut_off_is_refused_whole() {
+    let env = Env::after_demo(30).await;
+    let before = env.json("status", &[]).await;
+    let entry =
+        r#"[{"key":["org-01","sdxl","m"],"value":[1763596800000,1763600400000,0.01,8,1,null]}]"#;
+    let overlapping = write(&env.folder.path().join("20261117-20261119.json"), entry);
+    let cut_off =
+        write(&env.folder.path().join("20261205-20261206.json"), &entry[..entry.len() - 4]);
+    let unknown = write(&env.folder.path().join("work.csv"), "a,b");
+    for (file, reason) in
+        [(overlapping, "overlap"), (cut_off, "not a JSON array"), (unknown, "neither")]
+    {
+        let output = env.run("ingest", &[file.to_str().unwrap()]).await;
+        assert!(!output.status.success());
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(complaint.contains(reason), "{complaint}");
+    }
+    assert_eq!(env.json("status", &[]).await, before);
+}

@@ -1,0 +1,17 @@
+//! Tests of the binary `quittance` on real chains, real files and real processes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::float_arithmetic,
+    reason = "tests fail by panicking"
+)]
+
+mod crash;
+mod demo;
+mod env;
+mod ingest;
+mod reorg;
+mod tools;
+mod verify;

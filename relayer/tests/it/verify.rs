@@ -1,0 +1,80 @@
+//! `verify` on a database that somebody altered by hand.
+
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::env::{Env, assert_success};
+
+/// An alteration, and how the row at fault has to be named.
+const ALTERATIONS: [(&str, &str); 14] = [
+    ("update funded set units = x'00000000000000ff' where rowid_first", "funded at block"),
+    ("update claimed set recipient = zeroblob(20) where rowid_first", "claimed at block"),
+    ("update registered set payout = randomblob(20) where rowid_first", "registered at block"),
+    ("delete from settled where rowid_first", "settled at block"),
+    (
+        "update block set hash = randomblob(32) where number = (select block from settled limit 1)",
+        "block ",
+    ),
+    (
+        "update \"row\" set units = x'0000000000000001' where statement = 1 and rowid_first",
+        "row of statement 1",
+    ),
+    (
+        "update \"row\" set carry_out = x'00000000000000000000000000000001' where statement = 1 and rowid_first",
+        "row of statement 1",
+    ),
+    (
+        "update leaf set amount = x'00000000000000000000000000000001' where statement = 1 and position = 0",
+        "of statement 1",
+    ),
+    ("update statement set manifest = randomblob(32) where id = 1", "statement 1"),
+    ("update statement set digest = randomblob(32) where id = 1", "statement 1"),
+    (
+        "update signature set signature = randomblob(65) where statement = 1",
+        "signature of statement 1",
+    ),
+    ("update workload set body = replace(body, '0.', '1.') where item = 1", "workload of item 1"),
+    ("update item set machine = 'mine' where id = 1", "item 1"),
+    (
+        "update accepted set amount = x'00000000000000000000000000000001' where item = 1",
+        "accepted of item 1",
+    ),
+];
+
+#[tokio::test]
+async fn finds_and_names_a_row_that_was_altered_by_hand() {
+    let env = Env::after_demo(30).await;
+    assert_success(&env.run("verify", &[]).await);
+    let database = env.dir().join("quittance.db");
+    let pristine = std::fs::read(&database).unwrap();
+    for (alteration, name) in ALTERATIONS {
+        std::fs::write(&database, &pristine).unwrap();
+        alter(&database, alteration).await;
+        let output = env.run("verify", &[]).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(
+            output.status.code(),
+            Some(5),
+            "{alteration}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(text.contains(name), "{alteration}: {text}");
+    }
+}
+
+async fn alter(database: &std::path::Path, alteration: &'static str) {
+    let options = SqliteConnectOptions::new().filename(database).foreign_keys(false);
+    let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+    // Stands for "one row of the table, whichever comes first".
+    let first = "(block, log_index) = (select block, log_index from TABLE order by block, log_index limit 1)";
+    let words: Vec<_> = alteration.split(' ').collect();
+    let table = words[usize::from(words[0] == "delete") + 1];
+    let first = if table == "\"row\"" {
+        "provider = (select min(provider) from \"row\" where statement = 1)".to_owned()
+    } else {
+        first.replace("TABLE", table)
+    };
+    let sql = alteration.replace("rowid_first", &first);
+    let done = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
+    assert!(done.rows_affected() > 0, "{alteration} altered nothing");
+    conn.close().await.unwrap();
+}
