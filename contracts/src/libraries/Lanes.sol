@@ -25,15 +25,13 @@ library Lanes {
     /// @notice Adds well-formed rows to the words that start at storage slot `base`.
     /// @dev Each word is read and written once, however many of its lanes the rows name, since rows
     /// ascend. A lane without its mark is below 2^63 and a row below 2^48, so that a sum never
-    /// reaches the next lane, and shows in the
-    /// mark's place if it no longer fits.
+    /// reaches the next lane, and shows in the mark's place if it no longer fits.
     /// @return fits Whether every credit stays below 2^63; if not, the caller reverts.
     function credit(uint256 base, bytes calldata rows) internal returns (bool fits) {
         if (rows.length == 0) return true;
-        // In assembly because this runs for every row of every statement: two thirds of the gas of
-        // the compiler's code. A row is `uint32 provider ‖ uint48 units`, so that bits 50 to 79
-        // of it number the word and bits 48 and 49
-        // the lane; shifted by 42 the latter are the lane's place in bits.
+        // In assembly because this runs for every row of every statement, at two thirds of the gas
+        // of the compiler's code. A row is `uint32 provider ‖ uint48 units`: its bits 50 to 79
+        // number the word, its bits 48 and 49 the lane; shifted by 42, these are the lane's place.
         assembly ("memory-safe") {
             let place := rows.offset
             let end := add(place, rows.length)

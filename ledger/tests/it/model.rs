@@ -172,7 +172,8 @@ impl Run {
     async fn take_in(&mut self, work: u64, machine: u32, revision: u32) {
         let record = record(work, machine, revision, self.rng.random_range(1..2_000_000));
         let before = self.available().await;
-        let outcomes = self.world.book.take_in(&[record.clone()], &tariff(), 0).await.unwrap();
+        let outcomes =
+            self.world.book.take_in(std::slice::from_ref(&record), &tariff(), 0).await.unwrap();
         assert!(!matches!(
             outcomes[0],
             Outcome::Duplicate | Outcome::Rejected { .. } | Outcome::Conflict { .. }

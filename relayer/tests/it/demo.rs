@@ -91,3 +91,35 @@ async fn ends_at_an_interrupt_and_leaves_nothing_behind() {
     .await;
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn the_samples_in_the_documentation_are_what_generate_writes() {
+    let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/samples");
+    for format in ["earnings", "workloads"] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = quittance(&[
+            "generate",
+            "--machines",
+            "20",
+            "--organisations",
+            "4",
+            "--format",
+            format,
+            "--out",
+        ])
+        .arg(folder.path())
+        .output()
+        .await
+        .unwrap();
+        assert_success(&output);
+        for file in std::fs::read_dir(folder.path()).unwrap() {
+            let file = file.unwrap();
+            let sample = std::fs::read(samples.join(file.file_name())).unwrap();
+            assert!(
+                std::fs::read(file.path()).unwrap() == sample,
+                "{:?} differs",
+                file.file_name()
+            );
+        }
+    }
+}
