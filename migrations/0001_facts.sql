@@ -142,7 +142,9 @@ create table statement (
     manifest blob not null check (length(manifest) = 32),
     digest blob not null unique check (length(digest) = 32),
     -- Whether this ledger proposed it. Leaves are known for our own statements only.
-    ours integer not null check (ours in (0, 1))
+    ours integer not null check (ours in (0, 1)),
+    -- The operator's fee when we proposed it, ten-thousandths; null for statements that are not ours.
+    fee_bps integer
 ) strict;
 -- Two candidates of one epoch with the same total would let a successor follow either of them.
 create unique index statement_candidate on statement (deposit, epoch, spent) where ours = 1;

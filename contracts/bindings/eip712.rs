@@ -1,7 +1,6 @@
 //! EIP-712 messages of the contract, and the domain they are signed in.
 //!
-//! The types are those of `ISettlement.sol` and `IRewards.sol`; Solidity and Rust are held together by
-//! `contracts/vectors/digests.json`.
+//! The types are those of `ISettlement.sol` and `IRewards.sol`.
 
 use alloy::{
     primitives::{Address, B256},

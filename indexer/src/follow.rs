@@ -96,12 +96,18 @@ pub struct Indexer {
 }
 
 impl Indexer {
-    /// An indexer of the contract that the ledger belongs to. Fails if the endpoint serves another chain.
+    /// An indexer of the contract that the ledger belongs to. Fails if the endpoint serves another chain,
+    /// by its id or by its first block.
     pub async fn new(endpoint: Endpoint, ledger: Ledger) -> Result<Self> {
         let (expected, start_block) = (ledger.identity().chain_id, ledger.identity().start_block);
         let found = endpoint.chain_id().await?;
         if found != expected {
             return Err(Error::WrongChain { expected, found });
+        }
+        let genesis = endpoint.block(BlockNumberOrTag::Earliest).await?.map(|block| block.hash);
+        if genesis != Some(ledger.identity().genesis) {
+            let expected = ledger.identity().genesis;
+            return Err(Error::WrongGenesis { expected, found: genesis });
         }
         Ok(Self { endpoint, writer: ChainWriter::new(ledger), start_block, span: MAX_SPAN })
     }

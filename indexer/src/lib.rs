@@ -56,6 +56,14 @@ pub enum Error {
         /// Chain id of the endpoint.
         found: u64,
     },
+    /// The endpoint serves a chain of the same id that began otherwise.
+    #[error("the endpoint's block 0 is {found:?}, not {expected}")]
+    WrongGenesis {
+        /// Hash of block 0 that the ledger belongs to.
+        expected: B256,
+        /// Hash of the endpoint's block 0.
+        found: Option<B256>,
+    },
     /// The ledger refused or failed.
     #[error("ledger")]
     Ledger(#[from] ledger::Error),

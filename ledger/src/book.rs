@@ -18,6 +18,9 @@ use crate::{
     workload::{Outcome, Rate, Record},
 };
 
+/// Most base units that one record may come to: a million whole tokens of 24 decimals.
+const MAX_AMOUNT: Amount = Amount::new(1_000_000_000_000_000_000_000_000_000_000);
+
 /// The relayer's capability: it alone writes promises and intents.
 #[derive(Debug, Clone)]
 pub struct BookWriter(Ledger);
@@ -254,6 +257,7 @@ impl BookWriter {
         deposit: B256,
         state: &rules::DepositState,
         proposal: &Proposal,
+        fee_bps: u16,
     ) -> Result<SignedStatement> {
         let mut tx = self.0.begin().await?;
         let current = read::deposit_state(&mut tx, deposit).await?;
@@ -286,7 +290,7 @@ impl BookWriter {
                 statement.epoch
             )));
         }
-        let id = insert_statement(&mut tx, &statement, digest, true).await?;
+        let id = insert_statement(&mut tx, &statement, digest, Some(fee_bps)).await?;
         insert_rows(&mut tx, id, proposal).await?;
         insert_leaves(&mut tx, id, proposal).await?;
         tx.commit().await?;
@@ -419,18 +423,27 @@ impl Desk<'_> {
                 ),
             });
         }
+        let known = self.item(record).await?;
+        if let Some(known) = &known
+            && let Some(outcome) = self.compare(known, record).await?
+        {
+            return Ok(outcome);
+        }
+        if let Some(rejection) = self.price_problem(record).await? {
+            return Ok(rejection);
+        }
         if let Some(reason) = self.payout_conflict(record).await? {
             return Ok(Outcome::Rejected { field: "provider".into(), reason });
         }
-        let item = match self.item(record).await? {
-            Some(known) => match self.compare(&known, record).await? {
-                Some(outcome) => return Ok(outcome),
-                None => known.id,
-            },
+        let item = match known {
+            Some(known) => known.id,
             None => self.insert_item(record).await?,
         };
         self.insert_workload(item, record).await?;
-        if let Some(reason) = record.hold_reason() {
+        let is_newest = accepted(self.conn, item)
+            .await?
+            .is_none_or(|(highest, _)| highest < record.revision.revision);
+        if let Some(reason) = record.hold_reason().filter(|_| is_newest) {
             insert_decision(self.conn, item, "hold", &reason, self.now).await?;
         }
         match self.accept(item, record).await? {
@@ -454,6 +467,28 @@ impl Desk<'_> {
             self.books.insert(organisation.to_owned(), books);
         }
         Ok(self.books.get_mut(organisation).and_then(Option::as_mut))
+    }
+
+    /// The rejection of a record whose amount is beyond belief, or beyond arithmetic.
+    async fn price_problem(&mut self, record: &Record) -> Result<Option<Outcome>> {
+        let tariff = self.tariff;
+        let Some(token) =
+            self.books(&record.item.organisation).await?.and_then(|books| books.token)
+        else {
+            return Ok(None);
+        };
+        let rate = record.revision.rate.as_ref().or_else(|| tariff.rates.get(&token.address));
+        let Some(rate) = rate else { return Ok(None) };
+        let amount = record.amount(rate, token.decimals);
+        Ok(match amount {
+            Ok(amount) if amount <= MAX_AMOUNT => None,
+            Ok(_) | Err(_) => Some(Outcome::Rejected {
+                field: "price".into(),
+                reason: format!(
+                    "it comes to more than {MAX_AMOUNT} base units, which is not believed"
+                ),
+            }),
+        })
     }
 
     /// Why the payout address that the record names cannot be used, if it names one. The first one named is taken.

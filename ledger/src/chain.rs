@@ -336,7 +336,7 @@ async fn ensure_statement(
     if let Some(row) = known {
         return row.int("id");
     }
-    let id = insert_statement(tx, statement, digest, false).await?;
+    let id = insert_statement(tx, statement, digest, None).await?;
     for (provider, units) in contracts::rows::decode(&statement.rows)? {
         sqlx::query("insert into \"row\" (statement, provider, units) values (?, ?, ?)")
             .bind(id)
@@ -348,22 +348,24 @@ async fn ensure_statement(
     Ok(id)
 }
 
-/// Inserts the statement itself; its rows are the caller's.
+/// Inserts the statement itself; its rows are the caller's. `ours` is the operator's fee in ten-thousandths if this ledger
+/// proposed it.
 pub(crate) async fn insert_statement(
     tx: &mut SqliteConnection,
     statement: &Statement,
     digest: B256,
-    is_ours: bool,
+    ours: Option<u16>,
 ) -> Result<i64> {
     let done = sqlx::query(
-        "insert into statement (deposit, epoch, spent, manifest, digest, ours) values (?, ?, ?, ?, ?, ?)",
+        "insert into statement (deposit, epoch, spent, manifest, digest, ours, fee_bps) values (?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(statement.key.id().to_vec())
     .bind(i64::from(statement.epoch))
     .bind(sql::units(statement.spent))
     .bind(statement.manifest.to_vec())
     .bind(digest.to_vec())
-    .bind(i64::from(is_ours))
+    .bind(i64::from(ours.is_some()))
+    .bind(ours.map(i64::from))
     .execute(tx)
     .await?;
     Ok(done.last_insert_rowid())

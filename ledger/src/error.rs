@@ -34,6 +34,9 @@ pub enum Error {
         /// What the file says.
         found: String,
     },
+    /// There is no file to read.
+    #[error("there is no database at {0} yet; quittance serve or ingest makes it")]
+    NoDatabase(String),
     /// Another process has the file open for writing.
     #[error("another process is using {0}; stop it first")]
     Locked(String),

@@ -342,6 +342,18 @@ impl Reader {
         named_leaves(&mut conn, statement).await
     }
 
+    /// Epoch of a settled statement of the deposit that this ledger did not propose, if there is one.
+    pub async fn foreign_epoch(&self, deposit: B256) -> Result<Option<u32>> {
+        let row = sqlx::query(
+            "select t.epoch from statement t join settled s on s.statement = t.id
+             where t.deposit = ? and t.ours = 0 order by t.epoch limit 1",
+        )
+        .bind(deposit.to_vec())
+        .fetch_optional(self.0.reader())
+        .await?;
+        row.map(|row| row.u32("epoch")).transpose()
+    }
+
     /// Remainders that a deposit's settled statements owe, by provider.
     pub async fn carries(&self, deposit: B256) -> Result<BTreeMap<ProviderNumber, Amount>> {
         let mut conn = self.0.reader().acquire().await?;

@@ -1,6 +1,6 @@
 //! Every rule about money, as pure functions: no database, no clock, no network, no randomness.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{Address, B256};
 use serde::Serialize;
@@ -194,13 +194,28 @@ pub struct Limits {
     pub max_rows: usize,
     /// Most workload leaves.
     pub max_leaves: usize,
+    /// Most gas, by [`gas_bound`].
+    pub max_gas: u64,
 }
 
 impl Default for Limits {
-    /// 8,000 rows are 80 kB of the 96 KiB that a statement may have; 50,000 leaves bound a proof's depth to 16.
+    /// 8,000 rows are 80 kB of the 96 KiB that a statement may have; 50,000 leaves bound a proof's depth to 16; a
+    /// transaction has 16.7M gas (EIP-7825).
     fn default() -> Self {
-        Self { max_rows: 8_000, max_leaves: 50_000 }
+        Self { max_rows: 8_000, max_leaves: 50_000, max_gas: 12_000_000 }
     }
+}
+
+/// Upper bound of the gas that a statement adds to a transaction: signatures and event, every word of credits as if it
+/// were new (22,100), and 10 bytes of calldata, log and work for each row.
+pub fn gas_bound(rows: usize, words: usize) -> u64 {
+    let (rows, words) = (rows as u64, words as u64);
+    60_000_u64.saturating_add(words.saturating_mul(22_500)).saturating_add(rows.saturating_mul(600))
+}
+
+/// The word of credits that a provider's credit lies in; four providers share one.
+pub const fn word_of(provider: ProviderNumber) -> u32 {
+    provider >> 2
 }
 
 /// What a deposit can pay with.
@@ -329,7 +344,7 @@ fn choose<'a>(
     let mut cost = Cost::new(purse, fee);
     let mut chosen = Vec::new();
     for payable in payables.iter().take(limits.max_leaves) {
-        if !cost.try_add(payable, limits.max_rows)? {
+        if !cost.try_add(payable, limits)? {
             break;
         }
         chosen.push(payable);
@@ -342,6 +357,8 @@ struct Cost<'a> {
     purse: &'a Purse,
     fee: Fee,
     sums: BTreeMap<ProviderNumber, i128>,
+    /// Words of credits that the rows touch.
+    words: BTreeSet<u32>,
     /// Σ units of all rows but the fee.
     units: u64,
     /// Σ of providers' positive sums without carries, which bounds the base of the fee.
@@ -350,16 +367,22 @@ struct Cost<'a> {
 
 impl<'a> Cost<'a> {
     const fn new(purse: &'a Purse, fee: Fee) -> Self {
-        Self { purse, fee, sums: BTreeMap::new(), units: 0, base: 0 }
+        Self { purse, fee, sums: BTreeMap::new(), words: BTreeSet::new(), units: 0, base: 0 }
     }
 
     /// Adds a payable and returns true, or leaves everything as it was and returns false if it does not fit.
-    fn try_add(&mut self, payable: &Payable, max_rows: usize) -> Result<bool> {
+    fn try_add(&mut self, payable: &Payable, limits: Limits) -> Result<bool> {
         let overflow = || Error::Overflow("cost of a statement");
         let old = self.sums.get(&payable.provider).copied();
         let rows =
             self.sums.len() + usize::from(old.is_none()) + usize::from(self.fee.operator.is_some());
         let new = old.unwrap_or(0).checked_add(payable.due).ok_or_else(overflow)?;
+
+        let words =
+            self.words.len() + 2 - usize::from(self.words.contains(&word_of(payable.provider)));
+        if rows > limits.max_rows || gas_bound(rows, words) > limits.max_gas {
+            return Ok(false);
+        }
 
         let row = self.row_units(payable.provider, new)?;
         let row_before = old.map_or(Ok(0), |old| self.row_units(payable.provider, old))?;
@@ -369,11 +392,11 @@ impl<'a> Cost<'a> {
             .checked_add(new.max(0).unsigned_abs())
             .ok_or_else(overflow)?;
         let total = units.checked_add(self.fee_units(base)?).ok_or_else(overflow)?;
-        if total > self.purse.spendable.get() || row > contracts::rows::MAX_UNITS || rows > max_rows
-        {
+        if total > self.purse.spendable.get() || row > contracts::rows::MAX_UNITS {
             return Ok(false);
         }
         self.sums.insert(payable.provider, new);
+        self.words.insert(word_of(payable.provider));
         (self.units, self.base) = (units, base);
         Ok(true)
     }
@@ -481,11 +504,22 @@ mod tests {
     #[test]
     fn limits_bound_rows_and_leaves() {
         let work: Vec<_> = (1..=10).map(|n| payable(n, u32::try_from(n).unwrap(), 10)).collect();
-        let few_rows = Limits { max_rows: 3, max_leaves: 100 };
+        let few_rows = Limits { max_rows: 3, ..Limits::default() };
         let fee = Fee { bps: 1000, operator: Some(99) };
         assert_eq!(propose(&work, &purse(6, 1000), fee, few_rows).unwrap().rows.len(), 3);
-        let few_leaves = Limits { max_rows: 100, max_leaves: 4 };
+        let few_leaves = Limits { max_leaves: 4, ..Limits::default() };
         assert_eq!(propose(&work, &purse(6, 1000), NO_FEE, few_leaves).unwrap().rows.len(), 4);
+    }
+
+    #[test]
+    fn gas_bounds_a_statement_of_scattered_new_providers() {
+        let work: Vec<_> =
+            (1..=2000).map(|n| payable(n, u32::try_from(n).unwrap() * 4, 10)).collect();
+        let proposal = propose(&work, &purse(6, 100_000), NO_FEE, Limits::default()).unwrap();
+        assert!(
+            proposal.rows.len() > 400
+                && gas_bound(proposal.rows.len(), proposal.rows.len()) <= 12_000_000
+        );
     }
 
     #[test]

@@ -68,6 +68,9 @@ impl Ledger {
 
     /// Opens an existing file for reading, whether or not another process writes to it. Writing functions fail.
     pub async fn open_read_only(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            return Err(Error::NoDatabase(path.display().to_string()));
+        }
         let options = options(path).read_only(true);
         let read = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
         let identity = stored_identity(&read).await?.ok_or(Error::Corrupt("chain identity"))?;

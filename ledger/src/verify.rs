@@ -239,11 +239,11 @@ pub(crate) async fn statement_differences(
 
 /// Checks that every promise and intent follows from what it rests on: records from their bodies, amounts from prices and
 /// rates, ids from the secret, statements from their leaves, signatures and attempts from their bytes.
-pub async fn book(ledger: &Ledger, secret: &Secret, fee_bps: u16) -> Result<Vec<Difference>> {
+pub async fn book(ledger: &Ledger, secret: &Secret) -> Result<Vec<Difference>> {
     // One transaction, so that everything is seen as of one moment while others write.
     let mut conn = ledger.reader().begin().await?;
     let mut differences = records(&mut conn).await?;
-    differences.extend(statements(&mut conn, ledger, secret, fee_bps).await?);
+    differences.extend(statements(&mut conn, ledger, secret).await?);
     differences.extend(attempts(&mut conn).await?);
     differences.extend(open(&mut conn).await?);
     Ok(differences)
@@ -312,11 +312,11 @@ async fn statements(
     conn: &mut SqliteConnection,
     ledger: &Ledger,
     secret: &Secret,
-    fee_bps: u16,
 ) -> Result<Vec<Difference>> {
     let mut differences = Vec::new();
-    for row in
-        sqlx::query("select id, ours from statement order by id").fetch_all(&mut *conn).await?
+    for row in sqlx::query("select id, ours, fee_bps from statement order by id")
+        .fetch_all(&mut *conn)
+        .await?
     {
         let id = row.int("id")?;
         let (statement, digest) = read::statement(conn, id).await?;
@@ -329,6 +329,8 @@ async fn statements(
             continue;
         }
         differences.extend(statement_differences(conn, id).await?);
+        let fee_bps = row.maybe_int("fee_bps")?.and_then(|bps| u16::try_from(bps).ok());
+        let fee_bps = fee_bps.ok_or(crate::Error::Corrupt("fee of a statement"))?;
         differences.extend(leaves(conn, id, secret, fee_bps).await?);
         let signatures = sqlx::query("select signer, signature from signature where statement = ?")
             .bind(id)

@@ -82,6 +82,11 @@ impl Attester {
         Self { key, secret, manifests, reader, book }
     }
 
+    /// The address that deposits name as their signer.
+    pub fn address(&self) -> Address {
+        ledger::statement::address_of(self.key.verifying_key())
+    }
+
     /// The secret of one organisation's workload ids.
     pub fn secret_of(&self, organisation: &str) -> Secret {
         self.secret.of_organisation(organisation)
@@ -114,7 +119,9 @@ impl Attester {
             rows: self.reader.rows(id).await?,
             leaves: leaves.iter().map(LeafEntry::from).collect(),
         };
-        let name = format!("{deposit}-{}-{}.json", statement.epoch, signed.digest);
+        let prefix = format!("{deposit}-{}-", statement.epoch);
+        let name = format!("{prefix}{}.json", signed.digest);
+        refuse_another(&self.manifests, &prefix, &name)?;
         write_synced(&self.manifests, &name, &serde_json::to_vec(&manifest)?)
     }
 }
@@ -130,6 +137,20 @@ impl<'a> From<&'a NamedLeaf> for LeafEntry<'a> {
             revision: leaf.paid.map(|paid| paid.revision),
         }
     }
+}
+
+/// Refuses if the folder holds the manifest of another statement for the same epoch: it was signed before by a ledger that
+/// is lost, and both could settle what the other paid.
+fn refuse_another(folder: &Path, prefix: &str, name: &str) -> Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let other = entry.file_name().to_string_lossy().into_owned();
+        if other.starts_with(prefix) && other.ends_with(".json") && other != name {
+            let reason = format!("{name} would compete with {other}, which was signed before");
+            return Err(Error::Ledger(ledger::Error::Unsignable(reason)));
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file whole: under another name first, then synced, renamed, and its folder synced.

@@ -48,7 +48,7 @@ enum Command {
     Serve(Folder),
     /// Take files of work or of payout addresses in.
     Ingest(IngestArgs),
-    /// Show how far everything is and what waits, with the reason.
+    /// Show how far everything is: money, work, deposits, credits.
     Status(ReportArgs),
     /// Compare the ledger with the contract's state, to the base unit.
     Reconcile(ReportArgs),

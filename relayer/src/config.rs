@@ -35,10 +35,10 @@ pub struct Config {
     #[serde(default)]
     pub http: Http,
     /// Tokens that organisations pay in.
-    #[serde(default, rename = "token")]
+    #[serde(default, rename = "token", skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<TokenConfig>,
     /// Organisations that may send work.
-    #[serde(default, rename = "organisation")]
+    #[serde(default, rename = "organisation", skip_serializing_if = "Vec::is_empty")]
     pub organisations: Vec<OrganisationConfig>,
     /// Folder of the file.
     #[serde(skip)]

@@ -133,11 +133,13 @@ impl Error {
         }
     }
 
-    /// Exit code of the process: 2 usage, 3 configuration or keys, 4 chain, 5 differences or conflicts, 130 interrupted, 1
+    /// Exit code of the process: 2 usage, 3 configuration or keys, 4 chain, 5 differences, 130 interrupted, 1
     /// anything else.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Input { .. } => 2,
+            Self::Usage(_)
+            | Self::Input { .. }
+            | Self::Ledger(ledger::Error::FileOverlap { .. }) => 2,
             Self::Config { .. } | Self::Key { .. } => 3,
             Self::Endpoint { .. }
             | Self::Call { .. }

@@ -15,7 +15,7 @@ use indexer::Finality;
 use crate::{
     Error, Result,
     config::{Chain, Config, FILE_NAME, Files, Http, Policy},
-    keys::{self, Keys, PASSWORD_VARIABLE},
+    keys::{self, Keys, PASSWORD_VARIABLE, Password},
 };
 
 /// Writes a configuration and new keys into a folder, for the chain behind an endpoint. Returns what to do next.
@@ -41,6 +41,9 @@ pub async fn init(
     let start_block =
         provider.get_block_number().await.map_err(Error::endpoint("eth_blockNumber"))?;
     let contract = contracts::deploy::address_of(THAW_PERIOD, B256::ZERO);
+    let code = provider.get_code_at(contract).await.map_err(Error::endpoint("eth_getCode"))?;
+    // A contract that is there already has a past, which has to be read.
+    let start_block = if code.is_empty() { start_block } else { 0 };
     let config = Config {
         chain: Chain { id, rpc_url: rpc_url.to_owned(), contract, start_block, genesis, finality },
         files: Files::default(),
@@ -52,7 +55,10 @@ pub async fn init(
     };
     std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
     let (attester, sender) = (keys::random(), keys::random());
-    let password = std::env::var(PASSWORD_VARIABLE).unwrap_or_else(|_| keys::random().to_string());
+    let password = match std::env::var(PASSWORD_VARIABLE) {
+        Ok(password) => Password::Given(password),
+        Err(_) => Password::Stored(keys::random().to_string()),
+    };
     Keys::create(&config, &attester, &sender, &keys::random(), &password)?;
     config.write()?;
     let address = |key: &B256| {
@@ -72,13 +78,17 @@ pub async fn init(
 pub async fn deploy(config: &Config) -> Result<String> {
     let keys = Keys::open(config)?;
     let sender = keys.sender.address();
-    let url = config
-        .chain
-        .rpc_url
-        .parse()
-        .map_err(|_| Error::Usage("chain.rpc_url is not a URL".into()))?;
+    let url = config.chain.rpc_url.parse().map_err(|_| Error::Config {
+        path: FILE_NAME.into(),
+        reason: "chain.rpc_url is not a URL".into(),
+    })?;
     let provider =
         ProviderBuilder::new().wallet(EthereumWallet::new(keys.sender)).connect_http(url);
+    if provider.get_balance(sender).await.map_err(Error::endpoint("eth_getBalance"))?.is_zero() {
+        return Err(Error::Usage(format!(
+            "the sender {sender} has no gas money; send it some first"
+        )));
+    }
     let deployment = contracts::deploy(&provider, THAW_PERIOD, B256::ZERO).await?;
     if deployment.address != config.chain.contract {
         let reason = format!(

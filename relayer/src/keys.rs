@@ -43,6 +43,20 @@ impl fmt::Debug for Keys {
     }
 }
 
+/// A password for new keys.
+pub enum Password {
+    /// The operator keeps it and gives it each time; it is written nowhere.
+    Given(String),
+    /// It is written into the password file.
+    Stored(String),
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
 impl Keys {
     /// Opens the key files that the configuration names.
     pub fn open(config: &Config) -> Result<Self> {
@@ -67,13 +81,19 @@ impl Keys {
         attester: &B256,
         sender: &B256,
         secret: &B256,
-        password: &str,
+        password: &Password,
     ) -> Result<()> {
+        let (Password::Given(text) | Password::Stored(text)) = password;
         for (file, key) in [(&config.files.attester, attester), (&config.files.sender, sender)] {
-            encrypt(&config.path(file), key, password)?;
+            encrypt(&config.path(file), key, text)?;
         }
         write_new(&config.path(&config.files.secret), &format!("{secret}\n"))?;
-        write_new(&config.path(&config.files.password), &format!("{password}\n"))
+        match password {
+            Password::Given(_) => Ok(()),
+            Password::Stored(text) => {
+                write_new(&config.path(&config.files.password), &format!("{text}\n"))
+            }
+        }
     }
 
     /// Address of the attester.

@@ -353,7 +353,7 @@ pub async fn verify(
             ),
         });
     }
-    differences.extend(verify::book(ledger, &keys.secret, config.tariff().fee_bps).await?);
+    differences.extend(verify::book(ledger, &keys.secret).await?);
     let (block, events, journal) = (checkpoint.number, replay.journal.count, replay.journal.word());
     Ok(Verification { block, events, journal, differences })
 }

@@ -27,7 +27,7 @@ impl Remote {
 
     /// Hands a file over.
     pub async fn take_in(&self, name: &str, bytes: Vec<u8>) -> Result<Report> {
-        let url = format!("{}/v1/ingest/files/{name}", self.base);
+        let url = format!("{}/v1/ingest/files/{}", self.base, percent_encoded(name));
         let response = self.client.post(url).bearer_auth(&self.token).body(bytes).send().await;
         let body = accepted(response, name).await?;
         Ok(serde_json::from_str(&body)?)
@@ -39,6 +39,18 @@ impl Remote {
         let response = self.client.post(url).bearer_auth(&self.token).send().await;
         accepted(response, "closing").await.map(drop)
     }
+}
+
+/// A file name as a part of a path.
+fn percent_encoded(name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    name.bytes()
+        .map(
+            |byte| {
+                if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+            },
+        )
+        .collect()
 }
 
 async fn accepted(response: reqwest::Result<Response>, name: &str) -> Result<String> {

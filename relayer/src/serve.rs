@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use alloy::providers::Provider;
 use axum::{
     Json, Router,
     body::Bytes,
@@ -39,6 +40,16 @@ const MAX_BODY: usize = 256 << 20;
 /// Runs an installation until SIGINT or SIGTERM.
 pub async fn run(config: Config) -> Result<()> {
     let provider = provider(&config)?;
+    let code = provider
+        .get_code_at(config.chain.contract)
+        .await
+        .map_err(Error::endpoint("eth_getCode"))?;
+    if code.is_empty() {
+        let contract = config.chain.contract;
+        return Err(Error::Usage(format!(
+            "there is no contract at {contract}; run quittance deploy first"
+        )));
+    }
     let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
     let book = BookWriter::new(ledger.clone());
     book.set_organisations(&config.ledger_organisations()).await?;
@@ -57,7 +68,7 @@ pub async fn run(config: Config) -> Result<()> {
     tasks.spawn(async move {
         ("relayer", relay(relayer, relayer_config, relayer_book, report, relaying).await)
     });
-    let app = App { config, ledger, book, reports };
+    let app = App { config, ledger: ledger.clone(), book, reports };
     tasks.spawn(async move { ("HTTP server", listen(app, stopped).await) });
 
     let ended = tokio::select! {
@@ -72,6 +83,7 @@ pub async fn run(config: Config) -> Result<()> {
         Some(Err(error)) => Err(Error::Task { task: "task", reason: error.to_string() }),
     };
     while tasks.join_next().await.is_some() {}
+    ledger.close().await;
     outcome
 }
 

@@ -168,18 +168,21 @@ impl Relayer {
         for statement in
             unsettled.iter().filter(|statement| !statement.is_signed && !statement.is_overtaken)
         {
-            self.attester.sign(statement.id).await?;
-            report.signed += 1;
+            match self.attester.sign(statement.id).await {
+                Ok(_) => report.signed += 1,
+                Err(Error::Ledger(ledger::Error::Unsignable(reason))) => {
+                    report.waiting.push(reason)
+                }
+                Err(error) => return Err(error),
+            }
         }
         let fee = self.fee().await?;
         let closings = self.reader.closings().await?;
         for name in self.reader.organisations().await? {
             report.accepted += self.book.accept_unfunded(&name, &tariff, view.now).await?;
-            let Some(books) = self.reader.books(&name).await? else { continue };
             match fee {
                 Some(fee) => {
-                    report.signed +=
-                        self.state_organisation(&name, books, &unsettled, fee, &closings).await?
+                    self.state_organisation(&name, &unsettled, fee, &closings, report).await?
                 }
                 None => report
                     .waiting
@@ -201,22 +204,26 @@ impl Relayer {
         }
     }
 
-    /// Proposes and signs the next statement of each deposit that has none under way. Returns how many.
+    /// Proposes and signs the next statement of each deposit that has none under way.
     async fn state_organisation(
         &self,
         name: &str,
-        mut books: Books,
         unsettled: &[UnsettledStatement],
         fee: Fee,
         closings: &[(i64, Millis)],
-    ) -> Result<usize> {
-        let Some(token) = books.token else { return Ok(0) };
-        let mut signed = 0;
+        report: &mut Report,
+    ) -> Result<()> {
+        let Some(mut books) = self.reader.books(name).await? else { return Ok(()) };
+        let Some(token) = books.token else { return Ok(()) };
         for deposit in books.deposits.clone() {
             let is_under_way = |statement: &UnsettledStatement| {
                 statement.deposit == deposit.id && !statement.is_overtaken
             };
-            if deposit.key.is_none() || unsettled.iter().any(is_under_way) {
+            if unsettled.iter().any(is_under_way) {
+                continue;
+            }
+            if let Some(reason) = self.unusable(&deposit).await? {
+                report.waiting.push(reason);
                 continue;
             }
             let purse = Purse {
@@ -228,13 +235,39 @@ impl Relayer {
                 continue;
             };
             match self.sign(&mut books, &deposit, &proposal).await {
-                Ok(()) => signed += 1,
+                Ok(()) => report.signed += 1,
                 // The deposit moved on while this was proposed; the next turn sees it as it is.
-                Err(Error::Ledger(ledger::Error::Unsignable(reason))) => tracing::info!("{reason}"),
+                Err(Error::Ledger(ledger::Error::Unsignable(reason))) => {
+                    report.waiting.push(reason)
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(signed)
+        Ok(())
+    }
+
+    /// Why no statement can be made for a deposit, if none can.
+    async fn unusable(&self, deposit: &FundingDeposit) -> Result<Option<String>> {
+        let Some(key) = &deposit.key else {
+            return Ok(Some(format!("deposit {} has not been seen on chain", deposit.id)));
+        };
+        let attester = self.attester.address();
+        if key.signer != attester || key.cosigner != Address::ZERO {
+            let (signer, cosigner) = (key.signer, key.cosigner);
+            return Ok(Some(format!(
+                "deposit {} names {signer} and {cosigner} as its keys; only deposits that name the attester {attester} \
+                 alone can be stated",
+                deposit.id
+            )));
+        }
+        // Work that such a statement paid is not known here, and would be paid again.
+        let foreign = self.reader.foreign_epoch(deposit.id).await?;
+        Ok(foreign.map(|epoch| {
+            format!(
+                "deposit {} is frozen: this ledger does not know what epoch {epoch} paid for",
+                deposit.id
+            )
+        }))
     }
 
     /// The first closing that leaves something to pay decides what is proposed.
@@ -247,25 +280,34 @@ impl Relayer {
         closings: &[(i64, Millis)],
     ) -> Result<Option<Proposal>> {
         let secret = self.attester.secret_of(name);
-        for (_, until) in closings {
-            let mut payables = Vec::new();
-            for item in &books.open {
-                let due = item.due()?;
-                let (Some(provider), Some((revision, _))) = (item.provider, item.accepted) else {
-                    continue;
-                };
-                if item.stopped_ms <= *until && item.live.is_none() && !item.is_held && due != 0 {
-                    payables.push(Payable {
-                        paid: Paid { item: item.item, revision },
-                        workload: secret.workload_id(&item.source, &item.external_id, revision),
-                        provider,
-                        due,
-                    });
-                }
+        let mut payables = Vec::new();
+        let mut stops = Vec::new();
+        // Oldest first, so that what a closing covers is a prefix.
+        for item in &books.open {
+            let due = item.due()?;
+            let (Some(provider), Some((revision, _))) = (item.provider, item.accepted) else {
+                continue;
+            };
+            if item.live.is_none() && !item.is_held && due != 0 {
+                let workload = secret.workload_id(&item.source, &item.external_id, revision);
+                payables.push(Payable {
+                    paid: Paid { item: item.item, revision },
+                    workload,
+                    provider,
+                    due,
+                });
+                stops.push(item.stopped_ms);
             }
-            let proposal = rules::propose(&payables, purse, fee, Limits::default())?;
-            if !proposal.rows.is_empty() {
-                return Ok(Some(proposal));
+        }
+        let mut tried = 0;
+        for (_, until) in closings {
+            let covered = stops.partition_point(|stop| stop <= until);
+            if covered > tried {
+                tried = covered;
+                let proposal = rules::propose(&payables[..covered], purse, fee, Limits::default())?;
+                if !proposal.rows.is_empty() {
+                    return Ok(Some(proposal));
+                }
             }
         }
         Ok(None)
@@ -278,7 +320,9 @@ impl Relayer {
         deposit: &FundingDeposit,
         proposal: &Proposal,
     ) -> Result<()> {
-        let statement = self.book.record_statement(deposit.id, &deposit.state, proposal).await?;
+        let fee_bps = self.config.tariff().fee_bps;
+        let statement =
+            self.book.record_statement(deposit.id, &deposit.state, proposal, fee_bps).await?;
         self.attester.sign(statement.id).await?;
         let named: BTreeSet<_> =
             proposal.leaves.iter().filter_map(|leaf| leaf.paid).map(|paid| paid.item).collect();
@@ -416,6 +460,10 @@ impl Relayer {
             report.waiting.push(format!("a {what} batch waits: {reason}"));
             return Ok(());
         }
+        if let Some(reason) = self.sender.shortage(gas_limit, view.price).await? {
+            report.waiting.push(format!("a {what} batch waits: {reason}"));
+            return Ok(());
+        }
         self.sender.open(view.nonces, obligation, input, gas_limit, (view.price, view.now)).await?;
         report.sent += 1;
         Ok(())
@@ -485,14 +533,11 @@ fn pack(statements: &[SignedStatement]) -> Vec<Vec<&SignedStatement>> {
     batches
 }
 
-/// Upper bound of a statement's gas: every word of credits as if it were new.
+/// Upper bound of a statement's gas.
 fn gas_bound(statement: &SignedStatement) -> u64 {
-    let rows = statement.statement.rows.chunks_exact(contracts::rows::SIZE);
-    let words: BTreeSet<_> = rows
-        .filter_map(|row| row.first_chunk::<4>())
-        .map(|provider| u32::from_be_bytes(*provider) >> 2)
-        .collect();
-    60_000 + 22_500 * words.len() as u64 + 60 * statement.statement.rows.len() as u64
+    let rows = contracts::rows::decode(&statement.statement.rows).unwrap_or_default();
+    let words: BTreeSet<_> = rows.iter().map(|(provider, _)| rules::word_of(*provider)).collect();
+    rules::gas_bound(rows.len(), words.len())
 }
 
 /// Calldata of `settle` for a batch.

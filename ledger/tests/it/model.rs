@@ -252,7 +252,8 @@ impl Run {
                 "work appears twice"
             );
         }
-        let signed = self.world.book.record_statement(id, &state, &proposal).await.unwrap();
+        let signed =
+            self.world.book.record_statement(id, &state, &proposal, FEE_BPS).await.unwrap();
         let signed = self.world.book.sign_statement(signed.id, &attester()).await.unwrap();
         self.model.signed.push((signed, paid));
     }
@@ -359,7 +360,7 @@ impl Run {
             verify::facts(&self.world.ledger, &self.world.blocks, u64::MAX).await.unwrap(),
             []
         );
-        assert_eq!(verify::book(&self.world.ledger, &secret(), FEE_BPS).await.unwrap(), []);
+        assert_eq!(verify::book(&self.world.ledger, &secret()).await.unwrap(), []);
     }
 
     /// What is due and what is available, from promises and settled statements.

@@ -70,7 +70,7 @@ async fn verification_names_a_fact_that_the_chain_does_not_have() {
     let mut world = World::new().await;
     world.fund(1, 100).await;
     assert_eq!(verify::facts(&world.ledger, &world.blocks, u64::MAX).await.unwrap(), []);
-    assert_eq!(verify::book(&world.ledger, &secret(), 100).await.unwrap(), []);
+    assert_eq!(verify::book(&world.ledger, &secret()).await.unwrap(), []);
     let without = &world.blocks[..1];
     let differences = verify::facts(&world.ledger, without, u64::MAX).await.unwrap();
     assert_eq!(differences.len(), 1);

@@ -266,7 +266,14 @@ impl<'a> Demo<'a> {
             until = until.max(last);
             self.book.close_until(until, now).await?;
         }
-        self.drive(false).await?;
+        let waiting = self.drive(false).await?;
+        if self.reader.unsettled_statements().await?.iter().any(|statement| !statement.is_overtaken)
+        {
+            return Err(Error::Stalled(format!(
+                "statements are left unsettled: {}",
+                waiting.join("; ")
+            )));
+        }
         let statements = self.reader.count(Table::Settled).await?;
         self.screen.done(format!("settled {statements} statements"));
         self.drive(true).await?;
@@ -276,8 +283,8 @@ impl<'a> Demo<'a> {
         Ok(())
     }
 
-    /// Takes turns until nothing has happened for a few blocks.
-    async fn drive(&mut self, push: bool) -> Result<()> {
+    /// Takes turns until nothing has happened for a few blocks. Returns what waits then, and why.
+    async fn drive(&mut self, push: bool) -> Result<Vec<String>> {
         let mut quiet = 0;
         for _ in 0..MAX_TURNS {
             self.index().await?;
@@ -288,7 +295,7 @@ impl<'a> Demo<'a> {
             if report.is_idle() {
                 quiet += 1;
                 if quiet > QUIET_BLOCKS {
-                    return Ok(());
+                    return Ok(report.waiting);
                 }
             } else {
                 quiet = 0;

@@ -18,7 +18,7 @@ use crate::{
     Error, Result,
     anvil::{GENESIS_TIME, MNEMONIC, free_port},
     config::{Config, Files, Http, OrganisationConfig, Policy, TokenConfig},
-    keys::Keys,
+    keys::{Keys, Password},
     screen::Screen,
 };
 
@@ -278,6 +278,12 @@ fn write_installation(config: &Config) -> Result<()> {
     std::fs::create_dir_all(&config.folder).map_err(Error::file(&config.folder))?;
     let key = |index| Ok::<_, Error>(signer(index)?.to_bytes());
     let secret = keccak256("the demo's secret");
-    Keys::create(config, &key(account::ATTESTER)?, &key(account::SENDER)?, &secret, PASSWORD)?;
+    Keys::create(
+        config,
+        &key(account::ATTESTER)?,
+        &key(account::SENDER)?,
+        &secret,
+        &Password::Stored(PASSWORD.into()),
+    )?;
     config.write()
 }

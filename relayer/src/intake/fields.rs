@@ -84,7 +84,8 @@ pub(super) fn amount(field: &str, value: &RawValue) -> Field<ledger::Amount> {
 /// 32 bytes in hex.
 pub(super) fn hash(field: &str, value: &RawValue) -> Field<B256> {
     let text = text(field, value)?;
-    text.parse().map_err(|_| {
+    let parsed = if text.starts_with("0x") { text.parse().ok() } else { None };
+    parsed.ok_or_else(|| {
         Rejection::new(field, format!("{text:?} is not 32 bytes in hex with 0x before them"))
     })
 }

@@ -154,7 +154,7 @@ fn country(field: &str, value: &RawValue) -> Field<String> {
 fn account(field: &str, value: &RawValue) -> Field<Address> {
     let text = fields::text(field, value)?;
     let address = match text.strip_prefix("eip155:").and_then(|rest| rest.split_once(':')) {
-        Some((chain, address)) if chain.parse::<u64>().is_ok() => address,
+        Some((chain, address)) if chain.bytes().all(|byte| byte.is_ascii_digit()) => address,
         _ => &text,
     };
     fields::address(field, address)

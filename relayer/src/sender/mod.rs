@@ -10,7 +10,7 @@ use alloy::{
     consensus::{SignableTransaction, TxEip1559},
     eips::{BlockId, BlockNumberOrTag, eip2718::Encodable2718},
     network::TxSignerSync,
-    primitives::{Address, Bytes, TxKind, keccak256},
+    primitives::{Address, Bytes, TxKind, U256, keccak256},
     providers::{DynProvider, Provider},
     rpc::types::TransactionRequest,
     signers::local::PrivateKeySigner,
@@ -110,6 +110,16 @@ impl Sender {
             Err(error) if error.is_error_resp() => Ok(None),
             Err(error) => Err(Error::endpoint("eth_estimateGas")(error)),
         }
+    }
+
+    /// What the account lacks to pay for so much gas, if it lacks anything.
+    pub async fn shortage(&self, gas_limit: u64, price: GasPrice) -> Result<Option<String>> {
+        let call = self.provider.get_balance(self.address());
+        let balance = call.await.map_err(Error::endpoint("eth_getBalance"))?;
+        let needed = u128::from(gas_limit).saturating_mul(price.fees(self.limits.cap).max_fee);
+        let is_short = balance < U256::from(needed);
+        Ok(is_short
+            .then(|| format!("the sender {} has {balance} wei, it needs {needed}", self.address())))
     }
 
     /// Keeps open slots moving: the lowest is sent again or replaced, the others are sent again if they got lost. Returns

@@ -64,6 +64,12 @@ impl Env {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// Like `json`, for commands that may fail for now.
+    pub(crate) async fn json_if_any(&self, command: &str) -> Option<Value> {
+        let output = self.run(command, &["--json"]).await;
+        serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success())
+    }
+
     pub(crate) fn serve(&self) -> Child {
         let mut command = quittance(&["serve", "--dir"]);
         command.arg(self.dir()).stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap()
@@ -109,12 +115,9 @@ pub(crate) fn quittance(arguments: &[&str]) -> Command {
 }
 
 pub(crate) fn assert_success(output: &Output) {
-    assert!(
-        output.status.success(),
-        "{}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{}: {err}\n{out}", output.status);
 }
 
 /// A raw RPC call that has to succeed.
