@@ -3,14 +3,13 @@ pragma solidity 0.8.37;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
-import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
 import {Tokens} from "./Tokens.sol";
 import {Deposit, DepositKey, IEscrow} from "./interfaces/IEscrow.sol";
 
 /// @title Escrow
 /// @notice See {IEscrow}.
-abstract contract Escrow is IEscrow, Tokens, ReentrancyGuardTransient {
+abstract contract Escrow is IEscrow, Tokens {
     using SafeERC20 for IERC20;
 
     bytes32 internal constant DEPOSIT_KEY_TYPEHASH = keccak256(
@@ -105,6 +104,8 @@ abstract contract Escrow is IEscrow, Tokens, ReentrancyGuardTransient {
     /// become impossible.
     function _thawEnd() private view returns (uint32) {
         uint256 end = block.timestamp + THAW_PERIOD;
+        // Casting to uint32 is safe: the branch has compared it.
+        // forge-lint: disable-next-line(unsafe-typecast)
         return end < type(uint32).max ? uint32(end) : type(uint32).max;
     }
 }

@@ -14,6 +14,8 @@ abstract contract Journal is IJournal {
     /// @inheritdoc IJournal
     function journal() external view returns (uint64 count, bytes24 hash) {
         bytes32 word = _journal;
+        // Casting to bytes24 is meant: it keeps the upper 24 bytes.
+        // forge-lint: disable-next-line(unsafe-typecast)
         return (uint64(uint256(word)), bytes24(word));
     }
 

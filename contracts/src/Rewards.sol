@@ -3,7 +3,6 @@ pragma solidity 0.8.37;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
-import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 
 import {Tokens} from "./Tokens.sol";
@@ -13,7 +12,7 @@ import {Signatures} from "./libraries/Signatures.sol";
 
 /// @title Rewards
 /// @notice See {IRewards}.
-abstract contract Rewards is IRewards, Tokens, ReentrancyGuardTransient, EIP712 {
+abstract contract Rewards is IRewards, Tokens, EIP712 {
     using SafeERC20 for IERC20;
 
     struct Provider {
@@ -41,6 +40,8 @@ abstract contract Rewards is IRewards, Tokens, ReentrancyGuardTransient, EIP712 
     function register(address[] calldata payouts) external nonReentrant returns (uint32 first) {
         uint256 count = providerCount;
         require(payouts.length <= type(uint32).max - count, TooManyProviders());
+        // Casting to uint32 is safe: the length was checked against the numbers left.
+        // forge-lint: disable-next-line(unsafe-typecast)
         first = uint32(count + 1);
         bytes32 word = _journal;
         for (uint256 i; i < payouts.length; ++i) {
@@ -48,6 +49,8 @@ abstract contract Rewards is IRewards, Tokens, ReentrancyGuardTransient, EIP712 
             _providers[++count].payout = payouts[i];
             word = _record(word, Registered.selector, bytes32(count), abi.encode(payouts[i]));
         }
+        // Casting to uint32 is safe for the same reason.
+        // forge-lint: disable-next-line(unsafe-typecast)
         providerCount = uint32(count);
         _journal = word;
     }

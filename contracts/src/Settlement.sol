@@ -19,8 +19,8 @@ import {Signatures} from "./libraries/Signatures.sol";
 ///
 /// **Tokens.** A registered token is assumed to move exactly what it is told to and never to change
 /// balances by itself. One that takes a fee is refused at deposit. One that lies, rebases downwards
-/// or stops can harm those who hold
-/// credits or deposits in it, and nobody else: books are kept per token and its calls come last.
+/// or stops can harm those who hold credits or deposits in it, and nobody else: books are kept per
+/// token and its calls come last.
 ///
 /// **Liveness.** Whoever holds a signed statement can settle it, and whoever pays the gas can push
 /// a claim. A deposit's signers can stop paying, but not take back; its requestor can withdraw, but
@@ -28,10 +28,9 @@ import {Signatures} from "./libraries/Signatures.sol";
 ///
 /// **Left out on purpose.** A cosignature that the key does not ask for is ignored, since refusing
 /// it would protect nobody. A deposit's token need not be registered for an empty statement, which
-/// moves nothing. `manifest` is not
-/// interpreted: its leaves are checked by whoever signs. Nothing limits the length of `rows`; the
-/// chain's gas does. The amount that a claim moves is not measured, because a token that cheats
-/// there cheats its own holders only.
+/// moves nothing. `manifest` is not interpreted: its leaves are checked by whoever signs. Nothing
+/// limits the length of `rows`; the chain's gas does. The amount that a claim moves is not
+/// measured, because a token that cheats there cheats its own holders only.
 contract Settlement is Journal, Escrow, Rewards, ISettlement {
     bytes32 internal constant STATEMENT_TYPEHASH = keccak256(
         "Statement(DepositKey key,uint32 epoch,uint64 spent,bytes32 manifest,bytes rows)"
@@ -81,6 +80,8 @@ contract Settlement is Journal, Escrow, Rewards, ISettlement {
             return (outcome, _record(word, Skipped.selector, id, hint));
         }
 
+        // Casting to uint64 is safe: the total is at most the balance.
+        // forge-lint: disable-next-line(unsafe-typecast)
         _spend(id, state, uint64(total));
         _credit(statement.key.token, statement.rows);
         bytes memory data = abi.encode(state.epoch, state.spent, statement.manifest, statement.rows);

@@ -4,12 +4,14 @@ pragma solidity 0.8.37;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+
 import {Journal} from "./Journal.sol";
 import {ITokens} from "./interfaces/ITokens.sol";
 
 /// @title Tokens
 /// @notice See {ITokens}. The only place where units become base units.
-abstract contract Tokens is ITokens, Journal {
+abstract contract Tokens is ITokens, Journal, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
     /// @dev Decimals that units keep; more are folded into the unit.
@@ -21,7 +23,7 @@ abstract contract Tokens is ITokens, Journal {
     mapping(address token => uint64 unit) private _units;
 
     /// @inheritdoc ITokens
-    function registerToken(address token) external {
+    function registerToken(address token) external nonReentrant {
         require(_units[token] == 0, TokenAlreadyRegistered(token));
         require(token.code.length != 0, NotAToken(token));
         (bool answered, uint8 decimals) = SafeERC20.tryGetDecimals(IERC20(token));

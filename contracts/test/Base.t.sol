@@ -15,6 +15,9 @@ import {TestToken} from "./tokens/TestTokens.sol";
 abstract contract Base is Test {
     uint32 internal constant THAW_PERIOD = 7 days;
     uint64 internal constant DEPOSITED = 1_000_000_000;
+    bytes32 internal constant DOMAIN_TYPEHASH = keccak256(
+        "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+    );
 
     Settlement internal settlement;
     TestToken internal usd;
@@ -102,6 +105,20 @@ abstract contract Base is Test {
         }
     }
 
+    /// @dev EIP-712 digest of a struct, computed apart from the contract.
+    function typedDigest(bytes32 structHash) internal view returns (bytes32) {
+        bytes32 domain = keccak256(
+            abi.encode(
+                DOMAIN_TYPEHASH,
+                keccak256("Quittance"),
+                keccak256("1"),
+                block.chainid,
+                address(settlement)
+            )
+        );
+        return keccak256(abi.encodePacked(hex"1901", domain, structHash));
+    }
+
     function sign(Vm.Wallet memory wallet, bytes32 digest) internal returns (bytes memory) {
         (uint8 v, bytes32 r, bytes32 s) = vm.sign(wallet, digest);
         return abi.encodePacked(r, s, v);
@@ -148,7 +165,7 @@ abstract contract Base is Test {
     }
 
     function settleOne(Statement memory statement) internal returns (Outcome) {
-        return settlement.settle(list(statement))[0];
+        return settlement.settle(batch(statement))[0];
     }
 
     function pay(DepositKey memory key, bytes memory rows) internal {
@@ -177,12 +194,12 @@ abstract contract Base is Test {
         assertEq(settlement.creditOf(token, number), units, "credit");
     }
 
-    function list(Statement memory a) internal pure returns (Statement[] memory statements) {
+    function batch(Statement memory a) internal pure returns (Statement[] memory statements) {
         statements = new Statement[](1);
         statements[0] = a;
     }
 
-    function list(Statement memory a, Statement memory b)
+    function batch(Statement memory a, Statement memory b)
         internal
         pure
         returns (Statement[] memory statements)
@@ -191,7 +208,7 @@ abstract contract Base is Test {
         (statements[0], statements[1]) = (a, b);
     }
 
-    function list(Statement memory a, Statement memory b, Statement memory c)
+    function batch(Statement memory a, Statement memory b, Statement memory c)
         internal
         pure
         returns (Statement[] memory statements)

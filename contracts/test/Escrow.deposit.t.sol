@@ -3,12 +3,12 @@ pragma solidity 0.8.37;
 
 import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
 
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+
 import {Settlement} from "../src/Settlement.sol";
 import {Base, Deposit, DepositKey, IEscrow, ITokens} from "./Base.t.sol";
 import {FalseToken, SilentToken} from "./tokens/HostileTokens.sol";
 import {FeeToken, TestToken} from "./tokens/TestTokens.sol";
-
-import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
 /// @notice `deposit` pulls whole units from its caller into anybody's deposit and touches nothing
 /// else of it.
@@ -138,7 +138,7 @@ contract DepositTest is Base {
         DepositKey memory key = hosted(address(usd));
         bytes32 id = fund(key, 1000);
         thaw(key, 600);
-        uint32 ends = uint32(block.timestamp) + THAW_PERIOD;
+        uint32 ends = uint32(vm.getBlockTimestamp()) + THAW_PERIOD;
         skip(1 days);
         fund(key, 500);
         assertState(id, Deposit(1500, 600, 0, 0, ends));
@@ -161,14 +161,13 @@ contract DepositTest is Base {
     function test_DepositId_IsTheStructHashOfTheKey() public view {
         DepositKey memory key = bound(address(usd));
         bytes32 typeHash = keccak256(
-            "DepositKey(address requestor,address signer,address cosigner,address token,bytes32 salt)"
+            "DepositKey(address requestor,address signer,address cosigner,"
+            "address token,bytes32 salt)"
         );
         assertEq(
             settlement.depositId(key),
             keccak256(
-                abi.encode(
-                    typeHash, key.requestor, key.signer, key.cosigner, key.token, bytes32(0)
-                )
+                abi.encode(typeHash, key.requestor, key.signer, key.cosigner, key.token, bytes32(0))
             )
         );
     }

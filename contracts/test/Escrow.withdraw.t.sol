@@ -55,7 +55,7 @@ contract WithdrawTest is Base {
 
     function test_RevertWhen_TheThawHasASecondLeft() public {
         thaw(key, 1000);
-        uint256 ends = block.timestamp + THAW_PERIOD;
+        uint256 ends = vm.getBlockTimestamp() + THAW_PERIOD;
         vm.warp(ends - 1);
         vm.expectRevert(abi.encodeWithSelector(IEscrow.StillThawing.selector, ends));
         withdraw(stranger); // I2

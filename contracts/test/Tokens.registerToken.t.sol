@@ -5,7 +5,7 @@ import {Base, ITokens} from "./Base.t.sol";
 import {ShiftingToken} from "./tokens/HostileTokens.sol";
 import {NoToken} from "./tokens/TestTokens.sol";
 
-/// @notice `registerToken` fixes a token's unit once and for ever, and refuses what cannot have one.
+/// @notice `registerToken` fixes a token's unit for ever, and refuses what cannot have one.
 contract RegisterTokenTest is Base {
     function test_RevertWhen_TokenIsRegistered() public {
         vm.expectRevert(

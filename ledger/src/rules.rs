@@ -207,7 +207,8 @@ impl Default for Limits {
 }
 
 /// Upper bound of the gas that a statement adds to a transaction: signatures and event, every word of credits as if it
-/// were new (22,100), and 10 bytes of calldata, log and work for each row.
+/// were new (22,100), and 10 bytes of calldata, log and work for each row. `contracts/test/Gas.t.sol` holds it against
+/// the contract.
 pub fn gas_bound(rows: usize, words: usize) -> u64 {
     let (rows, words) = (rows as u64, words as u64);
     60_000_u64.saturating_add(words.saturating_mul(22_500)).saturating_add(rows.saturating_mul(600))

@@ -3,9 +3,9 @@ pragma solidity 0.8.37;
 
 /// @notice What a deposit is for and who may spend it. Its EIP-712 struct hash is the deposit's id.
 /// @param requestor Who may thaw and withdraw. Cannot spend on providers unless it is also named as
-/// a signer. @param signer Must sign every statement: the operator's attester in a hosted deposit,
-/// the requestor's agent in a
-/// bound or own one.
+/// a signer.
+/// @param signer Must sign every statement: the operator's attester in a hosted deposit, the
+/// requestor's agent in a bound or own one.
 /// @param cosigner Must sign as well, unless it is zero.
 /// @param token The ERC-20 that the deposit holds.
 /// @param salt Anything; lets a requestor keep several deposits apart.
@@ -38,7 +38,8 @@ interface IEscrow {
     /// @notice `from` added `units` to deposit `id`.
     event Deposited(bytes32 indexed id, DepositKey key, address from, uint64 units);
     /// @notice The thawing amount of deposit `id` was set to `units`; they can be withdrawn from
-    /// `ends`. @param ends Seconds since 1970; 0 when the thaw was cancelled.
+    /// `ends`.
+    /// @param ends Seconds since 1970; 0 when the thaw was cancelled.
     event Thawed(bytes32 indexed id, uint64 units, uint32 ends);
     /// @notice `units` left deposit `id` to `to`.
     event Withdrawn(bytes32 indexed id, address to, uint64 units);
@@ -61,10 +62,10 @@ interface IEscrow {
     error ZeroThawPeriod();
 
     /// @notice Moves `units` of the key's token from the caller into the deposit, whoever its
-    /// requestor is. @dev Emits {Deposited}. Leaves a running thaw alone. Reverts if the key is
-    /// incomplete, the token is not
-    /// registered, `units` is zero, the deposit would hold or have held more than 2^64 − 1 units,
-    /// or the token does not deliver the full amount.
+    /// requestor is.
+    /// @dev Emits {Deposited}. Leaves a running thaw alone. Reverts if the key is incomplete, the
+    /// token is not registered, `units` is zero, the deposit would hold or have held more than 2^64
+    /// − 1 units, or the token does not deliver the full amount.
     /// @param key The deposit.
     /// @param units Amount in units of the token.
     function deposit(DepositKey calldata key, uint64 units) external;

@@ -6,8 +6,7 @@ pragma solidity 0.8.37;
 ///
 /// Providers are numbered from 1 in the order of registration. A number's payout address owns its
 /// credits: it alone can send them elsewhere or hand the number over, by calling or by an EIP-712
-/// signature (ECDSA, or ERC-1271 if it is a
-/// contract). Anyone may trigger a payout to it.
+/// signature (ECDSA, or ERC-1271 if it is a contract). Anyone may trigger a payout to it.
 interface IRewards {
     /// @notice `provider` was registered with `payout` as its payout address.
     event Registered(uint32 indexed provider, address payout);
@@ -43,9 +42,10 @@ interface IRewards {
     function register(address[] calldata payouts) external returns (uint32 first);
 
     /// @notice Pays each provider's full credit in `token` to its payout address. Anyone may call
-    /// it. @dev Emits {Claimed}, or {ClaimFailed} for a transfer that fails, which leaves that
-    /// credit in place. Unknown
-    /// numbers and empty credits are passed over. Reverts if the token is not registered.
+    /// it.
+    /// @dev Emits {Claimed}, or {ClaimFailed} for a transfer that fails, which leaves that credit
+    /// in place. Unknown numbers and empty credits are passed over. Reverts if the token is not
+    /// registered.
     /// @return paid Units paid to each provider, in the order given.
     function claim(address token, uint32[] calldata providers)
         external
@@ -55,10 +55,10 @@ interface IRewards {
     /// @dev Emits {Claimed} and raises the claim nonce. The payout address calls, or signs
     /// `ClaimTo(uint32 provider,address token,address to,uint64 nonce,uint64 deadline)`. Reverts if
     /// it did neither, if the signature is past its deadline, if there is no credit, if `to` is
-    /// zero or this contract, or if the transfer
-    /// fails.
+    /// zero or this contract, or if the transfer fails.
     /// @param deadline Last second, since 1970, at which the signature counts; ignored when the
-    /// payout address calls. @param signature Ignored when the payout address calls.
+    /// payout address calls.
+    /// @param signature Ignored when the payout address calls.
     /// @return units Units paid.
     function claimTo(
         uint32 provider,
@@ -71,8 +71,8 @@ interface IRewards {
     /// @notice Hands the number, with its credits, to another payout address.
     /// @dev Emits {PayoutSet} and raises the claim nonce. The current payout address calls, or
     /// signs `SetPayout(uint32 provider,address payout,uint64 nonce,uint64 deadline)`. Reverts if
-    /// it did neither, if the
-    /// signature is past its deadline, or if `payout` is zero or this contract.
+    /// it did neither, if the signature is past its deadline, or if `payout` is zero or this
+    /// contract.
     function setPayout(uint32 provider, address payout, uint64 deadline, bytes calldata signature)
         external;
 

@@ -13,7 +13,8 @@ import {ITokens} from "./ITokens.sol";
 /// @param rows Packed 10-byte rows `uint32 provider ‖ uint48 units`, units above zero, strictly
 /// ascending by provider. No rows at all retire the epoch without moving money.
 /// @param signature By the key's signer: 65 bytes of ECDSA, or whatever an ERC-1271 account
-/// accepts. @param cosignature By the key's cosigner; ignored if the key names none.
+/// accepts.
+/// @param cosignature By the key's cosigner; ignored if the key names none.
 struct Statement {
     DepositKey key;
     uint32 epoch;
@@ -44,8 +45,7 @@ enum Outcome {
 
 /// @title Settlement
 /// @notice Moves money from deposits to providers' credits, by statements that every key a deposit
-/// names has signed.
-/// Signed is the EIP-712 message
+/// names has signed. Signed is the EIP-712 message
 ///
 ///     Statement(DepositKey key,uint32 epoch,uint64 spent,bytes32 manifest,bytes rows)
 ///     DepositKey(address requestor,address signer,address cosigner,address token,bytes32 salt)
@@ -58,10 +58,10 @@ interface ISettlement is IEscrow, IRewards, ITokens, IJournal {
     event Settled(bytes32 indexed id, uint32 epoch, uint64 spent, bytes32 manifest, bytes rows);
     /// @notice A statement of deposit `id` was skipped.
     /// @dev A hint that anyone can cause: a statement is dead only once another digest has settled
-    /// its epoch. @param digest What its signers would have had to sign in the deposit's present
-    /// state. For {Outcome.WrongEpoch},
-    /// {Outcome.MalformedRows} and {Outcome.UnknownProvider}, which no signature could cure,
-    /// `spent` counts as 0.
+    /// its epoch.
+    /// @param digest What its signers would have had to sign in the deposit's present state. For
+    /// {Outcome.WrongEpoch}, {Outcome.MalformedRows} and {Outcome.UnknownProvider}, which no
+    /// signature could cure, `spent` counts as 0.
     event Skipped(bytes32 indexed id, bytes32 digest, Outcome reason);
 
     /// @notice Too little gas is left to ask an ERC-1271 account; a skip is never the submitter's

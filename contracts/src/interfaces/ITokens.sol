@@ -4,8 +4,8 @@ pragma solidity 0.8.37;
 /// @title Token registry
 /// @notice Fixes, once and for ever, how many base units of a token one unit is.
 ///
-/// The contract counts money in *units*: 10^max(0, decimals − 6) base units of the token. One
-/// unit is one base unit of USDC (6 decimals) and 1e12 base units of GLM (18 decimals). Amounts are
+/// The contract counts money in *units*: 10^max(0, decimals − 6) base units of the token. One unit
+/// is one base unit of USDC (6 decimals) and 1e12 base units of GLM (18 decimals). Amounts are
 /// converted at the token boundary only.
 interface ITokens {
     /// @notice `token` was registered.

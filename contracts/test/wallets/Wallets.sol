@@ -44,6 +44,25 @@ contract SlowWallet is OwnedWallet {
     }
 }
 
+/// @notice Says no when it gets less than `minimum` gas, like a wallet that gives up asking others.
+contract DemandingWallet is OwnedWallet {
+    uint256 public immutable minimum;
+
+    constructor(address owner_, uint256 minimum_) OwnedWallet(owner_) {
+        minimum = minimum_;
+    }
+
+    function isValidSignature(bytes32 digest, bytes memory signature)
+        public
+        view
+        override
+        returns (bytes4)
+    {
+        if (gasleft() < minimum) return bytes4(0xffffffff);
+        return super.isValidSignature(digest, signature);
+    }
+}
+
 /// @notice Answers every question with fixed bytes, or reverts with them.
 contract ScriptedWallet {
     bytes public answer;

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity 0.8.37;
+
+import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
+
+import {Base, Deposit, DepositKey, ISettlement, Outcome, Statement} from "./Base.t.sol";
+import {
+    CountingWallet,
+    DemandingWallet,
+    OwnedWallet,
+    ScriptedWallet,
+    SlowWallet,
+    VerboseWallet
+} from "./wallets/Wallets.sol";
+
+/// @notice Signers with code: ERC-1271 wallets get 250,000 gas and 32 bytes to say yes, and no
+/// wallet can hold up other statements; accounts with a delegation still sign by ECDSA.
+contract WalletsTest is Base {
+    bytes32 private constant YES = bytes32(IERC1271.isValidSignature.selector);
+    uint256 private constant GAS_NEEDED = 258_000;
+
+    function setUp() public override {
+        super.setUp();
+        registerProviders(2);
+    }
+
+    /// @dev A statement over 10 units of a fresh deposit whose signer is `wallet`, signed by the
+    /// attester.
+    function statementBy(address wallet) internal returns (Statement memory statement) {
+        DepositKey memory key = DepositKey(requestor.addr, wallet, address(0), address(usd), 0);
+        fund(key, 1000);
+        return statementFor(key, row(1, 10));
+    }
+
+    function assertRefused(address wallet) internal {
+        Statement memory statement = statementBy(wallet);
+        Statement memory other = statementBy(attester.addr);
+        Outcome[] memory outcomes = settlement.settle(batch(statement, other));
+        assertOutcome(outcomes[0], Outcome.BadSignature);
+        assertOutcome(outcomes[1], Outcome.Settled);
+        assertState(settlement.depositId(statement.key), Deposit(1000, 0, 0, 0, 0)); // I2
+    }
+
+    function assertAccepted(address wallet) internal {
+        Statement memory statement = statementBy(wallet);
+        assertOutcome(settleOne(statement), Outcome.Settled);
+        assertState(settlement.depositId(statement.key), Deposit(990, 0, 10, 1, 0));
+    }
+
+    function settleWith(uint256 gas, Statement[] memory statements)
+        internal
+        returns (bool success, bytes memory answer)
+    {
+        return address(settlement).call{gas: gas}(abi.encodeCall(settlement.settle, (statements)));
+    }
+
+    function test_RevertWhen_TooLittleGasIsLeftToAskAWallet() public {
+        Statement memory first = statementBy(attester.addr);
+        Statement memory second = statementBy(address(new OwnedWallet(attester.addr)));
+        (bool success, bytes memory answer) = settleWith(280_000, batch(first, second));
+
+        assertFalse(success);
+        assertEq(answer.length, 68);
+        assertEq(bytes4(answer), ISettlement.GasTooLow.selector);
+        uint256 left;
+        uint256 needed;
+        assembly ("memory-safe") {
+            left := mload(add(answer, 0x24))
+            needed := mload(add(answer, 0x44))
+        }
+        assertLt(left, needed);
+        assertEq(needed, GAS_NEEDED);
+        assertState(settlement.depositId(first.key), Deposit(1000, 0, 0, 0, 0));
+
+        assertOutcome(settlement.settle(batch(first, second))[1], Outcome.Settled);
+    }
+
+    function test_RevertWhen_TooLittleGasIsLeftToAskACosigningWallet() public {
+        DepositKey memory key = bound(address(usd));
+        key.cosigner = address(new OwnedWallet(attester.addr));
+        fund(key, 1000);
+        (bool success, bytes memory answer) =
+            settleWith(250_000, batch(statementFor(key, row(1, 10))));
+        assertFalse(success);
+        assertEq(bytes4(answer), ISettlement.GasTooLow.selector);
+        pay(key, row(1, 10));
+    }
+
+    function test_Settle_IsNeverSkippedForTheSubmittersGas() public {
+        address wallet = address(new DemandingWallet(attester.addr, 248_000));
+        Statement[] memory statements = batch(statementBy(wallet));
+        uint256 settled;
+        for (uint256 gas = 20_000; gas < 500_000; gas += 1_500) {
+            uint256 start = vm.snapshotState();
+            (bool success, bytes memory answer) = settleWith(gas, statements);
+            if (success) {
+                assertOutcome(abi.decode(answer, (Outcome[]))[0], Outcome.Settled); // I6
+                ++settled;
+            }
+            vm.revertToState(start);
+        }
+        assertGt(settled, 0);
+    }
+
+    function test_Skips_AccountsWithoutCodeThatDidNotSign() public {
+        assertRefused(stranger);
+    }
+
+    function test_Skips_WalletsOfAnotherOwner() public {
+        assertRefused(address(new OwnedWallet(stranger)));
+    }
+
+    function test_Skips_WalletsThatAnswerAnythingElse() public {
+        assertRefused(address(new ScriptedWallet(abi.encode(bytes4(0xffffffff)), false)));
+        assertRefused(address(new ScriptedWallet(abi.encode(true), false)));
+        assertRefused(address(new ScriptedWallet(abi.encode(uint256(YES) | 1), false)));
+    }
+
+    function test_Skips_WalletsThatAnswerNothing() public {
+        assertRefused(address(new ScriptedWallet("", false)));
+    }
+
+    function test_Skips_WalletsThatAnswerTooBriefly() public {
+        assertRefused(
+            address(new ScriptedWallet(abi.encodePacked(IERC1271.isValidSignature.selector), false))
+        );
+        assertRefused(address(new ScriptedWallet(abi.encodePacked(bytes31(YES)), false)));
+    }
+
+    function test_Skips_WalletsThatRevert() public {
+        assertRefused(address(new ScriptedWallet("", true)));
+        assertRefused(address(new ScriptedWallet(abi.encode(YES), true)));
+    }
+
+    function test_Skips_WalletsThatBurnAllTheirGas() public {
+        assertRefused(address(new SlowWallet(attester.addr, type(uint256).max)));
+    }
+
+    function test_Skips_WalletsThatWriteState() public {
+        CountingWallet wallet = new CountingWallet();
+        assertRefused(address(wallet));
+        assertEq(wallet.count(), 0);
+    }
+
+    function test_Skips_WalletsThatAnswerAtLengthWithoutSayingYes() public {
+        assertRefused(address(new VerboseWallet(0)));
+    }
+
+    function test_Skips_DelegatedAccountsThatDidNotSign() public {
+        vm.etch(stranger, address(new OwnedWallet(requestor.addr)).code);
+        assertRefused(stranger);
+    }
+
+    function test_Skips_AWalletWithoutPayingForMoreThanItsShare() public {
+        Statement memory burning =
+            statementBy(address(new SlowWallet(attester.addr, type(uint256).max)));
+        uint256 before = gasleft();
+        settleOne(burning);
+        assertLt(before - gasleft(), 350_000); // I6
+    }
+
+    function test_Settle_AsksAWallet() public {
+        assertAccepted(address(new OwnedWallet(attester.addr)));
+    }
+
+    function test_Settle_AsksACosigningWallet() public {
+        DepositKey memory key = bound(address(usd));
+        key.cosigner = address(new OwnedWallet(attester.addr));
+        bytes32 id = fund(key, 1000);
+        pay(key, row(1, 10));
+        assertState(id, Deposit(990, 0, 10, 1, 0));
+    }
+
+    function test_Settle_TakesSignaturesOfAnyLengthFromAWallet() public {
+        Statement memory statement =
+            statementBy(address(new ScriptedWallet(abi.encode(YES), false)));
+        statement.signature = "";
+        assertOutcome(settleOne(statement), Outcome.Settled);
+        statement.epoch = 2;
+        statement.signature = new bytes(1000);
+        assertOutcome(settleOne(statement), Outcome.Settled);
+    }
+
+    function test_Settle_WaitsForAWalletThatUsesNearlyAllItsGas() public {
+        assertAccepted(address(new SlowWallet(attester.addr, 240_000)));
+    }
+
+    function test_Settle_ReadsNoMoreThanTheFirstWordOfAnAnswer() public {
+        Statement memory statement = statementBy(address(new VerboseWallet(YES)));
+        uint256 before = gasleft();
+        assertOutcome(settleOne(statement), Outcome.Settled);
+        assertLt(before - gasleft(), 350_000);
+    }
+
+    function test_Settle_TakesTheKeySignatureOfADelegatedAccount() public {
+        vm.etch(attester.addr, address(new ScriptedWallet("", true)).code);
+        assertAccepted(attester.addr);
+    }
+
+    function test_Settle_AsksTheCodeOfADelegatedAccountForOtherSignatures() public {
+        vm.etch(stranger, address(new OwnedWallet(attester.addr)).code);
+        assertAccepted(stranger);
+    }
+}
