@@ -509,6 +509,19 @@ impl Reader {
         Ok(spending)
     }
 
+    /// Gas and number of rows of the last settling transaction with a tx receipt.
+    pub async fn last_settle(&self) -> Result<Option<(u64, u64)>> {
+        let row = sqlx::query(
+            "select r.gas_used, (select count(*) from carried_statement c join \"row\" w on w.statement = c.statement
+                where c.slot = s.id) as n
+             from tx_receipt r join attempt a on a.id = r.attempt join slot s on s.id = a.slot
+             where s.kind = 'settle' order by s.tx_nonce desc limit 1",
+        )
+        .fetch_optional(self.0.reader())
+        .await?;
+        row.map(|row| Ok((row.u64("gas_used")?, row.u64("n")?))).transpose()
+    }
+
     /// How many rows one of the ledger's tables has.
     pub async fn count(&self, table: Table) -> Result<u64> {
         let query = match table {

@@ -43,6 +43,8 @@ pub struct Figures {
     pub transactions: BTreeMap<String, Spending>,
     /// Gas of all settling transactions, divided by the rows, rounded up.
     pub gas_per_row: u64,
+    /// The same of the last settling transaction alone, whose providers were mostly credited before.
+    pub last_gas_per_row: u64,
     /// What was settled, millionths of a USD at the configured rates.
     pub value_micro_usd: u128,
     /// What fees come to at a stated gas price and price of the native coin.
@@ -111,6 +113,10 @@ impl Figures {
             statements: reader.count(Table::Settled).await?,
             rows,
             gas_per_row: gas("settle").div_ceil(rows.max(1)),
+            last_gas_per_row: reader
+                .last_settle()
+                .await?
+                .map_or(0, |(gas, rows)| gas.div_ceil(rows.max(1))),
             transactions,
             value_micro_usd: value,
             fees,
@@ -158,7 +164,8 @@ impl Figures {
             let gas = grouped(spending.gas.into());
             writeln!(out, "  {kind:<14} {} transactions, {gas} gas", spending.transactions)?;
         }
-        writeln!(out, "gas per row      {}", grouped(self.gas_per_row.into()))?;
+        let (all, last) = (grouped(self.gas_per_row.into()), grouped(self.last_gas_per_row.into()));
+        writeln!(out, "gas per row      {all} in all, {last} in the last settling transaction")?;
         let bps = |centi: u128| format!("{}.{:02}", centi / 100, centi % 100);
         writeln!(
             out,
