@@ -37,10 +37,11 @@ create table funded (
 ) strict, without rowid;
 create index funded_by_deposit on funded (deposit);
 
+-- Anybody can thaw nothing from, or retire epochs of, a deposit that was never funded and whose key is therefore unknown.
 create table thawed (
     block integer not null references block on delete cascade,
     log_index integer not null,
-    deposit blob not null references deposit,
+    deposit blob not null check (length(deposit) = 32),
     units blob not null check (length(units) = 8),
     ends integer not null,
     primary key (block, log_index)
@@ -50,7 +51,7 @@ create index thawed_by_deposit on thawed (deposit);
 create table withdrawn (
     block integer not null references block on delete cascade,
     log_index integer not null,
-    deposit blob not null references deposit,
+    deposit blob not null check (length(deposit) = 32),
     recipient blob not null check (length(recipient) = 20),
     units blob not null check (length(units) = 8),
     primary key (block, log_index)
@@ -136,7 +137,7 @@ create table deposit (
 
 create table statement (
     id integer primary key,
-    deposit blob not null references deposit,
+    deposit blob not null check (length(deposit) = 32),
     epoch integer not null,
     spent blob not null check (length(spent) = 8),
     manifest blob not null check (length(manifest) = 32),

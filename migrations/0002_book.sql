@@ -47,7 +47,8 @@ create table accepted (
     item integer not null,
     revision integer not null,
     amount blob not null check (length(amount) = 16),
-    -- USD per whole token as a decimal, its source and its time in ms; null if the record named base units itself.
+    -- USD per whole token as a decimal, its source and its time in ms.
+    -- For a record that named base units itself, the rate that it came with.
     rate text,
     rate_source text,
     rate_at integer,
@@ -69,7 +70,9 @@ create index decision_by_item on decision (item);
 -- Organisations that may send work, each paying in one token.
 create table organisation (
     name text primary key,
-    token blob not null check (length(token) = 20)
+    token blob not null check (length(token) = 20),
+    -- The key that deposits have to name, alone, to be paid from.
+    attester blob not null check (length(attester) = 20)
 ) strict, without rowid;
 
 -- Which deposits pay for an organisation, in order.

@@ -14,7 +14,7 @@ use crate::abi::Settlement;
 #[allow(missing_docs, reason = "fields are documented in the Solidity interfaces")]
 mod messages {
     super::sol! {
-        #[derive(Debug, PartialEq, Eq, Hash)]
+        #[derive(Debug, Default, PartialEq, Eq, Hash)]
         struct DepositKey {
             address requestor;
             address signer;

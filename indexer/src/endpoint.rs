@@ -5,6 +5,7 @@ use alloy::{
     primitives::{Address, B256},
     providers::{DynProvider, Provider},
     rpc::types::{Filter, Header, Log},
+    transports::{RpcError, TransportErrorKind},
 };
 use ledger::chain::Block;
 use serde::{Deserialize, Serialize};
@@ -144,8 +145,16 @@ const fn from_header(header: &Header) -> Block {
     }
 }
 
-fn failed(
-    request: &'static str,
-) -> impl FnOnce(alloy::transports::RpcError<alloy::transports::TransportErrorKind>) -> Error {
-    move |source| Error::Endpoint { request, source: Box::new(source) }
+fn failed(request: &'static str) -> impl FnOnce(RpcError<TransportErrorKind>) -> Error {
+    move |source| Error::Endpoint { request, source: Box::new(without_url(source)) }
+}
+
+/// The error without the endpoint's address, which often holds a key.
+pub fn without_url(error: RpcError<TransportErrorKind>) -> RpcError<TransportErrorKind> {
+    let RpcError::Transport(TransportErrorKind::Custom(inner)) = error else { return error };
+    let inner = match inner.downcast::<reqwest::Error>() {
+        Ok(error) => Box::new(error.without_url()),
+        Err(other) => other,
+    };
+    RpcError::Transport(TransportErrorKind::Custom(inner))
 }

@@ -124,6 +124,9 @@ impl Indexer {
             _ => None,
         };
         let head = Head { latest: latest.number, finalised, at_checkpoint };
+        let is_on_chain = checkpoint.as_ref().is_none_or(|checkpoint| {
+            at_checkpoint.is_some_and(|block| block.hash == checkpoint.hash)
+        });
         let turn = match step(checkpoint.as_ref(), self.start_block, &head, self.span) {
             Step::Wait => Turn::Idle,
             Step::FindFork => {
@@ -134,7 +137,10 @@ impl Indexer {
             Step::CatchUp { from, to } => self.catch_up(checkpoint.as_ref(), from, to).await?,
             Step::Follow { from, to } => self.follow(checkpoint.as_ref(), from, to).await?,
         };
-        self.writer.set_finalised(finalised).await?;
+        // What is indexed may be of another fork until the checkpoint is seen on this one.
+        if is_on_chain {
+            self.writer.set_finalised(finalised).await?;
+        }
         Ok(turn)
     }
 
@@ -142,8 +148,7 @@ impl Indexer {
     async fn fork_point(&self, checkpoint: Option<Block>) -> Result<u64> {
         let mut candidate = checkpoint;
         while let Some(block) = candidate {
-            let now = self.endpoint.block(BlockNumberOrTag::Number(block.number)).await?;
-            if now.is_some_and(|now| now.hash == block.hash) {
+            if self.block_at(block.number).await?.hash == block.hash {
                 return Ok(block.number);
             }
             let below = block.number.checked_sub(1);
@@ -252,12 +257,15 @@ pub async fn run(mut indexer: Indexer, mut shutdown: watch::Receiver<bool>) -> R
 }
 
 /// An error with its sources, on one line.
-pub(crate) fn chain_of(error: &dyn std::error::Error) -> String {
+pub fn chain_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
         source = cause.source();
     }
     text

@@ -14,8 +14,8 @@ use alloy::{
     transports::{RpcError, TransportErrorKind},
 };
 
-pub use endpoint::{Endpoint, Finality};
-pub use follow::{Indexer, Turn, run};
+pub use endpoint::{Endpoint, Finality, without_url};
+pub use follow::{Indexer, Turn, chain_of, run};
 
 /// Result of indexer functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -72,6 +72,10 @@ pub enum Error {
 impl Error {
     /// Whether the next turn may fare better without anybody's help.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Endpoint { .. } | Self::NoBlock(_) | Self::Inconsistent(_))
+        match self {
+            Self::Endpoint { .. } | Self::NoBlock(_) | Self::Inconsistent(_) => true,
+            Self::Ledger(error) => error.is_transient(),
+            _ => false,
+        }
     }
 }

@@ -8,8 +8,8 @@ use sqlx::SqliteConnection;
 
 use crate::{
     Amount, Error, Ledger, Millis, ProviderNumber, Result,
-    chain::insert_statement,
-    manifest::Tree,
+    chain::{Content, insert_statement},
+    manifest::{CARRY, Tree},
     read::{self, Attempt, Books, SignedStatement, SlotKind},
     rules::{self, Proposal},
     sql::{self, Columns, integer},
@@ -105,18 +105,30 @@ impl BookWriter {
         Self(ledger)
     }
 
-    /// Makes the organisations and their deposits those of the configuration. What was accepted stays.
-    pub async fn set_organisations(&self, organisations: &[Organisation]) -> Result<()> {
+    /// Address of the contract, which is no payout address.
+    pub const fn contract(&self) -> Address {
+        self.0.identity().contract
+    }
+
+    /// Makes the organisations and their deposits those of the configuration, payable by statements of `attester`. What was
+    /// accepted stays.
+    pub async fn set_organisations(
+        &self,
+        organisations: &[Organisation],
+        attester: Address,
+    ) -> Result<()> {
         let mut tx = self.0.begin().await?;
         sqlx::query("delete from funding").execute(&mut *tx).await?;
         for Organisation { name, token, deposits } in organisations {
             sqlx::query(
-                "insert into organisation (name, token) values (?, ?)
-                 on conflict (name) do update set token = excluded.token where not exists
-                    (select 1 from item where organisation = excluded.name)",
+                "insert into organisation (name, token, attester) values (?, ?, ?)
+                 on conflict (name) do update set attester = excluded.attester, token = case
+                    when exists (select 1 from item where organisation = excluded.name) then token
+                    else excluded.token end",
             )
             .bind(name)
             .bind(token.to_vec())
+            .bind(attester.to_vec())
             .execute(&mut *tx)
             .await?;
             for (position, deposit) in deposits.iter().enumerate() {
@@ -190,7 +202,8 @@ impl BookWriter {
         now: Millis,
     ) -> Result<Vec<Outcome>> {
         let mut tx = self.0.begin().await?;
-        let mut desk = Desk { conn: &mut tx, tariff, now, books: BTreeMap::new() };
+        let contract = self.contract();
+        let mut desk = Desk { conn: &mut tx, tariff, now, contract, books: BTreeMap::new() };
         let mut outcomes = Vec::with_capacity(records.len());
         for record in records {
             outcomes.push(desk.take_in(record).await?);
@@ -216,7 +229,8 @@ impl BookWriter {
         .bind(organisation)
         .fetch_all(&mut *tx)
         .await?;
-        let mut desk = Desk { conn: &mut tx, tariff, now, books: BTreeMap::new() };
+        let contract = self.contract();
+        let mut desk = Desk { conn: &mut tx, tariff, now, contract, books: BTreeMap::new() };
         let mut accepted = 0;
         for row in waiting {
             let record = Record::from_body(&row.text("body")?)?;
@@ -290,7 +304,15 @@ impl BookWriter {
                 statement.epoch
             )));
         }
-        let id = insert_statement(&mut tx, &statement, digest, Some(fee_bps)).await?;
+        refuse_stale(&mut tx, deposit, proposal).await?;
+        let content = Content {
+            deposit,
+            epoch: statement.epoch,
+            spent: statement.spent,
+            manifest: statement.manifest,
+            digest,
+        };
+        let id = insert_statement(&mut tx, &content, Some(fee_bps)).await?;
         insert_rows(&mut tx, id, proposal).await?;
         insert_leaves(&mut tx, id, proposal).await?;
         tx.commit().await?;
@@ -391,6 +413,53 @@ impl BookWriter {
     }
 }
 
+/// Refuses a proposal that does not follow from the books as they are now: it was made from what was read before, and the
+/// indexer may have written since.
+async fn refuse_stale(
+    conn: &mut SqliteConnection,
+    deposit: B256,
+    proposal: &Proposal,
+) -> Result<()> {
+    let refuse = |why: String| {
+        Err(Error::Unsignable(format!("deposit {deposit}: {why}; the next turn proposes anew")))
+    };
+    let row = sqlx::query("select organisation from funding where deposit = ?")
+        .bind(deposit.to_vec())
+        .fetch_optional(&mut *conn)
+        .await?;
+    let Some(row) = row else { return refuse("it pays for nobody".into()) };
+    let books = read::books(conn, &row.text("organisation")?)
+        .await?
+        .ok_or(Error::Corrupt("organisation"))?;
+    let Some(purse) = books.deposits.iter().find(|known| known.id == deposit && known.is_usable)
+    else {
+        return refuse("it cannot be paid from".into());
+    };
+    if proposal.total()? > purse.state.spendable() {
+        return refuse("the rows exceed what is final and unspent".into());
+    }
+    let open: BTreeMap<_, _> = books.open.iter().map(|item| (item.item, item)).collect();
+    for leaf in &proposal.leaves {
+        let expected = match leaf.paid {
+            Some(paid) => match open.get(&paid.item) {
+                Some(item) => item.payable()?,
+                None => None,
+            }
+            .filter(|(_, revision, _)| *revision == paid.revision)
+            .map(|(provider, _, due)| (provider, due)),
+            None if leaf.workload == CARRY => {
+                let carry = purse.carries.get(&leaf.provider).copied().unwrap_or_default();
+                Some((leaf.provider, carry.signed()?))
+            }
+            None => Some((leaf.provider, leaf.amount)),
+        };
+        if expected != Some((leaf.provider, leaf.amount)) {
+            return refuse(format!("leaf {} is not due as proposed", leaf.workload));
+        }
+    }
+    Ok(())
+}
+
 /// What is known of an item already.
 struct KnownItem {
     id: i64,
@@ -409,6 +478,7 @@ struct Desk<'a> {
     conn: &'a mut SqliteConnection,
     tariff: &'a Tariff,
     now: Millis,
+    contract: Address,
     books: BTreeMap<String, Option<Books>>,
 }
 
@@ -494,6 +564,9 @@ impl Desk<'_> {
     /// Why the payout address that the record names cannot be used, if it names one. The first one named is taken.
     async fn payout_conflict(&mut self, record: &Record) -> Result<Option<String>> {
         let Some(address) = record.payout else { return Ok(None) };
+        if address == self.contract {
+            return Ok(Some(format!("{address} is the contract itself, which cannot be paid")));
+        }
         let machine = &record.item.machine;
         match payee_of(self.conn, machine).await? {
             None => insert_payee(self.conn, machine, address, self.now).await?,
@@ -599,7 +672,11 @@ impl Desk<'_> {
         let Some(token) = books.token else { return self.wait(item, Amount::ZERO).await };
         let rate = revision.rate.as_ref().or_else(|| tariff.rates.get(&token.address));
         let Some(rate) = rate else { return self.wait(item, Amount::ZERO).await };
-        let amount = record.amount(rate, token.decimals)?;
+        // A record that was kept before the token was known may come to anything.
+        let amount = match record.amount(rate, token.decimals) {
+            Ok(amount) if amount <= MAX_AMOUNT => amount,
+            Ok(_) | Err(_) => return self.wait(item, Amount::ZERO).await,
+        };
         if before.is_some_and(|(highest, _)| highest > revision.revision) {
             return Ok(Acceptance::Accepted(Amount::ZERO));
         }

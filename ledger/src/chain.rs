@@ -7,7 +7,7 @@ use sqlx::{Sqlite, SqliteConnection, Transaction};
 use crate::{
     Error, Identity, Ledger, ProviderNumber, Result, Unit, Units, read,
     sql::{self, Columns, integer},
-    statement::Statement,
+    statement,
 };
 
 /// A block, as far as the ledger needs it.
@@ -248,9 +248,14 @@ async fn insert_fact(
                 .bind(sql::units(*units))
         }
         Event::Settled { deposit, epoch, spent, manifest, rows } => {
-            let key = read::deposit_key(tx, *deposit).await?.ok_or(Error::Corrupt("deposit of a settled statement"))?;
-            let statement = Statement { key, epoch: *epoch, spent: *spent, manifest: *manifest, rows: rows.clone() };
-            let id = ensure_statement(tx, identity, &statement).await?;
+            let content = Content {
+                deposit: *deposit,
+                epoch: *epoch,
+                spent: *spent,
+                manifest: *manifest,
+                digest: statement::digest(&identity.domain(), *deposit, *epoch, *spent, (*manifest, rows)),
+            };
+            let id = ensure_statement(tx, &content, rows).await?;
             sqlx::query("insert into settled (block, log_index, statement, tx_hash) values (?, ?, ?, ?)")
                 .bind(place.0)
                 .bind(place.1)
@@ -322,22 +327,31 @@ async fn insert_deposit(tx: &mut SqliteConnection, key: &DepositKey) -> Result<(
     Ok(())
 }
 
+/// Everything about a statement but its rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content {
+    pub(crate) deposit: B256,
+    pub(crate) epoch: u32,
+    pub(crate) spent: Units,
+    pub(crate) manifest: B256,
+    pub(crate) digest: B256,
+}
+
 /// Row id of a statement seen on chain; one that this ledger did not propose is stored without leaves.
 async fn ensure_statement(
     tx: &mut SqliteConnection,
-    identity: &Identity,
-    statement: &Statement,
+    content: &Content,
+    rows: &[u8],
 ) -> Result<i64> {
-    let digest = statement.digest(&identity.domain());
     let known = sqlx::query("select id from statement where digest = ?")
-        .bind(digest.to_vec())
+        .bind(content.digest.to_vec())
         .fetch_optional(&mut *tx)
         .await?;
     if let Some(row) = known {
         return row.int("id");
     }
-    let id = insert_statement(tx, statement, digest, None).await?;
-    for (provider, units) in contracts::rows::decode(&statement.rows)? {
+    let id = insert_statement(tx, content, None).await?;
+    for (provider, units) in contracts::rows::decode(rows)? {
         sqlx::query("insert into \"row\" (statement, provider, units) values (?, ?, ?)")
             .bind(id)
             .bind(i64::from(provider))
@@ -352,18 +366,18 @@ async fn ensure_statement(
 /// proposed it.
 pub(crate) async fn insert_statement(
     tx: &mut SqliteConnection,
-    statement: &Statement,
-    digest: B256,
+    content: &Content,
     ours: Option<u16>,
 ) -> Result<i64> {
     let done = sqlx::query(
-        "insert into statement (deposit, epoch, spent, manifest, digest, ours, fee_bps) values (?, ?, ?, ?, ?, ?, ?)",
+        "insert into statement (deposit, epoch, spent, manifest, digest, ours, fee_bps)
+         values (?, ?, ?, ?, ?, ?, ?)",
     )
-    .bind(statement.key.id().to_vec())
-    .bind(i64::from(statement.epoch))
-    .bind(sql::units(statement.spent))
-    .bind(statement.manifest.to_vec())
-    .bind(digest.to_vec())
+    .bind(content.deposit.to_vec())
+    .bind(i64::from(content.epoch))
+    .bind(sql::units(content.spent))
+    .bind(content.manifest.to_vec())
+    .bind(content.digest.to_vec())
     .bind(i64::from(ours.is_some()))
     .bind(ours.map(i64::from))
     .execute(tx)

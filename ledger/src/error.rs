@@ -92,3 +92,10 @@ pub enum Error {
         source: std::io::Error,
     },
 }
+
+impl Error {
+    /// Whether trying again may fare better without anybody's help: the database was too busy.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
+    }
+}

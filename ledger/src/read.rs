@@ -9,7 +9,7 @@ use sqlx::SqliteConnection;
 
 use crate::{
     Amount, Error, Ledger, ProviderNumber, Result, Unit, Units,
-    chain::Block,
+    chain::{Block, Content},
     manifest::{Leaf, Paid},
     rules::{self, Credit, DepositEvent, DepositState, OpenItem, Position},
     sql::{Columns, integer},
@@ -30,11 +30,17 @@ pub struct FundingDeposit {
     pub key: Option<DepositKey>,
     /// Its state at the checkpoint.
     pub state: DepositState,
+    /// Remainders that its settled statements owe, by provider.
+    pub carries: BTreeMap<ProviderNumber, Amount>,
+    /// Whether it can pay: it holds the organisation's token, and the attester is its only signer.
+    pub is_usable: bool,
 }
 
 /// Everything that decides what an organisation can pay.
 #[derive(Debug, Clone)]
 pub struct Books {
+    /// Address of its token.
+    pub pays_in: Address,
     /// Its token, once the contract registered it.
     pub token: Option<Token>,
     /// Its deposits, in the order in which they pay.
@@ -200,8 +206,9 @@ impl Reader {
 
     /// An organisation's books.
     pub async fn books(&self, organisation: &str) -> Result<Option<Books>> {
-        let mut conn = self.0.reader().acquire().await?;
-        books(&mut conn, organisation).await
+        // One transaction, so that items and their leaves are seen as of one moment while the indexer writes.
+        let mut tx = self.0.reader().begin().await?;
+        books(&mut tx, organisation).await
     }
 
     /// All tokens that the contract has registered.
@@ -247,12 +254,13 @@ impl Reader {
 
     /// Every credit that is not zero at the checkpoint: Σ settled rows − Σ claims.
     pub async fn credits(&self) -> Result<Vec<Credit>> {
+        let mut tx = self.0.reader().begin().await?;
         let mut credits: BTreeMap<(ProviderNumber, Address), Units> = BTreeMap::new();
-        for row in self.settled_rows().await? {
+        for row in settled_rows(&mut tx).await? {
             let credit = credits.entry((row.provider, row.token)).or_default();
             *credit = credit.add(row.units)?;
         }
-        for claim in self.claims().await? {
+        for claim in claims(&mut tx).await? {
             let credit = credits.entry((claim.provider, claim.token)).or_default();
             *credit = credit.sub(claim.units)?;
         }
@@ -265,21 +273,12 @@ impl Reader {
 
     /// Every settled row.
     pub async fn settled_rows(&self) -> Result<Vec<Credit>> {
-        let rows = sqlx::query(
-            "select r.provider, d.token, r.units from settled s join statement t on t.id = s.statement
-             join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id",
-        )
-        .fetch_all(self.0.reader())
-        .await?;
-        rows.iter().map(credit).collect()
+        settled_rows(&mut *self.0.reader().acquire().await?).await
     }
 
     /// Every claim that was paid.
     pub async fn claims(&self) -> Result<Vec<Credit>> {
-        let rows = sqlx::query("select provider, token, units from claimed")
-            .fetch_all(self.0.reader())
-            .await?;
-        rows.iter().map(credit).collect()
+        claims(&mut *self.0.reader().acquire().await?).await
     }
 
     /// Statements of ours that no fact settles.
@@ -397,22 +396,23 @@ impl Reader {
             .transpose()
     }
 
-    /// Slots without a tx receipt, ascending by tx nonce, with their attempts.
-    pub async fn slots_without_receipt(&self, sender: Address, below: u64) -> Result<Vec<Slot>> {
-        let slots = self.slots(sender, 0).await?;
-        let mut missing = Vec::new();
-        for slot in slots {
-            let row = sqlx::query(
-                "select count(*) as n from tx_receipt r join attempt a on a.id = r.attempt where a.slot = ?",
-            )
-            .bind(slot.id)
-            .fetch_one(self.0.reader())
-            .await?;
-            if row.int("n")? == 0 && slot.tx_nonce < below {
-                missing.push(slot);
-            }
-        }
-        Ok(missing)
+    /// Attempts of slots below a tx nonce of which no tx receipt is known: row id and hash.
+    pub async fn attempts_without_receipt(
+        &self,
+        sender: Address,
+        below: u64,
+    ) -> Result<Vec<(i64, B256)>> {
+        let rows = sqlx::query(
+            "select a.id, a.hash from slot s join attempt a on a.slot = s.id
+             where s.sender = ? and s.tx_nonce < ? and not exists (
+                 select 1 from tx_receipt r join attempt b on b.id = r.attempt where b.slot = s.id)
+             order by a.id",
+        )
+        .bind(sender.to_vec())
+        .bind(integer(below)?)
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter().map(|row| Ok((row.int("id")?, row.b256("hash")?))).collect()
     }
 
     /// Statements that a slot at or above tx nonce `from` carries.
@@ -555,6 +555,21 @@ pub enum Table {
     Skipped,
 }
 
+async fn settled_rows(conn: &mut SqliteConnection) -> Result<Vec<Credit>> {
+    let rows = sqlx::query(
+        "select r.provider, d.token, r.units from settled s join statement t on t.id = s.statement
+         join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id",
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(credit).collect()
+}
+
+async fn claims(conn: &mut SqliteConnection) -> Result<Vec<Credit>> {
+    let rows = sqlx::query("select provider, token, units from claimed").fetch_all(conn).await?;
+    rows.iter().map(credit).collect()
+}
+
 pub(crate) async fn block_at_or_below(
     conn: &mut SqliteConnection,
     number: u64,
@@ -663,24 +678,32 @@ pub(crate) async fn carries(
     rows.iter().map(|row| Ok((row.u32("provider")?, row.amount("carry_out")?))).collect()
 }
 
+/// Content and packed rows of a stored statement.
+pub(crate) async fn statement_content(
+    conn: &mut SqliteConnection,
+    id: i64,
+) -> Result<(Content, Vec<u8>)> {
+    let row =
+        sqlx::query("select * from statement where id = ?").bind(id).fetch_one(&mut *conn).await?;
+    let content = Content {
+        deposit: row.b256("deposit")?,
+        epoch: row.u32("epoch")?,
+        spent: row.units("spent")?,
+        manifest: row.b256("manifest")?,
+        digest: row.b256("digest")?,
+    };
+    Ok((content, crate::statement::pack(&rows(conn, id).await?)?))
+}
+
+/// A stored statement of a deposit whose key is known, and its digest.
 pub(crate) async fn statement(
     conn: &mut SqliteConnection,
     id: i64,
 ) -> Result<(crate::statement::Statement, B256)> {
-    let row =
-        sqlx::query("select * from statement where id = ?").bind(id).fetch_one(&mut *conn).await?;
-    let key = deposit_key(conn, row.b256("deposit")?)
-        .await?
-        .ok_or(Error::Corrupt("deposit of a statement"))?;
-    let rows = rows(conn, id).await?;
-    let statement = crate::statement::Statement {
-        key,
-        epoch: row.u32("epoch")?,
-        spent: row.units("spent")?,
-        manifest: row.b256("manifest")?,
-        rows: crate::statement::pack(&rows)?,
-    };
-    Ok((statement, row.b256("digest")?))
+    let (content, rows) = statement_content(conn, id).await?;
+    let Content { deposit, epoch, spent, manifest, digest } = content;
+    let key = deposit_key(conn, deposit).await?.ok_or(Error::Corrupt("deposit of a statement"))?;
+    Ok((crate::statement::Statement { key, epoch, spent, manifest, rows }, digest))
 }
 
 pub(crate) async fn rows(conn: &mut SqliteConnection, statement: i64) -> Result<Vec<StatementRow>> {
@@ -734,7 +757,8 @@ pub(crate) async fn named_leaves(
         .collect()
 }
 
-/// Whether an item has to be among the open ones: a revision waits for money, or it is not finally paid.
+/// Whether an item has to be among the open ones: a revision waits for money, a statement that names it is undecided, or it
+/// is not finally paid.
 pub(crate) async fn is_open(conn: &mut SqliteConnection, item: i64) -> Result<bool> {
     let waits = sqlx::query(
         "select max(revision) > coalesce((select max(revision) from accepted where item = ?1), -1) as waits
@@ -744,7 +768,18 @@ pub(crate) async fn is_open(conn: &mut SqliteConnection, item: i64) -> Result<bo
     .fetch_one(&mut *conn)
     .await?
     .flag("waits")?;
-    Ok(waits || due_finally(conn, item).await? != 0)
+    let is_stated = sqlx::query(
+        "select 1 from leaf l join statement t on t.id = l.statement
+         where l.item = ? and not exists (
+             select 1 from settled s2 join statement t2 on t2.id = s2.statement, chain
+             where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised)
+         limit 1",
+    )
+    .bind(item)
+    .fetch_optional(&mut *conn)
+    .await?
+    .is_some();
+    Ok(waits || is_stated || due_finally(conn, item).await? != 0)
 }
 
 /// What an item still owes if only final statements count.
@@ -772,29 +807,30 @@ pub(crate) async fn books(
     conn: &mut SqliteConnection,
     organisation: &str,
 ) -> Result<Option<Books>> {
-    let row = sqlx::query("select token from organisation where name = ?")
+    let row = sqlx::query("select token, attester from organisation where name = ?")
         .bind(organisation)
         .fetch_optional(&mut *conn)
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let address = row.address("token")?;
+    let (pays_in, attester) = (row.address("token")?, row.address("attester")?);
     let row = sqlx::query("select address, decimals from token where address = ?")
-        .bind(address.to_vec())
+        .bind(pays_in.to_vec())
         .fetch_optional(&mut *conn)
         .await?;
     let token = row.as_ref().map(token).transpose()?;
-    let deposits = funding_deposits(conn, organisation).await?;
+    let deposits = funding_deposits(conn, organisation, (pays_in, attester)).await?;
     let open = open_items(conn, organisation).await?;
     let position = match token {
-        Some(token) => position(conn, token, &deposits, &open).await?,
+        Some(token) => position(token, &deposits, &open)?,
         None => Position::default(),
     };
-    Ok(Some(Books { token, deposits, open, position }))
+    Ok(Some(Books { pays_in, token, deposits, open, position }))
 }
 
 async fn funding_deposits(
     conn: &mut SqliteConnection,
     organisation: &str,
+    (token, attester): (Address, Address),
 ) -> Result<Vec<FundingDeposit>> {
     let rows = sqlx::query("select deposit from funding where organisation = ? order by position")
         .bind(organisation)
@@ -804,28 +840,27 @@ async fn funding_deposits(
     for row in rows {
         let id = row.b256("deposit")?;
         let key = deposit_key(conn, id).await?;
+        let is_usable = key.as_ref().is_some_and(|key| {
+            key.token == token && key.signer == attester && key.cosigner == Address::ZERO
+        });
         let state = deposit_state(conn, id).await?;
-        deposits.push(FundingDeposit { id, key, state });
+        let carries = carries(conn, id).await?;
+        deposits.push(FundingDeposit { id, key, state, carries, is_usable });
     }
     Ok(deposits)
 }
 
-async fn position(
-    conn: &mut SqliteConnection,
-    token: Token,
-    deposits: &[FundingDeposit],
-    open: &[OpenItem],
-) -> Result<Position> {
+fn position(token: Token, deposits: &[FundingDeposit], open: &[OpenItem]) -> Result<Position> {
     let mut position = Position::default();
-    for deposit in deposits.iter().filter(|deposit| deposit.key.is_some()) {
+    for deposit in deposits.iter().filter(|deposit| deposit.is_usable) {
         let state = deposit.state;
         let amount = |units| token.unit.amount(units);
         position.deposited = position.deposited.add(amount(state.deposited_final))?;
         position.withdrawn = position.withdrawn.add(amount(state.withdrawn))?;
         position.thawing = position.thawing.add(amount(state.thawing))?;
         position.settled = position.settled.add(amount(state.spent))?;
-        for carry in carries(conn, deposit.id).await?.into_values() {
-            position.carried = position.carried.add(carry)?;
+        for carry in deposit.carries.values() {
+            position.carried = position.carried.add(*carry)?;
         }
     }
     for item in open {
@@ -850,11 +885,11 @@ async fn open_items(conn: &mut SqliteConnection, organisation: &str) -> Result<V
     .bind(organisation)
     .fetch_all(&mut *conn)
     .await?;
-    let mut paid = leaves_of_open_items(conn, organisation).await?;
+    let mut stated = leaves_of_open_items(conn, organisation).await?;
     rows.iter()
         .map(|row| {
             let item = row.int("id")?;
-            let (settled, live) = paid.remove(&item).unwrap_or_default();
+            let Stated { settled, live, paid_provider } = stated.remove(&item).unwrap_or_default();
             let accepted = match row.maybe_int("revision")? {
                 Some(_) => Some((row.u32("revision")?, row.amount("amount")?)),
                 None => None,
@@ -870,37 +905,51 @@ async fn open_items(conn: &mut SqliteConnection, organisation: &str) -> Result<V
                 settled,
                 live,
                 provider: row.maybe_int("provider")?.map(|_| row.u32("provider")).transpose()?,
+                paid_provider,
                 is_held: verdict.is_some_and(|verdict| verdict == "hold" || verdict == "dispute"),
             })
         })
         .collect()
 }
 
-/// Σ settled leaves and Σ live leaves of an organisation's open items. A leaf is live while its statement could still
-/// settle: no statement has settled its epoch.
+/// What statements say of an open item.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stated {
+    settled: i128,
+    live: Option<i128>,
+    paid_provider: Option<ProviderNumber>,
+}
+
+/// What statements say of an organisation's open items. A leaf is live while its statement could still settle: until another
+/// has finally settled its epoch.
 async fn leaves_of_open_items(
     conn: &mut SqliteConnection,
     organisation: &str,
-) -> Result<BTreeMap<i64, (i128, Option<i128>)>> {
+) -> Result<BTreeMap<i64, Stated>> {
     let rows = sqlx::query(
-        "select l.item, l.amount, s.statement is not null as settled
+        "select l.item, l.amount, l.provider, s.statement is not null as settled
          from open o join item i on i.id = o.item join leaf l on l.item = o.item
          join statement t on t.id = l.statement left join settled s on s.statement = t.id
          where i.organisation = ? and (s.statement is not null or not exists (
-             select 1 from settled s2 join statement t2 on t2.id = s2.statement
-             where t2.deposit = t.deposit and t2.epoch = t.epoch))",
+             select 1 from settled s2 join statement t2 on t2.id = s2.statement, chain
+             where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised))
+         order by s.block, s.log_index",
     )
     .bind(organisation)
     .fetch_all(conn)
     .await?;
-    let mut sums: BTreeMap<i64, (i128, Option<i128>)> = BTreeMap::new();
+    let mut stated: BTreeMap<i64, Stated> = BTreeMap::new();
     for row in rows {
         let amount = row.signed("amount")?;
-        let (settled, live) = sums.entry(row.int("item")?).or_default();
-        let sum = if row.flag("settled")? { settled } else { live.get_or_insert(0) };
+        let entry = stated.entry(row.int("item")?).or_default();
+        let is_settled = row.flag("settled")?;
+        if is_settled {
+            entry.paid_provider = Some(row.u32("provider")?);
+        }
+        let sum = if is_settled { &mut entry.settled } else { entry.live.get_or_insert(0) };
         *sum = sum.checked_add(amount).ok_or(Error::Overflow("sum of leaves"))?;
     }
-    Ok(sums)
+    Ok(stated)
 }
 
 /// What an organisation can still spend, base units; see [`rules::available`].

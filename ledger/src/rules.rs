@@ -147,6 +147,8 @@ pub struct OpenItem {
     pub live: Option<i128>,
     /// Number of its provider, once the registration is final.
     pub provider: Option<ProviderNumber>,
+    /// Number of the provider that its last settled leaf paid.
+    pub paid_provider: Option<ProviderNumber>,
     /// Whether a decision keeps it from being paid.
     pub is_held: bool,
 }
@@ -156,6 +158,21 @@ impl OpenItem {
     pub fn due(&self) -> Result<i128> {
         let owed = self.accepted.map_or(Ok(0), |(_, amount)| amount.signed())?;
         owed.checked_sub(self.settled).ok_or(Error::Overflow("amount due"))
+    }
+
+    /// Whom the next leaf concerns: the machine's provider, or the one that was paid if something is owed back.
+    pub fn payee(&self) -> Result<Option<ProviderNumber>> {
+        Ok(if self.due()? < 0 { self.paid_provider } else { self.provider })
+    }
+
+    /// What can be stated for it now: provider, revision and base units.
+    pub fn payable(&self) -> Result<Option<(ProviderNumber, u32, i128)>> {
+        let (Some(provider), Some((revision, _)), due) =
+            (self.payee()?, self.accepted, self.due()?)
+        else {
+            return Ok(None);
+        };
+        Ok((self.live.is_none() && !self.is_held && due != 0).then_some((provider, revision, due)))
     }
 
     /// What the item keeps reserved: the larger of what is due and what a live statement names.

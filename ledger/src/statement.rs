@@ -3,7 +3,7 @@
 use alloy::{
     dyn_abi::Eip712Domain,
     primitives::{Address, B256, Signature, keccak256},
-    sol_types::SolStruct,
+    sol_types::{SolStruct, SolValue},
 };
 use contracts::eip712::{self, DepositKey};
 use k256::ecdsa::{RecoveryId, SigningKey, VerifyingKey};
@@ -42,15 +42,23 @@ pub struct Statement {
 impl Statement {
     /// EIP-712 digest in the domain of one contract.
     pub fn digest(&self, domain: &Eip712Domain) -> B256 {
-        eip712::Statement {
-            key: self.key.clone(),
-            epoch: self.epoch,
-            spent: self.spent.get(),
-            manifest: self.manifest,
-            rows: self.rows.clone().into(),
-        }
-        .eip712_signing_hash(domain)
+        digest(domain, self.key.id(), self.epoch, self.spent, (self.manifest, &self.rows))
     }
+}
+
+/// EIP-712 digest of a statement of which only the deposit's id is known: it is the key's struct hash, and nothing else of
+/// the key enters.
+pub fn digest(
+    domain: &Eip712Domain,
+    deposit: B256,
+    epoch: u32,
+    spent: Units,
+    (manifest, rows): (B256, &[u8]),
+) -> B256 {
+    let typehash = keccak256(eip712::Statement::eip712_encode_type().as_bytes());
+    let fields = (typehash, deposit, epoch, spent.get(), manifest, keccak256(rows));
+    let message = [domain.separator(), keccak256(fields.abi_encode())].concat();
+    keccak256([[0x19, 0x01].as_slice(), &message].concat())
 }
 
 /// Packs rows for the contract.
@@ -111,6 +119,27 @@ mod tests {
         signature[32..64].copy_from_slice(&high.to_be_bytes::<32>());
         signature[64] ^= 7;
         assert!(recover(digest, &signature).is_err());
+    }
+
+    #[test]
+    fn the_digest_by_id_is_that_of_the_whole_message() {
+        let key = DepositKey { salt: B256::repeat_byte(3), ..Default::default() };
+        let statement = Statement {
+            key: key.clone(),
+            epoch: 5,
+            spent: Units::new(7),
+            manifest: B256::repeat_byte(9),
+            rows: vec![0, 0, 0, 1, 0, 0, 0, 0, 0, 2],
+        };
+        let message = eip712::Statement {
+            key,
+            epoch: 5,
+            spent: 7,
+            manifest: statement.manifest,
+            rows: statement.rows.clone().into(),
+        };
+        let domain = eip712::domain(1, Address::repeat_byte(1));
+        assert_eq!(statement.digest(&domain), message.eip712_signing_hash(&domain));
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub struct Ledger {
     _lock: Option<Arc<File>>,
 }
 
+/// How long a caller waits for a connection: the longest write, many times over.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
 impl Ledger {
@@ -54,10 +57,14 @@ impl Ledger {
     pub async fn open(path: &Path, identity: Identity) -> Result<Self> {
         let lock = lock(path)?;
         let options = options(path).create_if_missing(true);
-        let write =
-            SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let write = SqlitePoolOptions::new()
+            .acquire_timeout(PATIENCE)
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await?;
         MIGRATIONS.run(&write).await?;
         let read = SqlitePoolOptions::new()
+            .acquire_timeout(PATIENCE)
             .max_connections(4)
             .connect_with(options.read_only(true).create_if_missing(false))
             .await?;
@@ -72,7 +79,11 @@ impl Ledger {
             return Err(Error::NoDatabase(path.display().to_string()));
         }
         let options = options(path).read_only(true);
-        let read = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        let read = SqlitePoolOptions::new()
+            .acquire_timeout(PATIENCE)
+            .max_connections(4)
+            .connect_with(options)
+            .await?;
         let identity = stored_identity(&read).await?.ok_or(Error::Corrupt("chain identity"))?;
         Ok(Self { identity, write: read.clone(), read, _lock: None })
     }

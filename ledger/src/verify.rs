@@ -8,7 +8,7 @@ use sqlx::SqliteConnection;
 
 use crate::{
     Decimal, Ledger, Result, Unit,
-    chain::{Block, Event, Fact, IndexedBlock},
+    chain::{Block, Content, Event, Fact, IndexedBlock},
     manifest::{FEE, Secret, Tree},
     read, rules,
     sql::Columns,
@@ -319,8 +319,10 @@ async fn statements(
         .await?
     {
         let id = row.int("id")?;
-        let (statement, digest) = read::statement(conn, id).await?;
-        let follows = statement.digest(&ledger.identity().domain());
+        let (content, packed) = read::statement_content(conn, id).await?;
+        let Content { deposit, epoch, spent, manifest, digest } = content;
+        let domain = ledger.identity().domain();
+        let follows = statement::digest(&domain, deposit, epoch, spent, (manifest, &packed));
         if digest != follows {
             let problem = format!("stored digest {digest}, its content has {follows}");
             differences.push(differ(format!("statement {id}"), problem));

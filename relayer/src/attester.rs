@@ -6,7 +6,7 @@
 use std::{
     fmt,
     fs::{self, File},
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -142,9 +142,13 @@ impl<'a> From<&'a NamedLeaf> for LeafEntry<'a> {
 /// Refuses if the folder holds the manifest of another statement for the same epoch: it was signed before by a ledger that
 /// is lost, and both could settle what the other paid.
 fn refuse_another(folder: &Path, prefix: &str, name: &str) -> Result<()> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
-    for entry in entries.flatten() {
-        let other = entry.file_name().to_string_lossy().into_owned();
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::file(folder)(error)),
+    };
+    for entry in entries {
+        let other = entry.map_err(Error::file(folder))?.file_name().to_string_lossy().into_owned();
         if other.starts_with(prefix) && other.ends_with(".json") && other != name {
             let reason = format!("{name} would compete with {other}, which was signed before");
             return Err(Error::Ledger(ledger::Error::Unsignable(reason)));

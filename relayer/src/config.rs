@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -46,7 +46,7 @@ pub struct Config {
 }
 
 /// The chain and the contract on it. Fixed once the database exists.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chain {
     /// EIP-155 chain id.
@@ -61,6 +61,16 @@ pub struct Chain {
     pub genesis: B256,
     /// Which blocks are final: `"tag"` or `{ depth = N }`.
     pub finality: Finality,
+}
+
+impl fmt::Debug for Chain {
+    /// Without the endpoint's address, which often holds a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chain")
+            .field("id", &self.id)
+            .field("contract", &self.contract)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Files of this installation, relative to the configuration.
@@ -104,6 +114,8 @@ pub struct Policy {
     /// The operator's fee, ten-thousandths of what is paid to providers.
     #[serde(default)]
     pub fee_bps: u16,
+    /// Address of the attester's key, which deposits name as their signer.
+    pub attester: Address,
     /// Where the fee is paid. Without it no fee is taken.
     #[serde(default)]
     pub operator_payout: Option<Address>,
@@ -132,6 +144,7 @@ impl Default for Policy {
         Self {
             earnings_source: default_source(),
             fee_bps: 0,
+            attester: Address::ZERO,
             operator_payout: None,
             holdback_hours: 0,
             close_every_minutes: 0,
@@ -239,6 +252,17 @@ impl Config {
             return Err(format!(
                 "policy.fee_bps is {}; at most 10000 is the whole amount",
                 self.policy.fee_bps
+            ));
+        }
+        if self.policy.operator_payout == Some(self.chain.contract) {
+            return Err(
+                "policy.operator_payout is the contract itself, which cannot be paid".into()
+            );
+        }
+        if let Some(token) = self.tokens.iter().find(|token| token.usd_per_token.is_zero()) {
+            return Err(format!(
+                "usd_per_token of {} is zero; nothing could be priced",
+                token.symbol
             ));
         }
         let mut owners: BTreeMap<B256, &str> = BTreeMap::new();

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use alloy::transports::{RpcError, TransportErrorKind};
+use indexer::without_url;
 
 /// Result of relayer functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -98,7 +99,11 @@ pub enum Error {
 
 impl From<contracts::deploy::DeployError> for Error {
     fn from(error: contracts::deploy::DeployError) -> Self {
-        Self::Deploy(Box::new(error))
+        use contracts::deploy::DeployError;
+        Self::Deploy(Box::new(match error {
+            DeployError::Rpc(error) => DeployError::Rpc(without_url(error)),
+            other => other,
+        }))
     }
 }
 
@@ -113,12 +118,20 @@ impl Error {
     pub(crate) fn endpoint(
         request: &'static str,
     ) -> impl FnOnce(RpcError<TransportErrorKind>) -> Self {
-        move |source| Self::Endpoint { request, source: Box::new(source) }
+        move |source| Self::Endpoint { request, source: Box::new(without_url(source)) }
     }
 
     /// A contract error with the call that met it.
     pub(crate) fn call(call: &'static str) -> impl FnOnce(alloy::contract::Error) -> Self {
-        move |source| Self::Call { call, source: Box::new(source) }
+        move |source| {
+            let source = match source {
+                alloy::contract::Error::TransportError(error) => {
+                    alloy::contract::Error::TransportError(without_url(error))
+                }
+                other => other,
+            };
+            Self::Call { call, source: Box::new(source) }
+        }
     }
 
     /// Whether the next turn may fare better without anybody's help.
@@ -129,6 +142,7 @@ impl Error {
                 matches!(**source, alloy::contract::Error::TransportError(_))
             }
             Self::Indexer(error) => error.is_transient(),
+            Self::Ledger(error) => error.is_transient(),
             _ => false,
         }
     }
@@ -151,19 +165,4 @@ impl Error {
             _ => 1,
         }
     }
-}
-
-/// An error with its sources, on one line.
-pub fn chain_of(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

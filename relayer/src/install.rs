@@ -44,26 +44,26 @@ pub async fn init(
     let code = provider.get_code_at(contract).await.map_err(Error::endpoint("eth_getCode"))?;
     // A contract that is there already has a past, which has to be read.
     let start_block = if code.is_empty() { start_block } else { 0 };
+    let (attester, sender) = (keys::random(), keys::random());
+    let address = |key: &B256| {
+        PrivateKeySigner::from_bytes(key).map_or(Address::ZERO, |signer| signer.address())
+    };
     let config = Config {
         chain: Chain { id, rpc_url: rpc_url.to_owned(), contract, start_block, genesis, finality },
         files: Files::default(),
-        policy: Policy { operator_payout, ..Policy::default() },
+        policy: Policy { operator_payout, attester: address(&attester), ..Policy::default() },
         http: Http::default(),
         tokens: Vec::new(),
         organisations: Vec::new(),
         folder: folder.to_owned(),
     };
     std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
-    let (attester, sender) = (keys::random(), keys::random());
     let password = match std::env::var(PASSWORD_VARIABLE) {
         Ok(password) => Password::Given(password),
         Err(_) => Password::Stored(keys::random().to_string()),
     };
     Keys::create(&config, &attester, &sender, &keys::random(), &password)?;
     config.write()?;
-    let address = |key: &B256| {
-        PrivateKeySigner::from_bytes(key).map_or(Address::ZERO, |signer| signer.address())
-    };
     Ok(format!(
         "wrote {}\n  chain     {id}\n  contract  {contract} (where `quittance deploy` will put it)\n  \
          attester  {} (requestors name it in their deposits)\n  sender    {}\n\n\

@@ -11,10 +11,7 @@ use std::{
     path::Path,
 };
 
-use alloy::{
-    primitives::{Address, B256},
-    signers::local::PrivateKeySigner,
-};
+use alloy::{primitives::B256, signers::local::PrivateKeySigner};
 use k256::{
     ecdsa::SigningKey,
     elliptic_curve::rand_core::{OsRng, RngCore},
@@ -94,11 +91,6 @@ impl Keys {
                 write_new(&config.path(&config.files.password), &format!("{text}\n"))
             }
         }
-    }
-
-    /// Address of the attester.
-    pub fn attester_address(&self) -> Address {
-        ledger::statement::address_of(self.attester.verifying_key())
     }
 }
 

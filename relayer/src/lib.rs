@@ -18,4 +18,5 @@ pub mod serve;
 pub mod status;
 pub mod turn;
 
-pub use error::{Error, Result, chain_of};
+pub use error::{Error, Result};
+pub use indexer::chain_of;

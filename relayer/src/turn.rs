@@ -152,7 +152,9 @@ impl Relayer {
         {
             addresses.insert(0, operator);
         }
-        addresses.retain(|address| !view.busy_registrations.contains(address));
+        let contract = self.config.chain.contract;
+        addresses
+            .retain(|address| *address != contract && !view.busy_registrations.contains(address));
         for addresses in addresses.chunks(BATCH_REGISTRATIONS) {
             let input = Settlement::registerCall { payouts: addresses.to_vec() }.abi_encode();
             self.send(view, &Obligation::Register(addresses.to_vec()), input.into(), None, report)
@@ -215,6 +217,10 @@ impl Relayer {
     ) -> Result<()> {
         let Some(mut books) = self.reader.books(name).await? else { return Ok(()) };
         let Some(token) = books.token else { return Ok(()) };
+        if let Some(reason) = self.frozen(name, &books).await? {
+            report.waiting.push(reason);
+            return Ok(());
+        }
         for deposit in books.deposits.clone() {
             let is_under_way = |statement: &UnsettledStatement| {
                 statement.deposit == deposit.id && !statement.is_overtaken
@@ -222,14 +228,14 @@ impl Relayer {
             if unsettled.iter().any(is_under_way) {
                 continue;
             }
-            if let Some(reason) = self.unusable(&deposit).await? {
+            if let Some(reason) = self.unusable(&deposit, &books) {
                 report.waiting.push(reason);
                 continue;
             }
             let purse = Purse {
                 unit: token.unit,
                 spendable: deposit.state.spendable(),
-                carries: self.reader.carries(deposit.id).await?,
+                carries: deposit.carries.clone(),
             };
             let Some(proposal) = self.proposal(name, &books, &purse, fee, closings)? else {
                 continue;
@@ -247,27 +253,32 @@ impl Relayer {
     }
 
     /// Why no statement can be made for a deposit, if none can.
-    async fn unusable(&self, deposit: &FundingDeposit) -> Result<Option<String>> {
+    fn unusable(&self, deposit: &FundingDeposit, books: &Books) -> Option<String> {
         let Some(key) = &deposit.key else {
-            return Ok(Some(format!("deposit {} has not been seen on chain", deposit.id)));
+            return Some(format!("deposit {} has not been seen on chain", deposit.id));
         };
-        let attester = self.attester.address();
-        if key.signer != attester || key.cosigner != Address::ZERO {
-            let (signer, cosigner) = (key.signer, key.cosigner);
-            return Ok(Some(format!(
-                "deposit {} names {signer} and {cosigner} as its keys; only deposits that name the attester {attester} \
-                 alone can be stated",
-                deposit.id
-            )));
-        }
-        // Work that such a statement paid is not known here, and would be paid again.
-        let foreign = self.reader.foreign_epoch(deposit.id).await?;
-        Ok(foreign.map(|epoch| {
+        let (id, attester, token) = (deposit.id, self.attester.address(), books.pays_in);
+        (!deposit.is_usable).then(|| {
             format!(
-                "deposit {} is frozen: this ledger does not know what epoch {epoch} paid for",
-                deposit.id
+                "deposit {id} holds {} and names {} and {} as its keys; it pays for nobody, since only deposits of {token} \
+                 that name the attester {attester} alone can be stated",
+                key.token, key.signer, key.cosigner
             )
-        }))
+        })
+    }
+
+    /// Why nothing can be stated for an organisation, if nothing can: a settled statement of one of its deposits is not known
+    /// here, and what it paid would be paid again, by this deposit or the next.
+    async fn frozen(&self, name: &str, books: &Books) -> Result<Option<String>> {
+        for deposit in &books.deposits {
+            if let Some(epoch) = self.reader.foreign_epoch(deposit.id).await? {
+                let id = deposit.id;
+                return Ok(Some(format!(
+                    "organisation {name:?} is frozen: this ledger does not know what epoch {epoch} of deposit {id} paid for"
+                )));
+            }
+        }
+        Ok(None)
     }
 
     /// The first closing that leaves something to pay decides what is proposed.
@@ -284,11 +295,7 @@ impl Relayer {
         let mut stops = Vec::new();
         // Oldest first, so that what a closing covers is a prefix.
         for item in &books.open {
-            let due = item.due()?;
-            let (Some(provider), Some((revision, _))) = (item.provider, item.accepted) else {
-                continue;
-            };
-            if item.live.is_none() && !item.is_held && due != 0 {
+            if let Some((provider, revision, due)) = item.payable()? {
                 let workload = secret.workload_id(&item.source, &item.external_id, revision);
                 payables.push(Payable {
                     paid: Paid { item: item.item, revision },
@@ -313,7 +320,8 @@ impl Relayer {
         Ok(None)
     }
 
-    /// Records and signs a proposal, and takes what it names out of the books at hand.
+    /// Records a proposal, takes what it names out of the books at hand, and signs it. In this order: whether or not the
+    /// signature succeeds, the recorded statement may be signed later, so that no other may name the same work.
     async fn sign(
         &self,
         books: &mut Books,
@@ -323,11 +331,10 @@ impl Relayer {
         let fee_bps = self.config.tariff().fee_bps;
         let statement =
             self.book.record_statement(deposit.id, &deposit.state, proposal, fee_bps).await?;
-        self.attester.sign(statement.id).await?;
         let named: BTreeSet<_> =
             proposal.leaves.iter().filter_map(|leaf| leaf.paid).map(|paid| paid.item).collect();
         books.open.retain(|item| !named.contains(&item.item));
-        Ok(())
+        self.attester.sign(statement.id).await.map(drop)
     }
 
     /// Batches signed statements that follow their deposit's last one and that no transaction carries.

@@ -10,5 +10,6 @@
 
 mod intake;
 mod model;
+mod statement;
 mod store;
 mod world;

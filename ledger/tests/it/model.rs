@@ -214,11 +214,7 @@ impl Run {
         let secret = secret().of_organisation(ORGANISATION);
         let mut payables = Vec::new();
         for item in &books.open {
-            let (Some(provider), Some((revision, _))) = (item.provider, item.accepted) else {
-                continue;
-            };
-            let due = item.due().unwrap();
-            if item.live.is_none() && due != 0 {
+            if let Some((provider, revision, due)) = item.payable().unwrap() {
                 let workload = secret.workload_id(&item.source, &item.external_id, revision);
                 payables.push(Payable {
                     paid: Paid { item: item.item, revision },

@@ -1,5 +1,6 @@
 //! Opening, locking and identity of the file; facts and their undoing.
 
+use alloy::primitives::B256;
 use ledger::{Error, Identity, Ledger, Units, chain::Event, verify};
 
 use crate::world::{World, deposit_key, identity, secret};
@@ -75,4 +76,16 @@ async fn verification_names_a_fact_that_the_chain_does_not_have() {
     let differences = verify::facts(&world.ledger, without, u64::MAX).await.unwrap();
     assert_eq!(differences.len(), 1);
     assert_eq!(differences[0].row, "funded at block 2 log 0");
+}
+
+#[tokio::test]
+async fn takes_what_strangers_do_to_deposits_that_were_never_funded() {
+    let mut world = World::new().await;
+    let deposit = B256::repeat_byte(0x66);
+    world.mine(vec![Event::Thawed { deposit, units: Units::ZERO, ends: 0 }]).await;
+    let (spent, manifest, rows) = (Units::ZERO, B256::ZERO, Vec::new());
+    world.mine(vec![Event::Settled { deposit, epoch: 1, spent, manifest, rows }]).await;
+    assert_eq!(world.reader.deposit_state(deposit).await.unwrap().epoch, 1);
+    assert_eq!(verify::facts(&world.ledger, &world.blocks, u64::MAX).await.unwrap(), []);
+    assert_eq!(verify::book(&world.ledger, &secret()).await.unwrap(), []);
 }

@@ -112,7 +112,8 @@ impl World {
         let mut world = Self { folder, ledger, chain, book, reader, blocks: Vec::new(), salt: 0 };
         let deposits = vec![deposit_key(1).id(), deposit_key(2).id()];
         let organisation = Organisation { name: ORGANISATION.into(), token: token(), deposits };
-        world.book.set_organisations(&[organisation]).await.unwrap();
+        let attester = statement::address_of(attester().verifying_key());
+        world.book.set_organisations(&[organisation], attester).await.unwrap();
         let mut events = vec![Event::TokenRegistered { token: token(), decimals: 18 }];
         events.extend(
             (1..=4).map(|provider| Event::Registered { provider, payout: payout(provider) }),

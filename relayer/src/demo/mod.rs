@@ -206,7 +206,7 @@ impl<'a> Demo<'a> {
         let config = chain.config.clone();
         let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
         let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger.clone()));
-        book.set_organisations(&config.ledger_organisations()).await?;
+        book.set_organisations(&config.ledger_organisations(), config.policy.attester).await?;
         let endpoint =
             Endpoint::new(chain.provider.clone(), config.chain.contract, config.chain.finality);
         let indexer = Indexer::new(endpoint.clone(), ledger.clone()).await?;

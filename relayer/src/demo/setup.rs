@@ -251,6 +251,7 @@ async fn config(
     });
     let policy = Policy {
         fee_bps: 100,
+        attester: signer(account::ATTESTER)?.address(),
         operator_payout: Some(signer(account::OPERATOR)?.address()),
         native_usd: Some("0.20".parse()?),
         ..Policy::default()

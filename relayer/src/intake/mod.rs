@@ -145,7 +145,7 @@ impl Desk {
     /// A desk over an open ledger.
     pub async fn local(config: &Config, ledger: Ledger) -> Result<Self> {
         let book = BookWriter::new(ledger);
-        book.set_organisations(&config.ledger_organisations()).await?;
+        book.set_organisations(&config.ledger_organisations(), config.policy.attester).await?;
         Ok(Self::Local { config: Box::new(config.clone()), book })
     }
 
@@ -262,6 +262,10 @@ async fn take_payees(
     for (index, entry) in entries.iter().enumerate() {
         match entry {
             Err(rejection) => report.reject(index, rejection),
+            Ok((_, address)) if *address == book.contract() => {
+                let reason = format!("{address} is the contract itself, which cannot be paid");
+                report.reject(index, &Rejection::new("address", reason));
+            }
             Ok((machine, address)) => {
                 let is_new = book.set_payee(machine, *address, now).await?;
                 let amount = ledger::Amount::ZERO;

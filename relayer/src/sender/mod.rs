@@ -144,7 +144,12 @@ impl Sender {
             };
             match action {
                 Action::Wait => {}
-                Action::Rebroadcast => self.broadcast(newest).await,
+                // All of them: the pool may take an older one that the balance still covers.
+                Action::Rebroadcast => {
+                    for attempt in slot.attempts.iter().rev() {
+                        self.broadcast(attempt).await;
+                    }
+                }
                 Action::Bump(fees) => self.bump(slot, newest, fees, now).await?,
                 Action::AtCap => {
                     waiting = Some(format!(
@@ -181,24 +186,23 @@ impl Sender {
 
     /// Stores what tx receipts say about consumed slots, for fee reports.
     pub async fn collect_receipts(&self, nonces: Nonces) -> Result<()> {
-        for slot in self.reader.slots_without_receipt(self.address(), nonces.indexed).await? {
-            for attempt in &slot.attempts {
-                let receipt = self
-                    .provider
-                    .get_transaction_receipt(attempt.hash)
-                    .await
-                    .map_err(Error::endpoint("eth_getTransactionReceipt"))?;
-                let Some(receipt) = receipt else { continue };
-                let (Some(block), Some(block_hash)) = (receipt.block_number, receipt.block_hash)
-                else {
-                    continue;
-                };
-                let fee = u128::from(receipt.gas_used).saturating_mul(receipt.effective_gas_price);
-                let (succeeded, gas_used) = (receipt.status(), receipt.gas_used);
-                let receipt =
-                    TxReceipt { attempt: attempt.id, block_hash, block, succeeded, gas_used, fee };
-                self.book.add_tx_receipt(&receipt).await?;
-            }
+        for (attempt, hash) in
+            self.reader.attempts_without_receipt(self.address(), nonces.indexed).await?
+        {
+            let receipt = self
+                .provider
+                .get_transaction_receipt(hash)
+                .await
+                .map_err(Error::endpoint("eth_getTransactionReceipt"))?;
+            let Some(receipt) = receipt else { continue };
+            let (Some(block), Some(block_hash)) = (receipt.block_number, receipt.block_hash) else {
+                continue;
+            };
+            let fee = u128::from(receipt.gas_used).saturating_mul(receipt.effective_gas_price);
+            let (succeeded, gas_used) = (receipt.status(), receipt.gas_used);
+            self.book
+                .add_tx_receipt(&TxReceipt { attempt, block_hash, block, succeeded, gas_used, fee })
+                .await?;
         }
         Ok(())
     }

@@ -50,6 +50,9 @@ pub struct Limits {
     pub bump_after_ms: i64,
 }
 
+/// How many times longer an attempt that pays enough is waited for.
+const PATIENCE: i64 = 5;
+
 /// Decides about the lowest open slot; those above wait for it.
 ///
 /// A replacement raises both fee fields by at least an eighth, because nodes refuse less than a tenth, and to what the
@@ -65,6 +68,12 @@ pub fn plan(
         return if is_known { Action::Wait } else { Action::Rebroadcast };
     }
     let fresh = price.fees(limits.cap);
+    let age = now_ms.saturating_sub(newest.at);
+    let pays_enough = newest.max_fee >= fresh.max_fee && newest.tip >= fresh.tip;
+    if pays_enough && age < limits.bump_after_ms.saturating_mul(PATIENCE) {
+        // The chain is slow, not the price too low.
+        return Action::Rebroadcast;
+    }
     let max_fee = raised(newest.max_fee).max(fresh.max_fee);
     let tip = raised(newest.tip).max(fresh.tip);
     if max_fee > limits.cap {
@@ -107,17 +116,18 @@ mod tests {
         let cases = [
             ("young and known", &first, true, 1_030_000, CALM, Action::Wait),
             ("young and forgotten", &first, false, 1_030_000, CALM, Action::Rebroadcast),
-            ("old", &first, true, 1_060_000, CALM, bump(23_625_000_001, 1_125_000_001)),
+            ("old, paying enough", &first, true, 1_060_000, CALM, Action::Rebroadcast),
+            ("very old", &first, true, 1_300_000, CALM, bump(23_625_000_001, 1_125_000_001)),
             (
-                "old and forgotten",
-                &first,
+                "old and cheap",
+                &attempt(5 * GWEI, GWEI),
                 false,
                 1_060_000,
                 CALM,
-                bump(23_625_000_001, 1_125_000_001),
+                bump(21 * GWEI, 1_125_000_001),
             ),
             ("old, dear times", &first, true, 1_060_000, spike, bump(82 * GWEI, 2 * GWEI)),
-            ("old, at the cap", &near_cap, true, 1_060_000, CALM, Action::AtCap),
+            ("very old, at the cap", &near_cap, true, 1_300_000, CALM, Action::AtCap),
             ("old, at the cap, forgotten", &near_cap, false, 1_060_000, CALM, Action::Rebroadcast),
             ("clock went back", &first, true, 0, CALM, Action::Wait),
         ];

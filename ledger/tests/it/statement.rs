@@ -1,0 +1,142 @@
+//! Recording statements: only what the books say now.
+
+use ledger::{
+    Error, Unit,
+    chain::Event,
+    manifest::Paid,
+    read::SignedStatement,
+    rules::{self, DepositState, Fee, Limits, Payable, Proposal, Purse},
+};
+
+use crate::world::{
+    FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, record, secret, tariff,
+};
+
+/// A world with one accepted piece of work, and the proposal for deposit `number` that pays it.
+async fn proposal(world: &World, number: u8) -> (DepositState, Proposal) {
+    let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
+    let secret = secret().of_organisation(ORGANISATION);
+    let mut payables = Vec::new();
+    for item in &books.open {
+        let Some((provider, revision, due)) = item.payable().unwrap() else { continue };
+        let workload = secret.workload_id(&item.source, &item.external_id, revision);
+        payables.push(Payable {
+            paid: Paid { item: item.item, revision },
+            workload,
+            provider,
+            due,
+        });
+    }
+    let deposit =
+        books.deposits.iter().find(|deposit| deposit.id == deposit_key(number).id()).unwrap();
+    let purse = Purse {
+        unit: Unit::of_decimals(18).unwrap(),
+        spendable: deposit.state.spendable(),
+        carries: deposit.carries.clone(),
+    };
+    let fee = Fee { bps: FEE_BPS, operator: Some(OPERATOR) };
+    (deposit.state, rules::propose(&payables, &purse, fee, Limits::default()).unwrap())
+}
+
+async fn world_with_work() -> World {
+    let mut world = World::new().await;
+    world.fund(1, 100_000_000).await;
+    world.fund(2, 100_000_000).await;
+    world.finalise(0).await;
+    world.book.take_in(&[record(1, 2, 0, 1_000_000)], &tariff(), 0).await.unwrap();
+    world
+}
+
+async fn settle(world: &mut World, signed: &SignedStatement) {
+    let statement = signed.statement.clone();
+    let event = Event::Settled {
+        deposit: statement.key.id(),
+        epoch: statement.epoch,
+        spent: statement.spent,
+        manifest: statement.manifest,
+        rows: statement.rows,
+    };
+    world.mine(vec![event]).await;
+}
+
+fn assert_stale(error: &Error) {
+    assert!(
+        matches!(error, Error::Unsignable(why) if why.contains("not due as proposed")),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn refuses_work_that_another_deposit_has_stated_since() {
+    let world = world_with_work().await;
+    let (first_state, first) = proposal(&world, 1).await;
+    let (second_state, second) = proposal(&world, 2).await;
+    world.book.record_statement(deposit_key(1).id(), &first_state, &first, FEE_BPS).await.unwrap();
+    let error = world
+        .book
+        .record_statement(deposit_key(2).id(), &second_state, &second, FEE_BPS)
+        .await
+        .unwrap_err();
+    assert_stale(&error);
+}
+
+#[tokio::test]
+async fn refuses_work_that_was_finally_paid_since_the_books_were_read() {
+    let mut world = world_with_work().await;
+    let (state, paid) = proposal(&world, 1).await;
+    let (other_state, stale) = proposal(&world, 2).await;
+    let signed =
+        world.book.record_statement(deposit_key(1).id(), &state, &paid, FEE_BPS).await.unwrap();
+    let signed = world.book.sign_statement(signed.id, &attester()).await.unwrap();
+    settle(&mut world, &signed).await;
+    world.finalise(0).await;
+    let error = world
+        .book
+        .record_statement(deposit_key(2).id(), &other_state, &stale, FEE_BPS)
+        .await
+        .unwrap_err();
+    assert_stale(&error);
+}
+
+#[tokio::test]
+async fn refuses_an_amount_that_a_revision_changed_since() {
+    let world = world_with_work().await;
+    let (state, stale) = proposal(&world, 1).await;
+    world.book.take_in(&[record(1, 2, 1, 500_000)], &tariff(), 0).await.unwrap();
+    let error = world
+        .book
+        .record_statement(deposit_key(1).id(), &state, &stale, FEE_BPS)
+        .await
+        .unwrap_err();
+    assert_stale(&error);
+}
+
+#[tokio::test]
+async fn refuses_a_second_candidate_and_a_key_that_the_deposit_does_not_name() {
+    let world = world_with_work().await;
+    let (state, proposal) = proposal(&world, 1).await;
+    let id = deposit_key(1).id();
+    let recorded = world.book.record_statement(id, &state, &proposal, FEE_BPS).await.unwrap();
+    let error = world.book.record_statement(id, &state, &proposal, FEE_BPS).await.unwrap_err();
+    assert!(matches!(&error, Error::Unsignable(why) if why.contains("candidate")), "{error}");
+    let stranger = k256::ecdsa::SigningKey::from_slice(&[8; 32]).unwrap();
+    let error = world.book.sign_statement(recorded.id, &stranger).await.unwrap_err();
+    assert!(matches!(&error, Error::Unsignable(why) if why.contains("does not name")), "{error}");
+    world.book.sign_statement(recorded.id, &attester()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_paid_too_much_is_taken_back_from_the_provider_that_got_it() {
+    let mut world = world_with_work().await;
+    let (state, paid) = proposal(&world, 1).await;
+    let signed =
+        world.book.record_statement(deposit_key(1).id(), &state, &paid, FEE_BPS).await.unwrap();
+    let signed = world.book.sign_statement(signed.id, &attester()).await.unwrap();
+    settle(&mut world, &signed).await;
+    world.book.set_payee("machine-2", crate::world::payout(3), 1).await.unwrap();
+    world.book.take_in(&[record(1, 2, 1, 400_000)], &tariff(), 0).await.unwrap();
+    let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
+    let (provider, _, due) = books.open[0].payable().unwrap().unwrap();
+    assert_eq!(provider, 2);
+    assert!(due < 0);
+}
