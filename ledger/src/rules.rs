@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     Amount, Error, ProviderNumber, Result, Unit, Units,
-    manifest::{CARRY, FEE, Leaf, Paid},
+    manifest::{CARRY, FEE, Leaf, Paid, Secret},
     statement::Row,
 };
 
@@ -173,6 +173,13 @@ impl OpenItem {
             return Ok(None);
         };
         Ok((self.live.is_none() && !self.is_held && due != 0).then_some((provider, revision, due)))
+    }
+
+    /// The same as it enters a proposal, under the id that the organisation's secret gives it.
+    pub fn to_payable(&self, secret: &Secret) -> Result<Option<Payable>> {
+        let Some((provider, revision, due)) = self.payable()? else { return Ok(None) };
+        let workload = secret.workload_id(&self.source, &self.external_id, revision);
+        Ok(Some(Payable { paid: Paid { item: self.item, revision }, workload, provider, due }))
     }
 
     /// What the item keeps reserved: the larger of what is due and what a live statement names.

@@ -15,9 +15,8 @@ use contracts::Settlement;
 use ledger::{
     Amount, Ledger, Millis, ProviderNumber,
     book::{BookWriter, Obligation},
-    manifest::Paid,
     read::{Books, FundingDeposit, Reader, SignedStatement, UnsettledStatement},
-    rules::{self, Fee, Limits, Payable, Proposal, Purse},
+    rules::{self, Fee, Limits, Proposal, Purse},
 };
 
 use crate::{
@@ -295,14 +294,8 @@ impl Relayer {
         let mut stops = Vec::new();
         // Oldest first, so that what a closing covers is a prefix.
         for item in &books.open {
-            if let Some((provider, revision, due)) = item.payable()? {
-                let workload = secret.workload_id(&item.source, &item.external_id, revision);
-                payables.push(Payable {
-                    paid: Paid { item: item.item, revision },
-                    workload,
-                    provider,
-                    due,
-                });
+            if let Some(payable) = item.to_payable(&secret)? {
+                payables.push(payable);
                 stops.push(item.stopped_ms);
             }
         }

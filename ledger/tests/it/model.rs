@@ -7,9 +7,8 @@ use alloy::primitives::B256;
 use ledger::{
     Amount, Unit, Units,
     chain::{Event, IndexedBlock},
-    manifest::Paid,
     read::SignedStatement,
-    rules::{self, DepositState, Fee, Limits, Payable, Purse},
+    rules::{self, DepositState, Fee, Limits, Purse},
     verify,
     workload::Outcome,
 };
@@ -212,18 +211,8 @@ impl Run {
         }
         let books = self.world.reader.books(ORGANISATION).await.unwrap().unwrap();
         let secret = secret().of_organisation(ORGANISATION);
-        let mut payables = Vec::new();
-        for item in &books.open {
-            if let Some((provider, revision, due)) = item.payable().unwrap() {
-                let workload = secret.workload_id(&item.source, &item.external_id, revision);
-                payables.push(Payable {
-                    paid: Paid { item: item.item, revision },
-                    workload,
-                    provider,
-                    due,
-                });
-            }
-        }
+        let payables: Vec<_> =
+            books.open.iter().filter_map(|item| item.to_payable(&secret).unwrap()).collect();
         let state = self.world.reader.deposit_state(id).await.unwrap();
         let purse = Purse {
             unit: Unit::of_decimals(18).unwrap(),

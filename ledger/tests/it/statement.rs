@@ -3,9 +3,8 @@
 use ledger::{
     Error, Unit,
     chain::Event,
-    manifest::Paid,
     read::SignedStatement,
-    rules::{self, DepositState, Fee, Limits, Payable, Proposal, Purse},
+    rules::{self, DepositState, Fee, Limits, Proposal, Purse},
 };
 
 use crate::world::{
@@ -16,17 +15,8 @@ use crate::world::{
 async fn proposal(world: &World, number: u8) -> (DepositState, Proposal) {
     let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
     let secret = secret().of_organisation(ORGANISATION);
-    let mut payables = Vec::new();
-    for item in &books.open {
-        let Some((provider, revision, due)) = item.payable().unwrap() else { continue };
-        let workload = secret.workload_id(&item.source, &item.external_id, revision);
-        payables.push(Payable {
-            paid: Paid { item: item.item, revision },
-            workload,
-            provider,
-            due,
-        });
-    }
+    let payables: Vec<_> =
+        books.open.iter().filter_map(|item| item.to_payable(&secret).unwrap()).collect();
     let deposit =
         books.deposits.iter().find(|deposit| deposit.id == deposit_key(number).id()).unwrap();
     let purse = Purse {

@@ -12,6 +12,7 @@ mod crash;
 mod demo;
 mod env;
 mod ingest;
+mod ranges;
 mod reorg;
 mod tools;
 mod verify;

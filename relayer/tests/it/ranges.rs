@@ -1,0 +1,73 @@
+//! Goal: an endpoint that serves short log ranges only is caught up with all the same.
+//! Method: a proxy before the chain that refuses ranges of more than four blocks.
+//! What would break it: a fixed range, or a range that never narrows.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use alloy::providers::{Provider, ProviderBuilder};
+use axum::{Json, Router, extract::State, routing::post};
+use indexer::{Endpoint, Indexer, Turn};
+use ledger::{Ledger, chain::ChainWriter};
+use serde_json::{Value, json};
+
+use crate::env::Env;
+
+const WIDEST: u64 = 4;
+
+#[derive(Clone)]
+struct Proxy {
+    target: String,
+    refused: Arc<AtomicU32>,
+}
+
+async fn forward(State(proxy): State<Proxy>, Json(request): Json<Value>) -> Json<Value> {
+    let number = |field: &str| {
+        let text = request["params"][0][field].as_str()?.trim_start_matches("0x");
+        u64::from_str_radix(text, 16).ok()
+    };
+    if request["method"] == "eth_getLogs"
+        && let (Some(from), Some(to)) = (number("fromBlock"), number("toBlock"))
+        && to - from >= WIDEST
+    {
+        proxy.refused.fetch_add(1, Ordering::Relaxed);
+        let error = json!({ "code": -32005, "message": "block range is too wide" });
+        return Json(json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }));
+    }
+    let client = reqwest::Client::new();
+    Json(client.post(&proxy.target).json(&request).send().await.unwrap().json().await.unwrap())
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_wide_ranges_is_asked_for_narrow_ones() {
+    let env = Env::after_demo(30).await;
+    let refused = Arc::new(AtomicU32::new(0));
+    let proxy = Proxy { target: env.anvil.url.clone(), refused: refused.clone() };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(post(forward)).with_state(proxy);
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+
+    let config = env.config();
+    let provider = ProviderBuilder::new().connect_http(url.parse().unwrap()).erased();
+    let endpoint = Endpoint::new(provider, config.chain.contract, config.chain.finality);
+    let ledger =
+        Ledger::open(&env.folder.path().join("narrow.db"), config.identity()).await.unwrap();
+    let mut indexer = Indexer::new(endpoint, ledger.clone()).await.unwrap();
+    for turn in 0.. {
+        assert!(turn < 200, "still not caught up");
+        match indexer.turn().await {
+            Ok(Turn::Idle) => break,
+            Ok(_) => {}
+            Err(error) => assert!(error.is_transient(), "{error}"),
+        }
+    }
+    assert!(refused.load(Ordering::Relaxed) >= 3);
+    let direct = Endpoint::new(env.provider(), config.chain.contract, config.chain.finality);
+    let checkpoint = ChainWriter::new(ledger.clone()).checkpoint().await.unwrap().unwrap();
+    let replay = indexer::replay::replay(&direct, 0, &checkpoint).await.unwrap();
+    assert!(replay.journal.count > 0);
+    assert_eq!(ledger::verify::facts(&ledger, &replay.blocks, u64::MAX).await.unwrap(), []);
+}
