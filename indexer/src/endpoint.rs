@@ -127,6 +127,7 @@ impl Endpoint {
                 || log.address() != self.contract
                 || log.block_hash.is_none()
                 || log.log_index.is_none()
+                || log.transaction_hash.is_none()
         };
         match logs.iter().find(is_bad) {
             None => Ok(logs),
@@ -145,7 +146,8 @@ const fn from_header(header: &Header) -> Block {
     }
 }
 
-fn failed(request: &'static str) -> impl FnOnce(RpcError<TransportErrorKind>) -> Error {
+/// Names the request that failed, and takes the endpoint's address out of the failure.
+pub(crate) fn failed(request: &'static str) -> impl FnOnce(RpcError<TransportErrorKind>) -> Error {
     move |source| Error::Endpoint { request, source: Box::new(without_url(source)) }
 }
 

@@ -8,7 +8,7 @@ use alloy::{
 use contracts::journal::Journal;
 use ledger::chain::{Block, IndexedBlock};
 
-use crate::{Endpoint, Error, Result, decode};
+use crate::{Endpoint, Result, decode, endpoint::failed};
 
 /// What the chain says up to one block.
 #[derive(Debug, Clone)]
@@ -55,9 +55,6 @@ pub async fn journal_at(endpoint: &Endpoint, block: B256) -> Result<Journal> {
         .get_storage_at(endpoint.contract(), U256::ZERO)
         .block_id(BlockId::hash(block))
         .await
-        .map_err(|source| Error::Endpoint {
-            request: "eth_getStorageAt",
-            source: Box::new(source),
-        })?;
+        .map_err(failed("eth_getStorageAt"))?;
     Ok(Journal::from_word(word.into()))
 }

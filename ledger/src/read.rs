@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use alloy::primitives::{Address, B256};
 use contracts::eip712::DepositKey;
 use serde::Serialize;
-use sqlx::SqliteConnection;
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
     Amount, Error, Ledger, ProviderNumber, Result, Unit, Units,
@@ -417,14 +417,9 @@ impl Reader {
 
     /// Statements that a slot at or above tx nonce `from` carries.
     pub async fn carried_statements(&self, sender: Address, from: u64) -> Result<Vec<i64>> {
-        let rows = sqlx::query(
-            "select c.statement from carried_statement c join slot s on s.id = c.slot
-             where s.sender = ? and s.tx_nonce >= ?",
-        )
-        .bind(sender.to_vec())
-        .bind(integer(from)?)
-        .fetch_all(self.0.reader())
-        .await?;
+        let query = "select c.statement from carried_statement c join slot s on s.id = c.slot
+             where s.sender = ? and s.tx_nonce >= ?";
+        let rows = self.carried(query, sender, from).await?;
         rows.iter().map(|row| row.int("statement")).collect()
     }
 
@@ -434,28 +429,32 @@ impl Reader {
         sender: Address,
         from: u64,
     ) -> Result<Vec<(Address, ProviderNumber)>> {
-        let rows = sqlx::query(
-            "select c.token, c.provider from carried_claim c join slot s on s.id = c.slot
-             where s.sender = ? and s.tx_nonce >= ?",
-        )
-        .bind(sender.to_vec())
-        .bind(integer(from)?)
-        .fetch_all(self.0.reader())
-        .await?;
+        let query = "select c.token, c.provider from carried_claim c join slot s on s.id = c.slot
+             where s.sender = ? and s.tx_nonce >= ?";
+        let rows = self.carried(query, sender, from).await?;
         rows.iter().map(|row| Ok((row.address("token")?, row.u32("provider")?))).collect()
     }
 
     /// Addresses that a slot at or above tx nonce `from` registers.
     pub async fn carried_registrations(&self, sender: Address, from: u64) -> Result<Vec<Address>> {
-        let rows = sqlx::query(
-            "select c.address from carried_registration c join slot s on s.id = c.slot
-             where s.sender = ? and s.tx_nonce >= ?",
-        )
-        .bind(sender.to_vec())
-        .bind(integer(from)?)
-        .fetch_all(self.0.reader())
-        .await?;
+        let query = "select c.address from carried_registration c join slot s on s.id = c.slot
+             where s.sender = ? and s.tx_nonce >= ?";
+        let rows = self.carried(query, sender, from).await?;
         rows.iter().map(|row| row.address("address")).collect()
+    }
+
+    /// What `query` selects of the slots of a sender at or above a tx nonce.
+    async fn carried(
+        &self,
+        query: &'static str,
+        sender: Address,
+        from: u64,
+    ) -> Result<Vec<SqliteRow>> {
+        Ok(sqlx::query(query)
+            .bind(sender.to_vec())
+            .bind(integer(from)?)
+            .fetch_all(self.0.reader())
+            .await?)
     }
 
     /// Addresses that machines are paid at and that have no number yet, in the order in which they were named.
@@ -602,7 +601,7 @@ pub(crate) async fn deposit_key(
     row.as_ref().map(key).transpose()
 }
 
-fn key(row: &sqlx::sqlite::SqliteRow) -> Result<DepositKey> {
+fn key(row: &SqliteRow) -> Result<DepositKey> {
     Ok(DepositKey {
         requestor: row.address("requestor")?,
         signer: row.address("signer")?,
@@ -612,12 +611,12 @@ fn key(row: &sqlx::sqlite::SqliteRow) -> Result<DepositKey> {
     })
 }
 
-fn token(row: &sqlx::sqlite::SqliteRow) -> Result<Token> {
+fn token(row: &SqliteRow) -> Result<Token> {
     let decimals = u8::try_from(row.int("decimals")?).map_err(|_| Error::Corrupt("decimals"))?;
     Ok(Token { address: row.address("address")?, decimals, unit: Unit::of_decimals(decimals)? })
 }
 
-fn credit(row: &sqlx::sqlite::SqliteRow) -> Result<Credit> {
+fn credit(row: &SqliteRow) -> Result<Credit> {
     Ok(Credit {
         provider: row.u32("provider")?,
         token: row.address("token")?,
@@ -625,7 +624,7 @@ fn credit(row: &sqlx::sqlite::SqliteRow) -> Result<Credit> {
     })
 }
 
-fn attempt(row: &sqlx::sqlite::SqliteRow) -> Result<Attempt> {
+fn attempt(row: &SqliteRow) -> Result<Attempt> {
     Ok(Attempt {
         id: row.int("id")?,
         hash: row.b256("hash")?,

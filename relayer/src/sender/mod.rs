@@ -15,6 +15,7 @@ use alloy::{
     rpc::types::TransactionRequest,
     signers::local::PrivateKeySigner,
 };
+use indexer::without_url;
 use ledger::{
     Millis,
     book::{BookWriter, Obligation, TxReceipt},
@@ -220,7 +221,7 @@ impl Sender {
     /// Sends signed bytes. The outcome is not interpreted: whatever the endpoint says, the nonce decides.
     async fn broadcast(&self, attempt: &Attempt) {
         if let Err(error) = self.provider.send_raw_transaction(&attempt.raw).await {
-            tracing::debug!(hash = %attempt.hash, "broadcast: {error}");
+            tracing::debug!(hash = %attempt.hash, "broadcast: {}", without_url(error));
         }
     }
 
