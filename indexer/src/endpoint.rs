@@ -160,3 +160,26 @@ pub fn without_url(error: RpcError<TransportErrorKind>) -> RpcError<TransportErr
     };
     RpcError::Transport(TransportErrorKind::Custom(inner))
 }
+
+#[cfg(test)]
+mod tests {
+    use alloy::providers::ProviderBuilder;
+
+    use super::*;
+    use crate::{chain_of, replay::journal_at};
+
+    #[tokio::test]
+    async fn failures_do_not_tell_the_address_of_the_endpoint() {
+        let url = "http://127.0.0.1:1/v2/API-KEY".parse().unwrap();
+        let provider = ProviderBuilder::new().connect_http(url).erased();
+        let endpoint = Endpoint::new(provider, Address::ZERO, Finality::Tag);
+        for error in [
+            endpoint.chain_id().await.unwrap_err(),
+            endpoint.logs_between(0, 1).await.unwrap_err(),
+            journal_at(&endpoint, B256::ZERO).await.unwrap_err(),
+        ] {
+            assert!(!chain_of(&error).contains("API-KEY"), "{}", chain_of(&error));
+            assert!(error.is_transient());
+        }
+    }
+}
