@@ -36,7 +36,7 @@ contract JournalTest is Base {
     }
 
     function test_Journal_StartsAtZero() public {
-        Settlement fresh = new Settlement(THAW_PERIOD);
+        Settlement fresh = deploySettlement(THAW_PERIOD);
         (uint64 count, bytes24 hash) = fresh.journal();
         assertEq(count, 0);
         assertEq(hash, bytes24(0));

@@ -128,7 +128,7 @@ contract ClaimToTest is Base {
 
     function test_RevertWhen_TheSignatureIsForAnotherContract() public {
         bytes memory signed = signature(1, address(usd), 0);
-        settlement = new Settlement(THAW_PERIOD);
+        settlement = deploySettlement(THAW_PERIOD);
         settlement.registerToken(address(usd));
         registerProviders(1);
         expectNotPayout();

@@ -124,7 +124,7 @@ contract SetPayoutTest is Base {
 
     function test_RevertWhen_TheSignatureIsForAnotherContract() public {
         bytes memory signed = signature(1, 0);
-        settlement = new Settlement(THAW_PERIOD);
+        settlement = deploySettlement(THAW_PERIOD);
         registerProviders(1);
         expectNotPayout();
         setPayout(signed); // I7

@@ -99,7 +99,7 @@ contract SignaturesTest is Base {
 
     function test_Skips_SignaturesForAnotherContract() public {
         Statement memory foreign = statement();
-        Settlement other = new Settlement(THAW_PERIOD);
+        Settlement other = deploySettlement(THAW_PERIOD);
         Settlement own = settlement;
         settlement = other;
         settlement.registerToken(address(usd));
