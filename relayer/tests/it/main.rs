@@ -12,6 +12,7 @@ mod crash;
 mod demo;
 mod env;
 mod ingest;
+mod leaving;
 mod ranges;
 mod reorg;
 mod tools;
