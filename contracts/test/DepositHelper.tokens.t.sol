@@ -173,6 +173,14 @@ contract DepositHelperTokensTest is DepositHelperBase {
         }
     }
 
+    function test_Deposit_TakesTokensThatKnowEip3009InItsFirstFormOnly() public {
+        Order memory order = signed(draft(Route.Authorization, address(usdc)));
+        string memory form =
+            "receiveWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)";
+        vm.mockCallRevert(address(usdc), abi.encodePacked(bytes4(keccak256(bytes(form)))), "");
+        assertCredited(stranger, order);
+    }
+
     function test_Deposit_TakesWhatAShrunkTokenDelivers() public {
         RebasingToken token = new RebasingToken();
         settlement.registerToken(address(token));

@@ -35,7 +35,7 @@ contract DepositHelperWalletsTest is DepositHelperBase, Safes {
         vm.signAndAttachDelegation(implementation, payer.privateKey);
         // The delegation takes effect with the next call.
         vm.prank(stranger);
-        (bool success,) = payer.addr.call("");
+        (bool success,) = stranger.call("");
         assertTrue(success);
         assertEq(
             payer.addr.code,

@@ -84,12 +84,25 @@ abstract contract Safes is Test {
         address to,
         bytes memory data
     ) internal {
-        bytes32 digest = safe.getTransactionHash(
-            to, 0, data, Enum.Operation.Call, 0, 0, 0, address(0), address(0), safe.nonce()
+        _execute(safe, to, data, signAll(owners, count, _transactionHash(safe, to, data)));
+    }
+
+    /// @dev Of a plain call without value, refund or prescribed gas.
+    function _transactionHash(ISafe safe, address to, bytes memory data)
+        private
+        view
+        returns (bytes32)
+    {
+        uint256 nonce = safe.nonce();
+        return safe.getTransactionHash(
+            to, 0, data, Enum.Operation.Call, 0, 0, 0, address(0), address(0), nonce
         );
-        bytes memory signatures = signAll(owners, count, digest);
+    }
+
+    function _execute(ISafe safe, address to, bytes memory data, bytes memory signatures) private {
+        address payable nobody = payable(address(0));
         safe.execTransaction(
-            to, 0, data, Enum.Operation.Call, 0, 0, 0, address(0), payable(address(0)), signatures
+            to, 0, data, Enum.Operation.Call, 0, 0, 0, address(0), nobody, signatures
         );
     }
 
