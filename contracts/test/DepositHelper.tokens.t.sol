@@ -13,7 +13,8 @@ import {
     MoodyToken,
     PhantomToken,
     RebasingToken,
-    SkimmingToken
+    SkimmingToken,
+    UnevenToken
 } from "./tokens/BadTokens.sol";
 import {TestToken} from "./tokens/TestTokens.sol";
 
@@ -134,12 +135,20 @@ contract DepositHelperTokensTest is DepositHelperBase {
         }
     }
 
-    function test_RevertWhen_ATokenTakesMoreOnTheSecondTransfer() public {
-        // The fee starts once the helper has been paid: the core refuses, and all is undone.
+    function test_RevertWhen_AHookTakesTheTokensOnTheWay() public {
         HookedToken token = new HookedToken();
         Order memory order = allowed(Route.Permit2, address(token));
         token.armAfter(address(token), abi.encodeCall(token.seize, (address(helper), 1)));
-        assertRefused(payer.addr, order);
+        assertEq(assertRefused(payer.addr, order), IDepositHelper.UnexpectedBalance.selector);
+    }
+
+    function test_RevertWhen_OnlyTheSecondTransferIsUneven() public {
+        UnevenToken token = new UnevenToken();
+        Order memory order = allowed(Route.Permit2, address(token));
+        token.leaveOneWithThePayer(address(settlement));
+        assertEq(assertRefused(payer.addr, order), IDepositHelper.UnexpectedBalance.selector);
+        token.keepOne(address(settlement));
+        assertEq(assertRefused(payer.addr, order), ITokens.TokenDeliveredLess.selector); // F18
     }
 
     function test_RevertWhen_ATokenLiesOrRefuses() public {

@@ -27,6 +27,30 @@ contract SkimmingToken is TestToken {
     }
 }
 
+/// @notice Takes one base unit too little from whoever pays `target`, or gives `target` one too
+/// little.
+contract UnevenToken is TestToken {
+    address public target;
+    bool public gives;
+
+    constructor() TestToken("Uneven", "UNV", 6) {}
+
+    function leaveOneWithThePayer(address target_) external {
+        (target, gives) = (target_, true);
+    }
+
+    function keepOne(address target_) external {
+        (target, gives) = (target_, false);
+    }
+
+    function _update(address from, address to, uint256 value) internal override {
+        super._update(from, to, value);
+        if (to != target) return;
+        if (gives) super._update(address(0), from, 1);
+        else super._update(to, address(0), 1);
+    }
+}
+
 /// @notice Shrinks everybody's balance at once.
 contract RebasingToken is TestToken {
     uint256 public percent = 100;
