@@ -16,8 +16,11 @@ use foundry_compilers::{
 use serde_json::json;
 
 /// Bound contracts, with the files that hold them.
-const BOUND: [(&str, &str); 2] =
-    [("Settlement", "src/Settlement.sol"), ("TestToken", "test/tokens/TestTokens.sol")];
+const BOUND: [(&str, &str); 3] = [
+    ("Settlement", "src/Settlement.sol"),
+    ("DepositHelper", "src/periphery/DepositHelper.sol"),
+    ("TestToken", "test/tokens/TestTokens.sol"),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);

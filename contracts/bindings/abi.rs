@@ -14,6 +14,12 @@ sol!(
 );
 
 sol!(
+    #[sol(rpc, all_derives)]
+    DepositHelper,
+    concat!(env!("OUT_DIR"), "/DepositHelper.json")
+);
+
+sol!(
     #[sol(rpc)]
     TestToken,
     concat!(env!("OUT_DIR"), "/TestToken.json")

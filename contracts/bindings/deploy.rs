@@ -1,4 +1,4 @@
-//! The one way to put the contract on a chain, used by tests, by the demo and by `quittance deploy`.
+//! The one way to put the contracts on a chain, used by tests, by the demo and by `quittance deploy`.
 //!
 //! Deployment goes through the deterministic deployment proxy (CREATE2), so that the address follows from salt and
 //! bytecode alone: the same on every chain, known before anything is sent, and the same again if it is tried twice.
@@ -12,11 +12,15 @@ use alloy::{
     transports::{RpcError, TransportErrorKind},
 };
 
-use crate::abi::Settlement;
+use crate::abi::{DepositHelper, Settlement};
 
 /// The deterministic deployment proxy: calldata is `salt ‖ init code`. Present on most chains and on anvil.
 /// Source: <https://github.com/Arachnid/deterministic-deployment-proxy>.
 pub const CREATE2_PROXY: Address = address!("4e59b44847b379578588920cA78FbF26c0B4956C");
+
+/// The Permit2 contract, the same on every chain that has it.
+/// Source: <https://github.com/Uniswap/permit2>.
+pub const PERMIT2: Address = address!("000000000022D473030F116dDEE9F6B43aC78BA3");
 
 /// Seconds between a thaw and its withdrawal in production: seven days.
 pub const THAW_PERIOD: u32 = 7 * 24 * 60 * 60;
@@ -44,6 +48,9 @@ pub enum DeployError {
     /// The chain lacks the deployment proxy.
     #[error("chain has no deterministic deployment proxy at {CREATE2_PROXY}")]
     NoProxy,
+    /// The deposit helper serves one Settlement contract, which must be there before it.
+    #[error("no Settlement contract at {0}; deploy it before its deposit helper")]
+    NoSettlement(Address),
     /// The transaction was mined and the contract is still not there.
     #[error("no code at {0} after the deployment transaction; was it given too little gas?")]
     NoCode(Address),
@@ -60,6 +67,17 @@ pub fn address_of(thaw_period: u32, salt: B256) -> Address {
     CREATE2_PROXY.create2(salt, keccak256(init_code(thaw_period)))
 }
 
+/// Init code of the deposit helper of the contract at `settlement`.
+pub fn helper_init_code(settlement: Address) -> Bytes {
+    let arguments = DepositHelper::constructorCall { settlement, permit2: PERMIT2 }.abi_encode();
+    [DepositHelper::BYTECODE.as_ref(), &arguments].concat().into()
+}
+
+/// Where the deposit helper of the contract at `settlement` lands with this salt, on any chain.
+pub fn helper_address_of(settlement: Address, salt: B256) -> Address {
+    CREATE2_PROXY.create2(salt, keccak256(helper_init_code(settlement)))
+}
+
 /// Deploys the contract from the provider's default account, or finds that it is there already.
 ///
 /// `thaw_period` is in seconds.
@@ -68,7 +86,29 @@ pub async fn deploy(
     thaw_period: u32,
     salt: B256,
 ) -> Result<Deployment, DeployError> {
-    let address = address_of(thaw_period, salt);
+    create(provider, &init_code(thaw_period), salt).await
+}
+
+/// Deploys the deposit helper of the contract at `settlement`, or finds that it is there already.
+///
+/// Chains without [`PERMIT2`] get a helper whose other two routes work.
+pub async fn deploy_helper(
+    provider: &impl Provider,
+    settlement: Address,
+    salt: B256,
+) -> Result<Deployment, DeployError> {
+    if provider.get_code_at(settlement).await?.is_empty() {
+        return Err(DeployError::NoSettlement(settlement));
+    }
+    create(provider, &helper_init_code(settlement), salt).await
+}
+
+async fn create(
+    provider: &impl Provider,
+    init_code: &Bytes,
+    salt: B256,
+) -> Result<Deployment, DeployError> {
+    let address = CREATE2_PROXY.create2(salt, keccak256(init_code));
     let start_block = provider.get_block_number().await?;
     if !provider.get_code_at(address).await?.is_empty() {
         return Ok(Deployment { address, start_block: 0, is_new: false });
@@ -76,7 +116,7 @@ pub async fn deploy(
     if provider.get_code_at(CREATE2_PROXY).await?.is_empty() {
         return Err(DeployError::NoProxy);
     }
-    let input = [salt.as_slice(), &init_code(thaw_period)].concat();
+    let input = [salt.as_slice(), init_code].concat();
     let request = TransactionRequest::default().with_to(CREATE2_PROXY).with_input(input);
     provider.send_transaction(request).await?.watch().await?;
     if provider.get_code_at(address).await?.is_empty() {

@@ -8,7 +8,7 @@ use alloy::{
     sol_types::{Eip712Domain, SolStruct, eip712_domain},
 };
 
-use crate::abi::Settlement;
+use crate::abi::{DepositHelper, Settlement};
 
 /// Messages as EIP-712 encodes them.
 #[allow(missing_docs, reason = "fields are documented in the Solidity interfaces")]
@@ -80,6 +80,13 @@ impl From<DepositKey> for Settlement::DepositKey {
 impl From<Settlement::DepositKey> for DepositKey {
     fn from(key: Settlement::DepositKey) -> Self {
         let Settlement::DepositKey { requestor, signer, cosigner, token, salt } = key;
+        Self { requestor, signer, cosigner, token, salt }
+    }
+}
+
+impl From<DepositKey> for DepositHelper::DepositKey {
+    fn from(key: DepositKey) -> Self {
+        let DepositKey { requestor, signer, cosigner, token, salt } = key;
         Self { requestor, signer, cosigner, token, salt }
     }
 }
