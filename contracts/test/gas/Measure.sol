@@ -26,6 +26,7 @@ abstract contract Measure is Base {
 
     function deployToken(string memory name, string memory symbol, uint8 decimals)
         internal
+        virtual
         override
         returns (TestToken)
     {
