@@ -1,5 +1,6 @@
 //! Compiles the contracts with the settings of `foundry.toml` and leaves one JSON artifact per bound contract in
-//! `OUT_DIR`: ABI and bytecode, which `bindings/lib.rs` reads.
+//! `OUT_DIR`: ABI and bytecode, which `bindings/lib.rs` reads. Beside it, for each contract that is deployed, the
+//! compiler's input, by which an explorer verifies it.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use foundry_compilers::{
-    ProjectBuilder, ProjectPathsConfig,
+    Project, ProjectBuilder, ProjectPathsConfig,
     artifacts::{Settings, output_selection::OutputSelection, remappings::Remapping},
     solc::{Solc, SolcCompiler, SolcSettings},
 };
@@ -34,12 +35,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("the contracts' libraries are not installed: run scripts/setup".into());
     }
 
-    let profile = profile(&root)?;
-    let artifacts = compile(&root, &out, &profile)?;
-    for (name, _) in BOUND {
+    let project = project(&root, &out, &profile(&root)?)?;
+    println!("cargo::rustc-env=QUITTANCE_SOLC={}", compiler(&project));
+    let artifacts = compile(&root, &project)?;
+    for (name, file) in BOUND {
         let artifact =
             artifacts.get(name).ok_or_else(|| format!("the compiler left out {name}"))?;
         fs::write(out.join(format!("{name}.json")), artifact)?;
+        let input = project.standard_json_input(&root.join(file))?;
+        fs::write(out.join(format!("{name}.input.json")), serde_json::to_string(&input)?)?;
     }
     Ok(())
 }
@@ -69,11 +73,11 @@ fn settings(profile: &toml::Table) -> Result<Settings, Box<dyn Error>> {
     Ok(settings)
 }
 
-fn compile(
+fn project(
     root: &Path,
     out: &Path,
     profile: &toml::Table,
-) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+) -> Result<Project<SolcCompiler>, Box<dyn Error>> {
     let remappings = profile
         .get("remappings")
         .and_then(toml::Value::as_array)
@@ -84,6 +88,7 @@ fn compile(
         .collect::<Result<Vec<_>, _>>()?;
     let paths = ProjectPathsConfig::builder()
         .sources(root.join("src"))
+        .tests(root.join("test/tokens"))
         .lib(root.join("node_modules"))
         .remappings(remappings)
         .artifacts(out.join("artifacts"))
@@ -91,13 +96,27 @@ fn compile(
         .build_infos(out.join("build-info"))
         .build_with_root(root);
     let solc = Solc::new(root.join("../scripts/solc").canonicalize()?)?;
-    let project = ProjectBuilder::<SolcCompiler>::new(Default::default())
+    Ok(ProjectBuilder::<SolcCompiler>::new(Default::default())
         .paths(paths)
         .settings(SolcSettings { settings: settings(profile)?, ..Default::default() })
         .ephemeral()
         .no_artifacts()
-        .build(SolcCompiler::Specific(solc))?;
+        .build(SolcCompiler::Specific(solc))?)
+}
 
+/// The compiler's version with its commit, without what tells its build apart: `0.8.37+commit.…`.
+fn compiler(project: &Project<SolcCompiler>) -> String {
+    let SolcCompiler::Specific(solc) = &project.compiler;
+    let version = &solc.version;
+    let commit = version.build.as_str().split('.').take(2).collect::<Vec<_>>().join(".");
+    format!("{}.{}.{}+{commit}", version.major, version.minor, version.patch)
+}
+
+/// ABI and bytecode of each bound contract, by its name.
+fn compile(
+    root: &Path,
+    project: &Project<SolcCompiler>,
+) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
     let output = project.compile_files(BOUND.map(|(_, file)| root.join(file)))?;
     if output.has_compiler_errors() {
         return Err(output.to_string().into());

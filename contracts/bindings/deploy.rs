@@ -25,6 +25,30 @@ pub const PERMIT2: Address = address!("000000000022D473030F116dDEE9F6B43aC78BA3"
 /// Seconds between a thaw and its withdrawal in production: seven days.
 pub const THAW_PERIOD: u32 = 7 * 24 * 60 * 60;
 
+/// What an explorer needs to verify a contract, besides its constructor's arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerificationInput {
+    /// File and name, as the compiler knows the contract.
+    pub contract: &'static str,
+    /// The compiler's standard JSON input.
+    pub standard_json: &'static str,
+}
+
+/// Version of the Solidity compiler, as explorers ask for it.
+pub const COMPILER: &str = env!("QUITTANCE_SOLC");
+
+/// Verification input of `Settlement`.
+pub const SETTLEMENT_INPUT: VerificationInput = VerificationInput {
+    contract: "src/Settlement.sol:Settlement",
+    standard_json: include_str!(concat!(env!("OUT_DIR"), "/Settlement.input.json")),
+};
+
+/// Verification input of `DepositHelper`.
+pub const DEPOSIT_HELPER_INPUT: VerificationInput = VerificationInput {
+    contract: "src/periphery/DepositHelper.sol:DepositHelper",
+    standard_json: include_str!(concat!(env!("OUT_DIR"), "/DepositHelper.input.json")),
+};
+
 /// Where the contract is and since when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deployment {
@@ -56,10 +80,14 @@ pub enum DeployError {
     NoCode(Address),
 }
 
+/// ABI-encoded arguments of the contract's constructor; the thaw period is in seconds.
+pub fn constructor_arguments(thaw_period: u32) -> Bytes {
+    Settlement::constructorCall { thawPeriod: thaw_period }.abi_encode().into()
+}
+
 /// Init code of the contract for a thaw period in seconds.
 pub fn init_code(thaw_period: u32) -> Bytes {
-    let arguments = Settlement::constructorCall { thawPeriod: thaw_period }.abi_encode();
-    [Settlement::BYTECODE.as_ref(), &arguments].concat().into()
+    [Settlement::BYTECODE.as_ref(), &constructor_arguments(thaw_period)].concat().into()
 }
 
 /// Where a deployment with this thaw period and salt lands, on any chain.
@@ -67,10 +95,14 @@ pub fn address_of(thaw_period: u32, salt: B256) -> Address {
     CREATE2_PROXY.create2(salt, keccak256(init_code(thaw_period)))
 }
 
+/// ABI-encoded arguments of the deposit helper's constructor.
+pub fn helper_constructor_arguments(settlement: Address) -> Bytes {
+    DepositHelper::constructorCall { settlement, permit2: PERMIT2 }.abi_encode().into()
+}
+
 /// Init code of the deposit helper of the contract at `settlement`.
 pub fn helper_init_code(settlement: Address) -> Bytes {
-    let arguments = DepositHelper::constructorCall { settlement, permit2: PERMIT2 }.abi_encode();
-    [DepositHelper::BYTECODE.as_ref(), &arguments].concat().into()
+    [DepositHelper::BYTECODE.as_ref(), &helper_constructor_arguments(settlement)].concat().into()
 }
 
 /// Where the deposit helper of the contract at `settlement` lands with this salt, on any chain.

@@ -1,6 +1,6 @@
 //! `init` and `deploy`: an installation, and the contract it works with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use alloy::{
     eips::BlockNumberOrTag,
@@ -9,8 +9,15 @@ use alloy::{
     providers::{Provider, ProviderBuilder},
     signers::local::PrivateKeySigner,
 };
-use contracts::{Settlement, deploy::THAW_PERIOD};
+use contracts::{
+    Settlement,
+    deploy::{
+        DEPOSIT_HELPER_INPUT, SETTLEMENT_INPUT, THAW_PERIOD, constructor_arguments,
+        helper_constructor_arguments,
+    },
+};
 use indexer::Finality;
+use serde_json::json;
 
 use crate::{
     Error, Result,
@@ -74,7 +81,8 @@ pub async fn init(
     ))
 }
 
-/// Deploys the contract and registers the configured tokens, from the sender's account. What is there already is left.
+/// Deploys the contract and its deposit helper and registers the configured tokens, from the sender's account. What is
+/// there already is left. Writes what explorers need to verify both.
 pub async fn deploy(config: &Config) -> Result<String> {
     let keys = Keys::open(config)?;
     let sender = keys.sender.address();
@@ -113,6 +121,36 @@ pub async fn deploy(config: &Config) -> Result<String> {
             report.push_str(&format!("\nregistered {} at {}", token.symbol, token.address));
         }
     }
+    let helper =
+        contracts::deploy::deploy_helper(&provider, deployment.address, B256::ZERO).await?;
+    let verb = if helper.is_new { "deployed" } else { "found" };
+    report.push_str(&format!("\n{verb} the deposit helper at {}", helper.address));
+    let folder = write_verification(config, deployment.address, helper.address)?;
+    report
+        .push_str(&format!("\nwrote what explorers verify the source by to {}", folder.display()));
     report.push_str("\nnext: quittance serve");
     Ok(report)
+}
+
+/// Writes each contract's standard JSON input, and a file that says which is where, to `verification/`.
+fn write_verification(config: &Config, settlement: Address, helper: Address) -> Result<PathBuf> {
+    let folder = config.folder.join("verification");
+    std::fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
+    let mut contracts = Vec::new();
+    for (name, input, address, arguments) in [
+        ("Settlement", SETTLEMENT_INPUT, settlement, constructor_arguments(THAW_PERIOD)),
+        ("DepositHelper", DEPOSIT_HELPER_INPUT, helper, helper_constructor_arguments(settlement)),
+    ] {
+        let file = format!("{name}.standard-input.json");
+        let path = folder.join(&file);
+        std::fs::write(&path, input.standard_json).map_err(Error::file(&path))?;
+        contracts.push(json!({
+            "contract": input.contract, "address": address, "constructor_arguments": arguments,
+            "compiler": contracts::deploy::COMPILER, "standard_input": file,
+        }));
+    }
+    let path = folder.join("contracts.json");
+    let listed = json!({ "chain_id": config.chain.id, "contracts": contracts });
+    std::fs::write(&path, format!("{listed:#}\n")).map_err(Error::file(&path))?;
+    Ok(folder)
 }
