@@ -28,7 +28,7 @@ contract DepositHelperTest is DepositHelperBase {
 
     function deployFor(address settlement_) external {
         // `deployCode` would hide the reason.
-        bytes memory code = vm.getCode("out/DepositHelper.sol/DepositHelper.json");
+        bytes memory code = vm.getCode(helperArtifact());
         code = bytes.concat(code, abi.encode(settlement_, permit2));
         assembly ("memory-safe") {
             if iszero(create(0, add(code, 0x20), mload(code))) {

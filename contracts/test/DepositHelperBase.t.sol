@@ -95,9 +95,11 @@ abstract contract DepositHelperBase is Base {
 
     /// @dev The bytecode that users get, as {Base.deploySettlement}.
     function deployHelper(Settlement settlement_) internal returns (IDepositHelper) {
-        string memory artifact =
-            vm.envOr("QUITTANCE_HELPER", string("out/DepositHelper.sol/DepositHelper.json"));
-        return IDepositHelper(vm.deployCode(artifact, abi.encode(settlement_, permit2)));
+        return IDepositHelper(vm.deployCode(helperArtifact(), abi.encode(settlement_, permit2)));
+    }
+
+    function helperArtifact() internal view returns (string memory) {
+        return vm.envOr("QUITTANCE_HELPER", string("out/DepositHelper.sol/DepositHelper.json"));
     }
 
     /// @dev One order for each token and route that fit each other, in whole units, signed, with the
