@@ -136,12 +136,12 @@ mod tests {
         let (approval, _) = vectors().swap_remove(0);
         let other = Address::repeat_byte(1);
         let changed = [
-            Approval { token: other, ..approval.clone() },
-            Approval { chain_id: approval.chain_id + 1, ..approval.clone() },
-            Approval { owner: other, ..approval.clone() },
-            Approval { spender: other, ..approval.clone() },
-            Approval { amount: approval.amount + U256::ONE, ..approval.clone() },
-            Approval { meta_nonce: approval.meta_nonce + U256::ONE, ..approval.clone() },
+            Approval { token: other, ..approval },
+            Approval { chain_id: approval.chain_id + 1, ..approval },
+            Approval { owner: other, ..approval },
+            Approval { spender: other, ..approval },
+            Approval { amount: approval.amount + U256::ONE, ..approval },
+            Approval { meta_nonce: approval.meta_nonce + U256::ONE, ..approval },
         ];
         for change in changed {
             assert_ne!(change.digest(), approval.digest(), "{change:?}");

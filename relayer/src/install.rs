@@ -145,7 +145,7 @@ fn write_verification(config: &Config, settlement: Address, helper: Address) -> 
         let path = folder.join(&file);
         std::fs::write(&path, input.standard_json).map_err(Error::file(&path))?;
         contracts.push(json!({
-            "contract": input.contract, "address": address, "constructor_arguments": arguments,
+            "contract": input.contract, "address": address.to_string(), "constructor_arguments": arguments,
             "compiler": contracts::deploy::COMPILER, "standard_input": file,
         }));
     }

@@ -12,6 +12,7 @@ mod crash;
 mod demo;
 mod env;
 mod ingest;
+mod install;
 mod leaving;
 mod ranges;
 mod reorg;

@@ -1,0 +1,66 @@
+//! `init` and `deploy` on a fresh chain.
+
+use std::path::Path;
+
+use alloy::{primitives::Address, providers::Provider};
+use serde_json::Value;
+
+use crate::env::{Env, assert_success, rpc};
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Returns what it prints.
+async fn init(env: &Env) -> String {
+    let payout = Address::repeat_byte(0x77).to_string();
+    let output =
+        env.run("init", &["--rpc-url", &env.anvil.url, "--operator-payout", &payout]).await;
+    assert_success(&output);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The value that `init` printed beside `name`.
+fn told_by_init<'a>(told: &'a str, name: &str) -> &'a str {
+    let mut words = told.split_whitespace().skip_while(|word| *word != name);
+    words.nth(1).unwrap()
+}
+
+#[tokio::test]
+async fn deploy_refuses_a_sender_without_gas_money() {
+    let env = Env::new().await;
+    init(&env).await;
+    let output = env.run("deploy", &[]).await;
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("send it some first"));
+}
+
+#[tokio::test]
+async fn deploy_puts_both_contracts_on_the_chain_once_and_writes_what_verifies_them() {
+    let env = Env::new().await;
+    let told = init(&env).await;
+    let chain = env.provider();
+    let config = env.config();
+    let sender = told_by_init(&told, "sender");
+    rpc(&chain, "anvil_setBalance", &format!("[\"{sender}\", \"0xde0b6b3a7640000\"]")).await;
+
+    let first = env.run("deploy", &[]).await;
+    assert_success(&first);
+    let listed = read(&env.dir().join("verification/contracts.json"));
+    assert_eq!(listed["chain_id"], config.chain.id);
+    for contract in listed["contracts"].as_array().unwrap() {
+        let address: Address = contract["address"].as_str().unwrap().parse().unwrap();
+        assert!(!chain.get_code_at(address).await.unwrap().is_empty(), "{contract}");
+        let input = contract["standard_input"].as_str().unwrap();
+        let (file, _) = contract["contract"].as_str().unwrap().split_once(':').unwrap();
+        let input = read(&env.dir().join("verification").join(input));
+        assert!(input["sources"][file]["content"].is_string(), "{contract}");
+        assert!(contract["compiler"].as_str().unwrap().starts_with("0.8.37+commit."), "{contract}");
+    }
+    assert_eq!(listed["contracts"][0]["address"], config.chain.contract.to_string());
+
+    let again = env.run("deploy", &[]).await;
+    assert_success(&again);
+    let told = String::from_utf8_lossy(&again.stdout);
+    assert!(told.contains("found the contract") && told.contains("found the deposit helper"));
+}
