@@ -198,7 +198,8 @@ async function signatures() {
     assert.equal(privateKeyToAccount(privateKey).address.toLowerCase(), signer.toLowerCase());
     assert.equal(await sign({ hash: digest, privateKey, to: 'hex' }), signature, 'RFC 6979');
   }
-  for (const { digest, signer, signature, reason } of refused) {
+  for (const { type, index, digest, signer, signature, reason } of refused) {
+    assert.equal(signer, messages[type][index].message.key.signer);
     assert.notEqual(await signerOf(digest, signature), signer.toLowerCase(), reason);
   }
   return `${valid.length} valid, ${refused.length} refused`;
