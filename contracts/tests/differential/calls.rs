@@ -39,6 +39,9 @@ const REFUSING_WALLET: Address = Address::repeat_byte(0xa3);
 /// Pays nothing to anybody that the contract knows.
 const NOBODY: Address = Address::repeat_byte(0xee);
 
+/// Rows of a long statement: each third of them can add up to more than 2^56 units.
+const LONG: usize = 780;
+
 /// Keys by their use; the others are providers'.
 const ATTESTER: usize = 0;
 const AGENT: usize = 1;
@@ -166,6 +169,7 @@ impl World {
 
     /// An amount that is small, of any size, or at an edge.
     fn units(&mut self, most: u64) -> u64 {
+        let most = most.max(1);
         let units = match self.rng.random_range(0..8) {
             0 => 1,
             1 => most,
@@ -174,7 +178,7 @@ impl World {
             4 => self.rng.random_range(1..=most),
             _ => self.rng.random_range(1..1_000_000),
         };
-        units.clamp(1, most.max(1))
+        units.clamp(1, most)
     }
 
     fn register(&mut self, count: usize) {
@@ -404,6 +408,9 @@ impl World {
                 rows.push((u32::try_from(self.model.provider_count).unwrap().saturating_add(1), 1))
             }
             4 | 5 => self.overdraw(&mut rows, state.balance),
+            _ if rows.len() >= LONG && self.rng.random() => {
+                rows.iter_mut().for_each(|row| row.1 = (1 << 48) - 1);
+            }
             _ => {}
         }
         let total: u128 = rows.iter().map(|(_, units)| u128::from(*units)).sum();
@@ -473,14 +480,17 @@ impl World {
 
     /// Well-formed rows that the balance mostly covers, sometimes to the last unit.
     fn rows(&mut self, balance: u64) -> Vec<(u32, u64)> {
+        let known = self.model.provider_count;
+        let is_long = known > 1000 && self.rng.random_ratio(1, 30);
         let count = match self.rng.random_range(0..20) {
+            _ if is_long => self.rng.random_range(LONG..=900),
             0 => 0,
             1..=8 => self.rng.random_range(1..=3),
             9..=18 => self.rng.random_range(4..=12),
             _ => self.rng.random_range(13..=60),
         };
-        let known = self.model.provider_count;
-        let gap = *[1, 2, 7].choose(&mut self.rng).unwrap();
+        let (gap, share) =
+            if is_long { (1, 1000) } else { (*[1, 2, 7].choose(&mut self.rng).unwrap(), 1) };
         let mut rows = Vec::new();
         let (mut provider, mut left) = (0, balance);
         for _ in 0..count {
@@ -488,7 +498,7 @@ impl World {
             if provider > known || left == 0 {
                 break;
             }
-            let units = self.units(left.min((1 << 48) - 1)).min(left);
+            let units = self.units((left / share).min((1 << 48) - 1)).min(left);
             left -= units;
             rows.push((u32::try_from(provider).unwrap(), units));
         }

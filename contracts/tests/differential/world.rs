@@ -227,9 +227,11 @@ impl World {
                     touched.deposits.insert(model::id(&statement.key));
                     let rows = rows::decode(&statement.rows).unwrap_or_default();
                     let named = rows.iter().map(|(provider, _)| *provider);
-                    // The neighbours share words with the named ones.
+                    // The neighbours share words with the named ones. The end of the world compares all.
                     let near = named.flat_map(|provider| [provider, provider ^ 1, provider ^ 2]);
-                    touched.credits.extend(near.map(|number| (statement.key.token, number)));
+                    touched
+                        .credits
+                        .extend(near.take(150).map(|number| (statement.key.token, number)));
                 }
             }
             _ => {}
