@@ -86,7 +86,8 @@ impl World {
             self.model.tokens.insert(token, entry);
             self.tokens.push(token);
         }
-        for token in self.tokens[..3].to_vec() {
+        let [six, eighteen, twenty_four, ..] = self.tokens[..] else { panic!("five tokens") };
+        for token in [six, eighteen, twenty_four] {
             self.call(
                 NOBODY,
                 SettlementCalls::registerToken(Settlement::registerTokenCall { token }),

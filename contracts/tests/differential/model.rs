@@ -467,7 +467,7 @@ fn read_rows(bytes: &Bytes) -> Option<Vec<(u32, u64)>> {
     let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |sum, byte| sum * 256 + u64::from(*byte));
     let mut read = Vec::new();
     let mut last = 0;
-    let mut well_formed = bytes.len() % 10 == 0;
+    let mut well_formed = bytes.len().is_multiple_of(10);
     for row in bytes.chunks(10).filter(|row| row.len() == 10) {
         let (provider, units) = (number(&row[..4]), number(&row[4..]));
         well_formed &= provider > last && units > 0;

@@ -19,7 +19,7 @@ fn deposits() -> Vec<Value> {
         signer: address!("a9e0000000000000000000000000000000000003"),
         cosigner: hosted.signer,
         salt: B256::with_last_byte(1),
-        ..hosted.clone()
+        ..hosted
     };
     let ones = Address::repeat_byte(0xff);
     let edge = DepositKey {

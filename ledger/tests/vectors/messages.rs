@@ -120,9 +120,9 @@ fn claims() -> Vec<(Place, ClaimTo)> {
         nonce: 3,
         deadline: 1_800_000_000,
     };
-    let most = ClaimTo { provider: u32::MAX, nonce: u64::MAX, deadline: u64::MAX, ..claim.clone() };
+    let most = ClaimTo { provider: u32::MAX, nonce: u64::MAX, deadline: u64::MAX, ..claim };
     // What a first provider signs.
-    let first = ClaimTo { provider: 1, nonce: 0, ..claim.clone() };
+    let first = ClaimTo { provider: 1, nonce: 0, ..claim };
     let mut made: Vec<_> = PLACES.map(|place| (place, claim.clone())).into();
     made.extend([(HERE, most), (HERE, first)]);
     made
@@ -143,9 +143,8 @@ fn payouts() -> Vec<(Place, SetPayout)> {
         nonce: 3,
         deadline: 1_800_000_000,
     };
-    let most =
-        SetPayout { provider: u32::MAX, nonce: u64::MAX, deadline: u64::MAX, ..payout.clone() };
-    let first = SetPayout { provider: 1, nonce: 0, ..payout.clone() };
+    let most = SetPayout { provider: u32::MAX, nonce: u64::MAX, deadline: u64::MAX, ..payout };
+    let first = SetPayout { provider: 1, nonce: 0, ..payout };
     let mut made: Vec<_> = PLACES.map(|place| (place, payout.clone())).into();
     made.extend([(HERE, most), (HERE, first)]);
     made
