@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity 0.8.37;
+
+import {Base} from "../Base.t.sol";
+import {Handlers} from "./Handlers.sol";
+import {World} from "./World.sol";
+
+/// @notice Any sequence of calls by anybody, in one world.
+abstract contract Campaign is Base {
+    Handlers internal handlers;
+
+    function mood() internal pure virtual returns (World.Mood);
+
+    function setUp() public override {
+        vm.warp(1_700_000_000);
+        settlement = deploySettlement(THAW_PERIOD);
+        handlers = new Handlers(settlement, mood());
+        (bytes4[] memory selectors,) = handlers.handlers();
+        targetContract(address(handlers));
+        targetSelector(FuzzSelector(address(handlers), selectors));
+    }
+
+    function afterInvariant() public {
+        handlers.checkEverything();
+        handlers.everybodyLeaves(); // I10
+    }
+
+    /// @dev The handlers assert after each call what the call ought to do, and that it did nothing
+    /// else. This looks at everything.
+    function invariant_I1_to_I11_HoldAfterAnyCalls() public {
+        handlers.checkEverything();
+    }
+}
+
+contract PlainWorldInvariants is Campaign {
+    function mood() internal pure override returns (World.Mood) {
+        return World.Mood.Plain;
+    }
+}
+
+contract HostileWorldInvariants is Campaign {
+    function mood() internal pure override returns (World.Mood) {
+        return World.Mood.Hostile;
+    }
+}
