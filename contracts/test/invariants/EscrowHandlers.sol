@@ -146,7 +146,10 @@ abstract contract EscrowHandlers is World {
 
     function withdraw(uint256 seed) external handler(seed) {
         uint256 index = _thawing();
-        if (thawingOf[ids[index]] == 0) return;
+        if (thawingOf[ids[index]] == 0) {
+            if (balanceOf[ids[index]] == 0) return;
+            _expectThaw(index, _amount(balanceOf[ids[index]]));
+        }
         if (time < thawEndsOf[ids[index]]) _warp(thawEndsOf[ids[index]]);
         address to = _choose(2) == 0 ? keys[index].requestor : _anybody();
         if (!_pays(keys[index].token, to, thawingOf[ids[index]])) {

@@ -15,13 +15,13 @@ abstract contract StatementHandlers is RewardHandlers {
     enum Fault {
         None,
         Signature,
-        Cosignature
+        Cosignature,
+        Both
     }
 
     struct Ahead {
         bytes call_;
         uint256 gas;
-        uint256 index;
         uint256 version;
     }
 
@@ -34,8 +34,8 @@ abstract contract StatementHandlers is RewardHandlers {
     /// @dev Statements that were settled, to be tried again.
     bytes[REMEMBERED] private settledStatements;
     uint256 private settledCount;
-    /// @dev A signed statement that nobody has settled yet.
-    Ahead private ahead;
+    /// @dev Signed statements that nobody has settled yet.
+    mapping(uint256 index => Ahead) private ahead;
     /// @notice How often each outcome came.
     mapping(Outcome outcome => uint256) public outcomes;
 
@@ -165,7 +165,7 @@ abstract contract StatementHandlers is RewardHandlers {
         expected[0] = _expect(statements[0], Fault.None);
         expected[1] = _expect(statements[1], Fault.None);
         expected[2] = _expect(statements[2], Fault.None);
-        expected[3] = _expect(statements[3], pinned ? Fault.Signature : Fault.None);
+        expected[3] = _expect(statements[3], pinned ? Fault.Both : Fault.None);
         require(
             expected[0] == Outcome.Settled && expected[1] == Outcome.WrongEpoch
                 && expected[2] == Outcome.WrongEpoch,
@@ -239,29 +239,37 @@ abstract contract StatementHandlers is RewardHandlers {
 
     /// @dev I6, *stranger non-interference*: somebody signs, nobody settles yet.
     function signAhead(uint256 seed) external handler(seed) {
-        uint256 index = _payer();
+        _signAhead(_payer());
+        _succeeded();
+    }
+
+    function _signAhead(uint256 index) private {
         Statement[] memory statements = new Statement[](1);
         statements[0] = _next(index, true);
         bytes memory call_ = abi.encodeCall(settlement.settle, (statements));
         // The contract was not called before in this transaction: it is as cold as it will be then.
         try this.measure(call_, false) {}
         catch (bytes memory answer) {
-            ahead = Ahead(call_, _resultOf(answer), index, version[index]);
-            _succeeded();
+            ahead[index] = Ahead(call_, _resultOf(answer), version[index]);
         }
     }
 
     /// @dev I6: whatever strangers did meanwhile, it settles, and no dearer than first simulated.
     function settleSignedAhead(uint256 seed) external handler(seed) {
-        if (ahead.gas == 0 || ahead.version != version[ahead.index]) {
-            // Those whom the key names did something else.
-            delete ahead;
-            return;
+        uint256 index = _choose(keys.length);
+        for (uint256 i; i < keys.length && !_isAhead(index); ++i) {
+            index = (index + 1) % keys.length;
         }
-        bytes memory call_ = ahead.call_;
+        if (!_isAhead(index)) {
+            index = _payer();
+            _signAhead(index);
+            _letStrangersAct(index);
+        }
+        bytes memory call_ = ahead[index].call_;
+        uint256 gas = ahead[index].gas;
         _before();
         (uint256 used, bytes memory answer) = this.measure(call_, true);
-        require(used <= ahead.gas, Differs("I6: gas of the statement", used, ahead.gas));
+        require(used <= gas, Differs("I6: gas of the statement", used, gas));
         Statement memory statement = _statementIn(call_);
         Outcome[] memory expected = new Outcome[](1);
         expected[0] = _expect(statement, Fault.None);
@@ -272,8 +280,27 @@ abstract contract StatementHandlers is RewardHandlers {
         bytes32[] memory writes = _after();
         _checkStatement(statement);
         _finish(writes);
-        delete ahead;
         _succeeded();
+    }
+
+    /// @dev Whether a statement waits, and those whom the key names did nothing else meanwhile.
+    function _isAhead(uint256 index) private view returns (bool) {
+        return ahead[index].gas != 0 && ahead[index].version == version[index];
+    }
+
+    /// @dev Some of what strangers could do to a deposit and those whom it pays.
+    function _letStrangersAct(uint256 index) private {
+        address token = keys[index].token;
+        if (_room(index) != 0 && !_stopped(token)) _fund(index, _stranger(), 1);
+        uint32[] memory numbers = new uint32[](3);
+        for (uint256 i; i < 3; ++i) {
+            numbers[i] = uint32(1 + _choose(providerCount));
+        }
+        _expectClaims(_stranger(), token, numbers);
+        if (!strict[index]) return;
+        Statement memory statement = _next(index, true);
+        statement.manifest = 0;
+        _settleOne(statement, Fault.Both);
     }
 
     /// @notice Makes a call of the contract and tells what it used. Undoes it unless it is to `keep`.
@@ -550,13 +577,11 @@ abstract contract StatementHandlers is RewardHandlers {
 
     /// @dev What the signatures come to.
     function _judge(DepositKey memory key, Fault fault) private view returns (Outcome) {
-        if (refuses[key.signer] || (fault == Fault.Signature && !agrees[key.signer])) {
-            return Outcome.BadSignature;
-        }
+        bool signed = fault == Fault.None || fault == Fault.Cosignature || agrees[key.signer];
+        if (!signed || refuses[key.signer]) return Outcome.BadSignature;
         if (key.cosigner == address(0)) return Outcome.Settled;
-        if (refuses[key.cosigner] || (fault == Fault.Cosignature && !agrees[key.cosigner])) {
-            return Outcome.BadCosignature;
-        }
+        bool cosigned = fault == Fault.None || fault == Fault.Signature || agrees[key.cosigner];
+        if (!cosigned || refuses[key.cosigner]) return Outcome.BadCosignature;
         return Outcome.Settled;
     }
 
