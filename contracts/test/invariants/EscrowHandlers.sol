@@ -38,10 +38,10 @@ abstract contract EscrowHandlers is World {
     /// @dev C20: a token that calls back during its own transfer is kept out by the guard.
     function _C20_tokensCannotEnter() private {
         if (reentrant.target() == address(0)) return;
-        require(
+        _hold(
             bytes4(reentrant.takeLastError())
                 == ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector,
-            Broken("C20: a token entered during its transfer")
+            "C20: a token entered"
         );
     }
 
@@ -270,7 +270,7 @@ abstract contract EscrowHandlers is World {
         _beforeCallBy(from);
         // Some tokens return nothing.
         (bool success,) = token.call(abi.encodeCall(IERC20.transfer, (address(settlement), amount)));
-        require(success, Broken("a donation failed"));
+        _hold(success, "a donation failed");
         donated[token] += amount;
         _announceTransfer(token, from, address(settlement), amount);
         bytes32[] memory writes = _after();

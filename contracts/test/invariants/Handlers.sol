@@ -148,7 +148,7 @@ contract Handlers is StatementHandlers {
         _same(
             deposited[token],
             withdrawn[token] + debited[token] + sumOfBalances,
-            "C3: what came in and where it went"
+            "C3: what came in and went out"
         );
         _same(debited[token], credited[token], "I4: debited and credited");
         _same(credited[token], claimed[token] + sumOfCredits, "C5: credited and claimed");

@@ -118,6 +118,7 @@ abstract contract Shadow is BooksOfStatements, CommonBase {
     /// @dev Reads what was logged. Returns the slots of the contract that the call wrote.
     function _after() internal returns (bytes32[] memory writes) {
         (, writes) = vm.accesses(address(settlement));
+        vm.stopRecord();
         _replay(vm.getRecordedLogs());
         _I11_journalIsTheFoldOverAllEvents();
         _I5_tokensMoveOnlyAsTheyShould();
@@ -125,15 +126,13 @@ abstract contract Shadow is BooksOfStatements, CommonBase {
 
     /// @dev I11, and with it content and order of every event that the call ought to emit.
     function _I11_journalIsTheFoldOverAllEvents() private view {
-        require(folded == announced, Broken("I11: events differ from those that the call owes"));
-        require(
-            vm.load(address(settlement), 0) == folded, Broken("I11: journal differs from the fold")
-        );
+        _hold(folded == announced, "I11: events");
+        _hold(vm.load(address(settlement), 0) == folded, "I11: journal and fold");
     }
 
     /// @dev I5 and I2: tokens leave to the announced recipients only, in the announced amounts.
     function _I5_tokensMoveOnlyAsTheyShould() private view {
-        require(loggedTransfers == announcedTransfers, Broken("I5: tokens moved otherwise"));
+        _hold(loggedTransfers == announcedTransfers, "I5: tokens moved otherwise");
     }
 
     /// @dev I1, as an equality, since every donation is known.
@@ -142,7 +141,7 @@ abstract contract Shadow is BooksOfStatements, CommonBase {
         _same(actual, held[token], "I1: balance of the contract");
         if (!lied[token]) {
             uint256 owed = unitOf[token] * (balances[token] + credits[token]);
-            _same(actual, owed + donated[token], "I1: balance of the contract and its books");
+            _same(actual, owed + donated[token], "I1: solvency");
         }
     }
 
@@ -177,13 +176,13 @@ abstract contract Shadow is BooksOfStatements, CommonBase {
 
     function _I2_balanceFellOnlyBy(bytes32 id, Deposit memory state, Cause cause) private view {
         if (state.balance >= seen[id].balance) return;
-        require(cause != Cause.Other, Broken("I2: a balance fell"));
+        _hold(cause != Cause.Other, "I2: a balance fell");
         if (cause == Cause.SignedStatement) {
-            require(settledSince[id] != 0, Broken("I2: a balance fell without a statement"));
+            _hold(settledSince[id] != 0, "I2: fell without a statement");
         } else {
-            require(
+            _hold(
                 block.timestamp >= seen[id].thawEnds && seen[id].thawing != 0,
-                Broken("I2: a balance fell before its thaw was over")
+                "I2: fell before its thaw ended"
             );
         }
     }
@@ -191,9 +190,9 @@ abstract contract Shadow is BooksOfStatements, CommonBase {
     function _I3_spentGrewWithTheEpochOnly(bytes32 id, Deposit memory state) private {
         uint256 grown = state.epoch - seen[id].epoch;
         _same(grown, settledSince[id], "I3: statements settled");
-        require(state.spent >= seen[id].spent, Broken("I3: spent fell"));
-        require(grown != 0 || state.spent == seen[id].spent, Broken("I3: spent without statement"));
-        require(state.thawing <= state.balance, Broken("more is thawing than there is"));
+        _hold(state.spent >= seen[id].spent, "I3: spent fell");
+        _hold(grown != 0 || state.spent == seen[id].spent, "I3: spent without statement");
+        _hold(state.thawing <= state.balance, "more is thawing than there is");
         if (grown != 0) delete settledSince[id];
     }
 
@@ -216,14 +215,14 @@ abstract contract Shadow is BooksOfStatements, CommonBase {
             _same(replayedCredit[token][first + lane], units, "I11: replayed credit");
         }
         if (word != 0) marked[slot] = true;
-        if (marked[slot]) require(word & MARKS == MARKS, Broken("I6: a mark was cleared"));
+        if (marked[slot]) _hold(word & MARKS == MARKS, "I6: a mark was cleared");
         _same(settlement.creditOf(token, uint32(provider)), creditOf[token][provider], "creditOf");
     }
 
     function _checkProvider(uint256 provider) internal {
         (address payout, uint64 claimNonce) = settlement.payoutOf(uint32(provider));
-        require(payout == payoutOf[provider], Broken("payout address"));
-        require(replayedPayout[provider] == payout, Broken("I11: replayed payout address"));
+        _hold(payout == payoutOf[provider], "payout address");
+        _hold(replayedPayout[provider] == payout, "I11: replayed payout address");
         _same(claimNonce, claimNonceOf[provider], "claim nonce");
         _same(replayedNonce[provider], claimNonce, "I11: replayed claim nonce");
         if (providerSlot[provider] == 0) {
@@ -255,10 +254,7 @@ abstract contract Shadow is BooksOfStatements, CommonBase {
     /// @dev C12, I6: of the contract's storage the call wrote the journal, and what was checked.
     function _finish(bytes32[] memory writes) internal view {
         for (uint256 i; i < writes.length; ++i) {
-            require(
-                writes[i] == 0 || touched[writes[i]] == stamp,
-                Broken("I6: the call wrote what it should not touch")
-            );
+            _hold(writes[i] == 0 || touched[writes[i]] == stamp, "I6: wrote what it may not touch");
         }
     }
 
@@ -266,18 +262,36 @@ abstract contract Shadow is BooksOfStatements, CommonBase {
     function _refused(address from, bytes memory data, bytes memory expected) internal {
         vm.prank(from);
         (bool success, bytes memory answer) = address(settlement).call(data);
-        require(!success, Broken("a call succeeded that has to fail"));
+        _hold(!success, "a call succeeded, has to fail");
         if (keccak256(answer) != keccak256(expected)) {
             // The error that came says more than that it is another one.
             assembly ("memory-safe") {
                 revert(add(answer, 0x20), mload(answer))
             }
         }
-        require(vm.load(address(settlement), 0) == folded, Broken("a failing call left a trace"));
+        _hold(vm.load(address(settlement), 0) == folded, "a failing call left a trace");
     }
 
-    function _same(uint256 actual, uint256 expected, string memory what) internal pure {
-        if (actual != expected) revert Differs(what, actual, expected);
+    function _same(uint256 actual, uint256 expected, bytes32 what) internal pure {
+        if (actual != expected) revert Differs(_text(what), actual, expected);
+    }
+
+    function _hold(bool holds, bytes32 what) internal pure {
+        if (!holds) revert Broken(_text(what));
+    }
+
+    /// @dev What is wrong is passed as a word, which costs nothing while nothing is.
+    function _text(bytes32 what) private pure returns (string memory) {
+        uint256 length;
+        while (length < 32 && what[length] != 0) ++length;
+        return string(_start(abi.encodePacked(what), length));
+    }
+
+    function _start(bytes memory data, uint256 length) private pure returns (bytes memory) {
+        assembly ("memory-safe") {
+            mstore(data, length)
+        }
+        return data;
     }
 
     /// @dev The only slot that a view function reads.
@@ -285,9 +299,9 @@ abstract contract Shadow is BooksOfStatements, CommonBase {
         vm.record();
         (bool success,) = address(settlement).staticcall(view_);
         (bytes32[] memory reads,) = vm.accesses(address(settlement));
-        require(success && reads.length != 0, Broken("a view failed"));
+        _hold(success && reads.length != 0, "a view failed");
         for (uint256 i = 1; i < reads.length; ++i) {
-            require(reads[i] == reads[0], Broken("a view reads more than one slot"));
+            _hold(reads[i] == reads[0], "a view reads more than one slot");
         }
         return reads[0];
     }
@@ -298,7 +312,7 @@ abstract contract Shadow is BooksOfStatements, CommonBase {
         for (uint256 i; i < logs.length; ++i) {
             Vm.Log memory log = logs[i];
             if (log.emitter == address(settlement)) {
-                require(log.topics.length == 2, Broken("an event without its two topics"));
+                _hold(log.topics.length == 2, "an event without its two topics");
                 word = _fold(word, log.topics[0], log.topics[1], log.data);
                 _apply(log.topics[0], log.topics[1], log.data);
             } else if (log.topics[0] == TRANSFER) {
@@ -344,9 +358,9 @@ abstract contract Shadow is BooksOfStatements, CommonBase {
         } else if (topic0 == ITokens.TokenRegistered.selector) {
             (, replayedUnit[address(uint160(uint256(topic1)))]) = abi.decode(data, (uint8, uint64));
         } else {
-            require(
+            _hold(
                 topic0 == ISettlement.Skipped.selector || topic0 == IRewards.ClaimFailed.selector,
-                Broken("an unknown event")
+                "an unknown event"
             );
         }
     }

@@ -142,7 +142,7 @@ abstract contract StatementHandlers is RewardHandlers {
             statement.rows[place] ^= bytes1(uint8(1 << (bit % 8)));
         }
         Outcome outcome = _settleOne(statement, Fault.Signature);
-        require(outcome != Outcome.Settled, Broken("I9: a broken statement settled"));
+        _hold(outcome != Outcome.Settled, "I9: a broken statement settled");
         _succeeded();
     }
 
@@ -166,10 +166,10 @@ abstract contract StatementHandlers is RewardHandlers {
         expected[1] = _expect(statements[1], Fault.None);
         expected[2] = _expect(statements[2], Fault.None);
         expected[3] = _expect(statements[3], pinned ? Fault.Both : Fault.None);
-        require(
+        _hold(
             expected[0] == Outcome.Settled && expected[1] == Outcome.WrongEpoch
                 && expected[2] == Outcome.WrongEpoch,
-            Broken("C7: two candidates settled")
+            "C7: two candidates settled"
         );
         _settleAll(statements, expected);
         _succeeded();
@@ -184,7 +184,7 @@ abstract contract StatementHandlers is RewardHandlers {
             of_[i] = i != 0 && _choose(3) == 0 ? of_[i - 1] : _payer();
             statements[i] = _next(of_[i], true);
             expected[i] = _expect(statements[i], Fault.None);
-            require(expected[i] == Outcome.Settled, Broken("a valid statement was skipped"));
+            _hold(expected[i] == Outcome.Settled, "a valid statement was skipped");
         }
         uint256 result;
         try this.settleOneByOne(statements, _order(of_)) {}
@@ -232,7 +232,7 @@ abstract contract StatementHandlers is RewardHandlers {
         _same(
             uint256(_settleOne(statement, Fault.Signature)),
             uint256(Outcome.WrongEpoch),
-            "C7: outcome of a repeated statement"
+            "C7: outcome of a repetition"
         );
         _succeeded();
     }
@@ -269,13 +269,13 @@ abstract contract StatementHandlers is RewardHandlers {
         uint256 gas = ahead[index].gas;
         _before();
         (uint256 used, bytes memory answer) = this.measure(call_, true);
-        require(used <= gas, Differs("I6: gas of the statement", used, gas));
+        _hold(used <= gas, "I6: gas of the statement grew");
         Statement memory statement = _statementIn(call_);
         Outcome[] memory expected = new Outcome[](1);
         expected[0] = _expect(statement, Fault.None);
-        require(
+        _hold(
             expected[0] == Outcome.Settled && keccak256(answer) == keccak256(abi.encode(expected)),
-            Broken("I6: a stranger made a valid statement invalid")
+            "I6: a stranger made it invalid"
         );
         bytes32[] memory writes = _after();
         _checkStatement(statement);
@@ -312,7 +312,7 @@ abstract contract StatementHandlers is RewardHandlers {
         used = gasleft();
         (success, answer) = address(settlement).call(call_);
         used -= gasleft();
-        require(success, Broken("a settlement reverted"));
+        _hold(success, "a settlement reverted");
         if (!keep) revert Simulated(used);
     }
 
@@ -333,7 +333,7 @@ abstract contract StatementHandlers is RewardHandlers {
         vm.deal(from, value);
         vm.prank(from);
         (bool success, bytes memory answer) = address(settlement).call{value: value}(data);
-        require(!success && answer.length == 0, Broken("C22: the contract answered"));
+        _hold(!success && answer.length == 0, "C22: the contract answered");
         _same(address(settlement).balance, 0, "C22: ether");
         _succeeded();
     }
