@@ -499,7 +499,11 @@ abstract contract StatementHandlers is RewardHandlers {
         bytes32 digest = _digestOf(statement, id, spent);
         uint256 choice = _choose(12);
         if (choice == 0) return "";
-        if (choice == 1) return _sign(strangers[0], digest);
+        if (choice == 1) {
+            // I2: neither a stranger nor the requestor, unless the key names it.
+            address outsider = _choose(2) == 0 ? strangers[0] : statement.key.requestor;
+            if (secretOf[outsider] != secretOf[signer]) return _sign(outsider, digest);
+        }
         // The other key that the deposit names.
         if (choice == 2 && secretOf[other] != secretOf[signer]) return _sign(other, digest);
         if (choice == 3) return _sign(signer, _digestOf(statement, id, spent + 1));
