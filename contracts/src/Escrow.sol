@@ -40,7 +40,7 @@ abstract contract Escrow is IEscrow, Tokens {
 
         state.balance += units;
         _deposits[id] = state;
-        _emitRecorded(Deposited.selector, id, abi.encode(key, msg.sender, units));
+        _emitRecorded(abi.encode(Deposited.selector, id, key, msg.sender, units));
         _pull(key.token, units * unit);
     }
 
@@ -54,7 +54,7 @@ abstract contract Escrow is IEscrow, Tokens {
         state.thawing = units;
         state.thawEnds = units == 0 ? 0 : _thawEnd();
         _deposits[id] = state;
-        _emitRecorded(Thawed.selector, id, abi.encode(units, state.thawEnds));
+        _emitRecorded(abi.encode(Thawed.selector, id, units, state.thawEnds));
     }
 
     /// @inheritdoc IEscrow
@@ -71,7 +71,7 @@ abstract contract Escrow is IEscrow, Tokens {
         state.thawing = 0;
         state.thawEnds = 0;
         _deposits[id] = state;
-        _emitRecorded(Withdrawn.selector, id, abi.encode(to, units));
+        _emitRecorded(abi.encode(Withdrawn.selector, id, to, units));
         IERC20(key.token).safeTransfer(to, units * _unitOf(key.token));
     }
 
@@ -85,19 +85,43 @@ abstract contract Escrow is IEscrow, Tokens {
         return _deposits[id];
     }
 
-    /// @dev State of deposit `id`, for {Settlement}.
-    function _deposit(bytes32 id) internal view returns (Deposit memory) {
-        return _deposits[id];
+    /// @dev Deposit `id` for {Settlement}, which handles its slot as one word: balance in bits 0 to
+    /// 63, thawing in 64 to 127, spent in 128 to 191, epoch in 192 to 223, thawEnds in 224 to 255.
+    function _deposit(bytes32 id) internal view returns (Deposit storage state, uint256 word) {
+        state = _deposits[id];
+        assembly ("memory-safe") {
+            word := sload(state.slot)
+        }
     }
 
-    /// @dev Spends `units`, which the caller has checked against the balance, and counts the epoch.
-    /// What is not thawing is spent first.
-    function _spend(bytes32 id, Deposit memory state, uint64 units) internal {
-        state.balance -= units;
-        state.spent += units;
-        state.epoch += 1;
-        if (state.thawing > state.balance) state.thawing = state.balance;
-        _deposits[id] = state;
+    function _balance(uint256 word) internal pure returns (uint256) {
+        return word & type(uint64).max;
+    }
+
+    function _spent(uint256 word) internal pure returns (uint256) {
+        return word >> 128 & type(uint64).max;
+    }
+
+    function _epoch(uint256 word) internal pure returns (uint256) {
+        return word >> 192 & type(uint32).max;
+    }
+
+    /// @dev Moves `units` from balance to spent, counts the epoch, and returns the deposit's new
+    /// word. What is not thawing is spent first. The caller has checked that the balance covers
+    /// `units` and that the epoch is below 2^32 − 1, and `deposit` bounds balance and spent
+    /// together: so no field reaches into another.
+    function _spend(Deposit storage state, uint256 word, uint256 units)
+        internal
+        returns (uint256 next)
+    {
+        unchecked {
+            next = word - units + (units << 128) + (1 << 192);
+            uint256 thawing = next >> 64 & type(uint64).max;
+            if (thawing > _balance(next)) next -= (thawing - _balance(next)) << 64;
+        }
+        assembly ("memory-safe") {
+            sstore(state.slot, next)
+        }
     }
 
     /// @dev Clamped rather than checked: from 2106 on the clock no longer fits, and a thaw must not

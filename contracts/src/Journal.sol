@@ -20,27 +20,27 @@ abstract contract Journal is IJournal {
     }
 
     /// @dev Emits one event and stores the journal: for functions that emit only once.
-    function _emitRecorded(bytes32 topic0, bytes32 topic1, bytes memory data) internal {
-        _journal = _record(_journal, topic0, topic1, data);
+    function _emitRecorded(bytes memory raw) internal {
+        _journal = _record(_journal, raw);
     }
 
-    /// @dev Emits the event `topic0(topic1 indexed, data)` and returns the journal that follows
-    /// `word`.
-    function _record(bytes32 word, bytes32 topic0, bytes32 topic1, bytes memory data)
-        internal
-        returns (bytes32)
-    {
-        bytes memory raw = bytes.concat(topic0, topic1, data);
-        bytes32 entry;
+    /// @dev Emits the event `raw`, which is topic0 ‖ topic1 ‖ data, and returns the journal that
+    /// follows `word`.
+    function _record(bytes32 word, bytes memory raw) internal returns (bytes32) {
+        bytes32 hash;
         // Logs straight from the bytes that were hashed, so that journal and log cannot differ.
         assembly ("memory-safe") {
-            entry := keccak256(add(raw, 0x20), mload(raw))
-            log2(add(raw, 0x60), sub(mload(raw), 0x40), topic0, topic1)
+            let start := add(raw, 0x20)
+            let length := mload(raw)
+            mstore(0x00, word)
+            mstore(0x20, keccak256(start, length))
+            hash := keccak256(0x00, 0x40)
+            log2(add(start, 0x40), sub(length, 0x40), mload(start), mload(add(start, 0x20)))
         }
-        bytes24 hash = bytes24(keccak256(bytes.concat(word, entry)));
         // A count of 2^64 events is out of reach of any chain's gas.
+        uint256 mask = type(uint64).max;
         unchecked {
-            return bytes32(hash) | bytes32(uint256(uint64(uint256(word)) + 1));
+            return bytes32(uint256(hash) & ~mask | (uint256(word) + 1) & mask);
         }
     }
 }

@@ -47,7 +47,7 @@ abstract contract Rewards is IRewards, Tokens, EIP712 {
         for (uint256 i; i < payouts.length; ++i) {
             _checkDestination(payouts[i]);
             _providers[++count].payout = payouts[i];
-            word = _record(word, Registered.selector, bytes32(count), abi.encode(payouts[i]));
+            word = _record(word, abi.encode(Registered.selector, count, payouts[i]));
         }
         // Casting to uint32 is safe for the same reason.
         // forge-lint: disable-next-line(unsafe-typecast)
@@ -62,10 +62,13 @@ abstract contract Rewards is IRewards, Tokens, EIP712 {
         returns (uint64[] memory paid)
     {
         uint256 unit = _unitOf(token);
+        uint256 base = _words(token);
         paid = new uint64[](providers.length);
         bytes32 word = _journal;
         for (uint256 i; i < providers.length; ++i) {
-            (paid[i], word) = _claim(token, unit, providers[i], word);
+            bytes memory raw;
+            (paid[i], raw) = _claim(token, unit, base, providers[i]);
+            if (raw.length != 0) word = _record(word, raw);
         }
         _journal = word;
     }
@@ -87,13 +90,14 @@ abstract contract Rewards is IRewards, Tokens, EIP712 {
             deadline,
             signature
         );
-        units = _takeCredit(token, provider);
+        (uint256 taken,) = Lanes.take(_words(token), provider);
+        // Casting to uint64 is safe: a lane has 63 bits.
+        // forge-lint: disable-next-line(unsafe-typecast)
+        units = uint64(taken);
         require(units != 0, NothingToClaim(provider, token));
 
         _providers[provider].claimNonce = ++claimNonce;
-        _emitRecorded(
-            Claimed.selector, bytes32(uint256(provider)), abi.encode(token, to, units, claimNonce)
-        );
+        _emitRecorded(abi.encode(Claimed.selector, provider, token, to, units, claimNonce));
         IERC20(token).safeTransfer(to, units * unit);
     }
 
@@ -112,9 +116,7 @@ abstract contract Rewards is IRewards, Tokens, EIP712 {
         );
 
         _providers[provider] = Provider({payout: payout, claimNonce: ++claimNonce});
-        _emitRecorded(
-            PayoutSet.selector, bytes32(uint256(provider)), abi.encode(payout, claimNonce)
-        );
+        _emitRecorded(abi.encode(PayoutSet.selector, provider, payout, claimNonce));
     }
 
     /// @inheritdoc IRewards
@@ -125,46 +127,44 @@ abstract contract Rewards is IRewards, Tokens, EIP712 {
 
     /// @inheritdoc IRewards
     function creditOf(address token, uint32 provider) external view returns (uint64 units) {
-        return uint64(Lanes.get(_credits[token][provider >> 2], provider));
+        return uint64(Lanes.get(Lanes.load(_words(token), provider), provider));
     }
 
     /// @dev Credits well-formed rows of registered providers.
     function _credit(address token, bytes calldata rows) internal {
+        require(Lanes.credit(_words(token), rows), CreditOverflow());
+    }
+
+    /// @dev Slot of the first of the token's words.
+    function _words(address token) private view returns (uint256 base) {
         uint256[WORDS] storage words = _credits[token];
-        uint256 base;
         assembly ("memory-safe") {
             base := words.slot
         }
-        require(Lanes.credit(base, rows), CreditOverflow());
     }
 
-    /// @dev Pays one provider's credit to its payout address, or leaves everything as it was.
-    function _claim(address token, uint256 unit, uint32 provider, bytes32 word)
+    /// @dev Pays one provider's credit to its payout address, or leaves everything as it was. `raw`
+    /// is the event that says so, empty if there is nothing to say.
+    function _claim(address token, uint256 unit, uint256 base, uint32 provider)
         private
-        returns (uint64 paid, bytes32)
+        returns (uint64 paid, bytes memory raw)
     {
-        Provider memory entry = _providers[provider];
-        if (entry.payout == address(0)) return (0, word);
-        uint256 lanes = _credits[token][provider >> 2];
-        uint64 units = _takeCredit(token, provider);
-        if (units == 0) return (0, word);
+        Provider storage entry = _providers[provider];
+        (address payout, uint64 claimNonce) = (entry.payout, entry.claimNonce);
+        if (payout == address(0)) return (0, raw);
+        (uint256 units, uint256 word) = Lanes.take(base, provider);
+        if (units == 0) return (0, raw);
 
         // The event follows the transfer because it tells its outcome; the credit was taken before.
-        bytes32 topic = bytes32(uint256(provider));
-        if (IERC20(token).trySafeTransfer(entry.payout, units * unit)) {
-            bytes memory data = abi.encode(token, entry.payout, units, entry.claimNonce);
-            return (units, _record(word, Claimed.selector, topic, data));
+        if (IERC20(token).trySafeTransfer(payout, units * unit)) {
+            raw = abi.encode(Claimed.selector, provider, token, payout, units, claimNonce);
+            // Casting to uint64 is safe: a lane has 63 bits.
+            // forge-lint: disable-next-line(unsafe-typecast)
+            return (uint64(units), raw);
         }
-        // Nothing can have changed the lanes meanwhile: the guard keeps the token out.
-        _credits[token][provider >> 2] = lanes;
-        return (0, _record(word, ClaimFailed.selector, topic, abi.encode(token, units)));
-    }
-
-    /// @dev Empties a provider's lane and returns what it held.
-    function _takeCredit(address token, uint256 provider) private returns (uint64 units) {
-        uint256 lanes = _credits[token][provider >> 2];
-        units = uint64(Lanes.get(lanes, provider));
-        if (units != 0) _credits[token][provider >> 2] = Lanes.clear(lanes, provider);
+        // Nothing can have changed the word meanwhile: the guard keeps the token out.
+        Lanes.store(base, provider, word);
+        return (0, abi.encode(ClaimFailed.selector, provider, token, units));
     }
 
     /// @dev Passes if the provider's payout address calls, or signed `structHash` with a deadline

@@ -49,7 +49,9 @@ contract Settlement is Journal, Escrow, Rewards, ISettlement {
         outcomes = new Outcome[](statements.length);
         bytes32 word = _journal;
         for (uint256 i; i < statements.length; ++i) {
-            (outcomes[i], word) = _settle(statements[i], word);
+            bytes memory raw;
+            (outcomes[i], raw) = _settle(statements[i]);
+            word = _record(word, raw);
         }
         _journal = word;
     }
@@ -65,66 +67,84 @@ contract Settlement is Journal, Escrow, Rewards, ISettlement {
         return _digest(depositId(key), epoch, spent, manifest, rows);
     }
 
-    /// @dev Settles or skips one statement; returns the journal that follows `word`.
-    function _settle(Statement calldata statement, bytes32 word)
+    /// @dev Settles or skips one statement; `raw` is the event that says so.
+    function _settle(Statement calldata statement)
         private
-        returns (Outcome outcome, bytes32)
+        returns (Outcome outcome, bytes memory raw)
     {
         bytes32 id = depositId(statement.key);
-        Deposit memory state = _deposit(id);
+        (Deposit storage deposit, uint256 state) = _deposit(id);
+        bytes calldata rows = statement.rows;
         uint256 total;
         bytes32 digest;
-        (outcome, total, digest) = _check(statement, id, state);
+        (outcome, total, digest) = _check(statement, id, state, rows);
         if (outcome != Outcome.Settled) {
-            bytes memory hint = abi.encode(digest, outcome);
-            return (outcome, _record(word, Skipped.selector, id, hint));
+            return (outcome, abi.encode(Skipped.selector, id, digest, outcome));
         }
 
-        // Casting to uint64 is safe: the total is at most the balance.
-        // forge-lint: disable-next-line(unsafe-typecast)
-        _spend(id, state, uint64(total));
-        _credit(statement.key.token, statement.rows);
-        bytes memory data = abi.encode(state.epoch, state.spent, statement.manifest, statement.rows);
-        return (outcome, _record(word, Settled.selector, id, data));
+        state = _spend(deposit, state, total);
+        _credit(statement.key.token, rows);
+        raw = _settled(id, state, statement.manifest, rows);
     }
 
-    /// @dev What settling the statement would come to, cheapest checks first. `total` fits 64 bits
-    /// if it is settled, since it is at most the balance; see {ISettlement.Skipped} on `digest`.
-    function _check(Statement calldata statement, bytes32 id, Deposit memory state)
+    /// @dev The event {Settled} as {Journal} takes it. Encoded with its topics in one piece, so
+    /// that the rows are copied once.
+    function _settled(bytes32 id, uint256 state, bytes32 manifest, bytes calldata rows)
+        private
+        pure
+        returns (bytes memory raw)
+    {
+        raw = abi.encode(Settled.selector, id, _epoch(state), _spent(state), manifest, rows);
+        // The offset of `rows` counts from the data, which starts after the topics: four words.
+        assembly ("memory-safe") {
+            mstore(add(raw, 0xc0), 0x80)
+        }
+    }
+
+    /// @dev What becomes of the statement, cheapest checks first, and the sum of its rows if they
+    /// are in order; see {ISettlement.Skipped} on `digest`.
+    function _check(Statement calldata statement, bytes32 id, uint256 state, bytes calldata rows)
         private
         view
         returns (Outcome outcome, uint256 total, bytes32 digest)
     {
-        uint256 last;
-        (outcome, total, last) = _checkRows(statement, state);
-        uint256 spent = outcome == Outcome.Settled ? state.spent + total : 0;
-        digest = _digest(id, statement.epoch, spent, statement.manifest, statement.rows);
+        uint256 spent;
+        (outcome, total) = _checkRows(statement.epoch, state, rows);
+        unchecked {
+            // A sum of rows is below 2^80.
+            if (outcome == Outcome.Settled) spent = _spent(state) + total;
+        }
+        digest = _digest(id, statement.epoch, spent, statement.manifest, rows);
         if (outcome != Outcome.Settled) return (outcome, total, digest);
 
-        if (total > state.balance) {
+        if (total > _balance(state)) {
             outcome = Outcome.InsufficientBalance;
         } else if (!Signatures.isValid(statement.key.signer, digest, statement.signature)) {
             outcome = Outcome.BadSignature;
-        } else if (
-            statement.key.cosigner != address(0)
-                && !Signatures.isValid(statement.key.cosigner, digest, statement.cosignature)
-        ) {
-            outcome = Outcome.BadCosignature;
+        } else {
+            address cosigner = statement.key.cosigner;
+            if (cosigner == address(0)) return (outcome, total, digest);
+            if (!Signatures.isValid(cosigner, digest, statement.cosignature)) {
+                outcome = Outcome.BadCosignature;
+            }
         }
     }
 
     /// @dev The checks that no signature could cure.
-    function _checkRows(Statement calldata statement, Deposit memory state)
+    function _checkRows(uint32 epoch, uint256 state, bytes calldata rows)
         private
         view
-        returns (Outcome outcome, uint256 total, uint256 last)
+        returns (Outcome outcome, uint256 total)
     {
-        if (statement.epoch != uint256(state.epoch) + 1) return (Outcome.WrongEpoch, 0, 0);
+        unchecked {
+            if (epoch != _epoch(state) + 1) return (Outcome.WrongEpoch, 0);
+        }
         bool wellFormed;
-        (wellFormed, total, last) = Rows.check(statement.rows);
-        if (!wellFormed) return (Outcome.MalformedRows, 0, 0);
-        if (last > providerCount) return (Outcome.UnknownProvider, 0, 0);
-        return (Outcome.Settled, total, last);
+        uint256 last;
+        (wellFormed, total, last) = Rows.check(rows);
+        if (!wellFormed) return (Outcome.MalformedRows, 0);
+        if (last > providerCount) return (Outcome.UnknownProvider, 0);
+        return (Outcome.Settled, total);
     }
 
     /// @dev `spent` is wider than its 64-bit field because an unaffordable sum of rows may not fit;

@@ -32,9 +32,7 @@ abstract contract Tokens is ITokens, Journal, ReentrancyGuardTransient {
 
         uint64 unit = decimals > UNIT_DECIMALS ? uint64(10 ** (decimals - UNIT_DECIMALS)) : 1;
         _units[token] = unit;
-        _emitRecorded(
-            TokenRegistered.selector, bytes32(uint256(uint160(token))), abi.encode(decimals, unit)
-        );
+        _emitRecorded(abi.encode(TokenRegistered.selector, token, decimals, unit));
     }
 
     /// @inheritdoc ITokens

@@ -32,8 +32,8 @@ abstract contract Base is Test {
     function setUp() public virtual {
         vm.warp(1_700_000_000);
         settlement = deploySettlement(THAW_PERIOD);
-        usd = new TestToken("Test USD", "TUSD", 6);
-        glm = new TestToken("Test GLM", "TGLM", 18);
+        usd = deployToken("Test USD", "TUSD", 6);
+        glm = deployToken("Test GLM", "TGLM", 18);
         settlement.registerToken(address(usd));
         settlement.registerToken(address(glm));
         requestor = vm.createWallet("requestor");
@@ -48,6 +48,14 @@ abstract contract Base is Test {
         string memory artifact =
             vm.envOr("QUITTANCE_SETTLEMENT", string("out/Settlement.sol/Settlement.json"));
         return Settlement(vm.deployCode(artifact, abi.encode(thawPeriod)));
+    }
+
+    function deployToken(string memory name, string memory symbol, uint8 decimals)
+        internal
+        virtual
+        returns (TestToken)
+    {
+        return new TestToken(name, symbol, decimals);
     }
 
     /// @dev Hosted: the attester alone signs.

@@ -52,29 +52,30 @@ library Rows {
                 last := provider
             }
             let sums := 0
-            let passed := or(ABOVE_UNITS, ABOVE_PROVIDERS)
+            // Lowest lane: the providers of the three rows before, or the one row before.
+            let before := shl(48, last)
+            let unitsPassed := ABOVE_UNITS
+            let providersPassed := ABOVE_PROVIDERS
             for {} lt(place, end) { place := add(place, 30) } {
                 let three := shr(16, calldataload(place))
                 let units := and(three, UNITS)
                 let providers := and(three, PROVIDERS)
-                // Each provider's predecessor, in the provider's lane.
-                let previous := or(shl(208, last), shr(80, providers))
                 sums := add(sums, units)
-                // Adding 2^48 − 1 carries into the bit above if there is a unit. Subtracting the
-                // predecessor and one leaves the bit above standing if the provider is greater.
-                passed := and(
-                    passed,
-                    or(
-                        and(add(units, UNITS), ABOVE_UNITS),
-                        and(
-                            sub(or(providers, ABOVE_PROVIDERS), add(previous, ABOVE_UNITS)),
-                            ABOVE_PROVIDERS
-                        )
-                    )
+                // Adding 2^48 − 1 carries into the bit above if there is a unit.
+                unitsPassed := and(unitsPassed, add(units, UNITS))
+                // Likewise with 2^32 − 1 and the predecessor, moved to the provider's lane, taken
+                // off: it carries if the provider is greater.
+                providersPassed := and(
+                    providersPassed,
+                    sub(add(providers, PROVIDERS), or(shl(160, before), shr(80, providers)))
                 )
-                last := and(shr(48, three), 0xffffffff)
+                before := providers
             }
-            wellFormed := and(wellFormed, eq(passed, or(ABOVE_UNITS, ABOVE_PROVIDERS)))
+            last := and(shr(48, before), 0xffffffff)
+            wellFormed := and(
+                wellFormed,
+                and(eq(unitsPassed, ABOVE_UNITS), eq(providersPassed, ABOVE_PROVIDERS))
+            )
             total := add(
                 total,
                 add(

@@ -26,9 +26,9 @@ library Signatures {
         view
         returns (bool)
     {
-        (address recovered, ECDSA.RecoverError problem,) =
-            ECDSA.tryRecoverCalldata(digest, signature);
-        if (problem == ECDSA.RecoverError.NoError && recovered == account) return true;
+        // A failed recovery gives zero.
+        (address recovered,,) = ECDSA.tryRecoverCalldata(digest, signature);
+        if (recovered == account && recovered != address(0)) return true;
         return account.code.length != 0 && _isValidERC1271(account, digest, signature);
     }
 
