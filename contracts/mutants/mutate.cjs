@@ -1,6 +1,9 @@
 // Puts small mistakes into the contract, one at a time, and counts those that the tests notice.
 //
-//     mutate.cjs [--file NAME] [--sample N] [--list]
+//     mutate.cjs [--file NAME] [--sample N] [--again] [--list]
+//
+// --again tries only what the last run, which may have been cut short, did not settle: for use after
+// tests were added, not after the contract was changed.
 //
 // A mutant that no test notices must be argued, one by one, in argued.json: why it behaves as the
 // original does, or why no test of behaviour can tell. Fails below 95 % killed, for a survivor without
@@ -27,20 +30,22 @@ const NAME = 'mutants';
 const LANES = 2;
 const LEAST_KILLED = 0.95;
 const RUN = { failFast: true, fuzzRuns: 16 };
+const RESULTS = path.join(CONTRACTS, 'cache', 'mutants.json');
 const ARGUED = path.join(__dirname, 'argued.json');
 
 /// What can become of a mutant. `same`: the compiler made the same bytecode of it.
 const OUTCOMES = ['killed', 'survived', 'same', 'not compiling'];
 
 function options(args) {
-  const chosen = { file: undefined, sample: undefined, list: false };
+  const chosen = { file: undefined, sample: undefined, again: false, list: false };
   while (args.length > 0) {
     const option = args.shift();
     if (option === '--file' && args.length > 0) chosen.file = args.shift();
     else if (option === '--sample' && Number(args[0]) > 0) chosen.sample = Number(args.shift());
+    else if (option === '--again') chosen.again = true;
     else if (option === '--list') chosen.list = true;
     else {
-      console.error('scripts/mutate [--file NAME] [--sample N] [--list]');
+      console.error('scripts/mutate [--file NAME] [--sample N] [--again] [--list]');
       process.exit(2);
     }
   }
@@ -58,14 +63,19 @@ async function main() {
 
   prepare(NAME);
   const started = Date.now();
-  const results = await tryAll(mutants, sources);
-  const places = results.map((result, i) => ({ ...mutants[i], ...result }));
-  fs.writeFileSync(
-    path.join(CONTRACTS, 'cache', NAME, 'results.json'),
-    `${JSON.stringify(places, null, 1)}\n`,
+  const known = chosen.again ? remembered() : new Map();
+  await tryAll(
+    mutants.filter(({ id }) => !known.has(id)),
+    sources,
+    (mutant, result) => {
+      known.set(mutant.id, result);
+      if (known.size % 20 === 0) remember(known);
+    },
   );
+  remember(known);
+  const results = mutants.map((mutant) => ({ ...mutant, ...known.get(mutant.id) }));
   const partial = chosen.file !== undefined || chosen.sample !== undefined;
-  process.exitCode = report(places, Math.round((Date.now() - started) / 1000), partial) ? 0 : 1;
+  process.exitCode = report(results, Math.round((Date.now() - started) / 1000), partial) ? 0 : 1;
 }
 
 /// `count` mutants, spread evenly over the files and always the same.
@@ -74,9 +84,21 @@ function evenly(mutants, count) {
   return Array.from({ length: count }, (_, i) => mutants[Math.floor((i * mutants.length) / count)]);
 }
 
+/// What the last run found, survivors excepted.
+function remembered() {
+  if (!fs.existsSync(RESULTS)) return new Map();
+  const settled = JSON.parse(fs.readFileSync(RESULTS, 'utf8')).filter(
+    ([, { outcome }]) => outcome !== 'survived',
+  );
+  return new Map(settled);
+}
+
+function remember(known) {
+  fs.writeFileSync(RESULTS, `${JSON.stringify([...known], null, 1)}\n`);
+}
+
 /// Hands the mutants out to the lanes, one at a time.
-function tryAll(mutants, sources) {
-  const results = new Array(mutants.length);
+function tryAll(mutants, sources, tell) {
   let next = 0;
   let done = 0;
   const lane = (number) =>
@@ -90,7 +112,7 @@ function tryAll(mutants, sources) {
       worker.on('error', reject);
       worker.on('message', (message) => {
         if (message.at !== undefined) {
-          results[message.at] = message.result;
+          tell(mutants[message.at], message.result);
           ++done;
           if (process.stderr.isTTY || done % 50 === 0) {
             process.stderr.write(`${done} of ${mutants.length}${process.stderr.isTTY ? '\r' : '\n'}`);
@@ -99,7 +121,7 @@ function tryAll(mutants, sources) {
         hand();
       });
     });
-  return Promise.all(Array.from({ length: LANES }, (_, number) => lane(number))).then(() => results);
+  return Promise.all(Array.from({ length: LANES }, (_, number) => lane(number)));
 }
 
 function work() {
@@ -108,7 +130,7 @@ function work() {
   const original = compile(sources);
   original.thorough = compileThoroughly(sources).code;
   const { statuses } = lane.test(original, [], { ...RUN, failFast: false });
-  const failing = [...(statuses ?? [])].filter(([, status]) => status !== 'Success');
+  const failing = [...(statuses ?? [])].filter(([, status]) => status === 'Failure');
   if (failing.length > 0) throw new Error(`tests fail without a mutant: ${failing.join(' ')}`);
   parentPort.on('message', ({ at, mutant }) => {
     parentPort.postMessage({ at, result: attempt(lane, original, sources, mutant) });
@@ -130,7 +152,7 @@ function attempt(lane, original, sources, mutant) {
 function killer({ timedOut, statuses }) {
   if (timedOut) return 'time';
   for (const [test, status] of statuses) {
-    if (status !== 'Success') return test;
+    if (status === 'Failure') return test;
   }
   return undefined;
 }

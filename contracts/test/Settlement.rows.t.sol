@@ -72,6 +72,82 @@ contract SettleRowsTest is Base {
         }
     }
 
+    /// @dev The submitter writes more rows behind the signed ones, where only their length ends
+    /// them.
+    function test_Settle_CreditsNothingBehindTheRows() public {
+        for (uint32 count = 1; count <= 9; ++count) {
+            for (uint32 first = 4; first <= 7; ++first) {
+                bytes memory rows = rowsOf(first, count, 1, 7);
+                Statement memory statement = statementFor(key, rows);
+                statement.rows = rowsOf(first, count + 4, 1, 7);
+                bytes memory data = abi.encodeCall(settlement.settle, (batch(statement)));
+                uint256 start = vm.snapshotState();
+                setWord(data, offsetOfRows(data), rows.length);
+                (bool success,) = address(settlement).call(data);
+                assertTrue(success);
+                assertEq(settlement.depositOf(id).spent, 7 * count);
+                for (uint32 i = 1; i <= PROVIDERS; ++i) {
+                    bool named = i >= first && i < first + count;
+                    assertCredit(address(usd), i, named ? 7 : 0); // I4
+                }
+                vm.revertToState(start);
+            }
+        }
+    }
+
+    /// @dev Where the length of the first statement's rows stands: behind the selector, the list's
+    /// offset and length, and the statement's own offset; the offset of its rows is its eighth word.
+    function offsetOfRows(bytes memory data) internal pure returns (uint256) {
+        uint256 statement = 4 + 3 * 32;
+        return statement + getWord(data, statement + 7 * 32);
+    }
+
+    function getWord(bytes memory data, uint256 offset) internal pure returns (uint256 value) {
+        assembly ("memory-safe") {
+            value := mload(add(add(data, 0x20), offset))
+        }
+    }
+
+    function setWord(bytes memory data, uint256 offset, uint256 value) internal pure {
+        assembly ("memory-safe") {
+            mstore(add(add(data, 0x20), offset), value)
+        }
+    }
+
+    function test_Settle_WritesNoWordButThoseOfItsRows() public {
+        pay(key, "");
+        for (uint32 first = 1; first <= 9; ++first) {
+            for (uint32 count = 1; count <= 9; ++count) {
+                Statement memory statement = statementFor(key, rowsOf(first, count, 1, 7));
+                vm.record();
+                assertOutcome(settleOne(statement), Outcome.Settled);
+                (, bytes32[] memory writes) = vm.accesses(address(settlement));
+                // Deposit, journal, and a word for every four numbers.
+                assertEq(writes.length, 2 + (first + count - 1) / 4 - first / 4 + 1);
+            }
+        }
+    }
+
+    function test_Settle_OneUnitGoesAllTheWay() public {
+        DepositKey memory bit = hosted(address(usd));
+        bit.salt = "bit";
+        fund(bit, 3);
+        pay(bit, bytes.concat(row(1, 1), row(2, 1)));
+        assertEq(settlement.claim(address(usd), one(uint32(1)))[0], 1);
+        vm.prank(payoutAddress(2));
+        assertEq(settlement.claimTo(2, address(usd), stranger, 0, ""), 1);
+        thaw(bit, 1);
+        skip(THAW_PERIOD);
+        vm.prank(requestor.addr);
+        settlement.withdraw(bit, stranger);
+        assertEq(usd.balanceOf(payoutAddress(1)), 1);
+        assertEq(usd.balanceOf(stranger), 2);
+
+        fund(bit, 1);
+        pay(bit, row(1, 1));
+        assertCredit(address(usd), 1, 1);
+    }
+
     function test_Settle_DebitsWhatItCreditsAtEveryLength() public {
         for (uint32 count = 1; count <= 10; ++count) {
             for (uint32 first = 1; first <= 5; ++first) {

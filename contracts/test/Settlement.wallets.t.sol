@@ -209,6 +209,14 @@ contract WalletsTest is Base {
         assertOutcome(settleOne(statement), Outcome.Settled);
     }
 
+    /// @dev Says yes if the gas left after its first instruction, which takes 2, is 249,998:
+    /// GAS PUSH3 EQ PUSH4 PUSH1 SHL MUL PUSH0 MSTORE PUSH1 PUSH0 RETURN.
+    function test_Settle_GivesAWalletExactlyItsShareOfGas() public {
+        address wallet = makeAddr("wallet");
+        vm.etch(wallet, hex"5a6203d08e14631626ba7e60e01b025f5260205ff3");
+        assertAccepted(wallet);
+    }
+
     function test_Settle_WaitsForAWalletThatUsesNearlyAllItsGas() public {
         assertAccepted(address(new SlowWallet(attester.addr, 240_000)));
     }
