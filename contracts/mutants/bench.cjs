@@ -1,6 +1,7 @@
 // The bench on which wrong contracts are tried: compiles a Settlement from sources held in memory and
 // runs the tests, which were compiled beforehand, against it. Nothing of the working tree is written
 // except below contracts/cache, and the wrong source never reaches the disk where forge would see it.
+// Leave the tests alone while it runs: lanes share their sources, not what was compiled of them.
 // `scripts/mutate` and `scripts/zoo` stand on it.
 'use strict';
 
@@ -133,6 +134,27 @@ function prepare(name) {
   fs.rmSync(path.join(CONTRACTS, 'cache', name), { recursive: true, force: true });
 }
 
+/// The tests that deploy a Settlement and assert on single calls: files directly in test, on the
+/// ground of Base, that compile no library into themselves. Others, such as long random runs and
+/// snapshots of gas, have gates of their own.
+function unitTests() {
+  return testFiles().filter((name) => {
+    const source = fs.readFileSync(path.join(CONTRACTS, name), 'utf8');
+    return path.dirname(name) === 'test' && source.includes('"./Base.t.sol"') && !isHarness(source);
+  });
+}
+
+function testFiles() {
+  return fs
+    .readdirSync(path.join(CONTRACTS, 'test'), { recursive: true })
+    .filter((name) => name.endsWith('.t.sol') && name !== 'Base.t.sol')
+    .map((name) => path.posix.join('test', name));
+}
+
+function isHarness(source) {
+  return source.includes(`"../${LIBRARIES}`);
+}
+
 /// A place where one wrong contract at a time is tried: its own copy of the compiled tests, of
 /// forge's cache, and of what forge remembers of failures.
 class Lane {
@@ -150,13 +172,15 @@ class Lane {
     fs.writeFileSync(path.join(this.root, 'cache', cache), JSON.stringify(known));
   }
 
-  /// Runs tests against a contract. Returns each test's status by `path:test`, those of a suite
-  /// whose set-up failed under the name of the set-up, or `timedOut`.
-  test(compiled, filters, { failFast, fuzzRuns }) {
+  /// Runs the tests in these files against a contract. Returns each test's status by `path:test`,
+  /// that of a suite whose set-up failed under the name of the set-up, or `timedOut`.
+  test(compiled, files, { failFast, fuzzRuns }) {
     const artifact = `${this.place}/${CONTRACT}.json`;
     const content = { abi: compiled.abi, bytecode: { object: `0x${compiled.code}` } };
     fs.writeFileSync(path.join(CONTRACTS, artifact), JSON.stringify(content));
-    return this.run(CONTRACTS, filters, failFast, {
+    return this.run(CONTRACTS, failFast, {
+      // Not forge's filters, with which it compiles everything again.
+      FOUNDRY_SKIP: JSON.stringify(testFiles().filter((name) => !files.includes(name))),
       QUITTANCE_SETTLEMENT: artifact,
       FOUNDRY_OUT: `${this.place}/out`,
       FOUNDRY_CACHE_PATH: `${this.place}/cache`,
@@ -179,14 +203,14 @@ class Lane {
     fs.copyFileSync(path.join(CONTRACTS, 'foundry.toml'), path.join(root, 'foundry.toml'));
     const modules = path.join(root, 'node_modules');
     if (!fs.existsSync(modules)) fs.symlinkSync(path.join(CONTRACTS, 'node_modules'), modules);
-    return this.run(root, [], failFast, {
+    return this.run(root, failFast, {
       FOUNDRY_SOLC: path.join(CONTRACTS, '..', 'scripts', 'solc'),
       FOUNDRY_FUZZ_RUNS: String(fuzzRuns),
     });
   }
 
-  run(cwd, filters, failFast, env) {
-    const args = ['test', '--json', ...(failFast ? ['--fail-fast'] : []), ...filters];
+  run(cwd, failFast, env) {
+    const args = ['test', '--json', ...(failFast ? ['--fail-fast'] : [])];
     const run = spawnSync(this.forge, args, {
       cwd,
       encoding: 'utf8',
@@ -212,13 +236,9 @@ class Lane {
 
 /// The tests that compile a library into themselves, with the sources they import.
 function harnesses() {
-  const tests = fs
-    .readdirSync(path.join(CONTRACTS, 'test'))
-    .filter((name) => name.endsWith('.t.sol'))
-    .map((name) => `test/${name}`)
-    .filter((name) =>
-      fs.readFileSync(path.join(CONTRACTS, name), 'utf8').includes(`"../${LIBRARIES}`),
-    );
+  const tests = testFiles().filter((name) =>
+    isHarness(fs.readFileSync(path.join(CONTRACTS, name), 'utf8')),
+  );
   return follow(CONTRACTS, tests);
 }
 
@@ -235,4 +255,14 @@ function statuses(run) {
   return found;
 }
 
-module.exports = { CONTRACTS, Lane, codeFiles, compile, compileThoroughly, forge, parse, prepare, readSources };
+module.exports = {
+  CONTRACTS,
+  Lane,
+  codeFiles,
+  compile,
+  compileThoroughly,
+  parse,
+  prepare,
+  readSources,
+  unitTests,
+};

@@ -23,6 +23,7 @@ const {
   parse,
   prepare,
   readSources,
+  unitTests,
 } = require('./bench.cjs');
 const { applied, mutantsOf } = require('./operators.cjs');
 
@@ -129,7 +130,7 @@ function work() {
   const lane = new Lane(NAME, number);
   const original = compile(sources);
   original.thorough = compileThoroughly(sources).code;
-  const { statuses } = lane.test(original, [], { ...RUN, failFast: false });
+  const { statuses } = lane.test(original, unitTests(), { ...RUN, failFast: false });
   const failing = [...(statuses ?? [])].filter(([, status]) => status === 'Failure');
   if (failing.length > 0) throw new Error(`tests fail without a mutant: ${failing.join(' ')}`);
   parentPort.on('message', ({ at, mutant }) => {
@@ -143,10 +144,23 @@ function attempt(lane, original, sources, mutant) {
   const compiled = compile(mutated);
   if (compiled.error) return { outcome: 'not compiling' };
   if (compiled.code === original.code) return { outcome: 'same' };
-  const by = killer(lane.test(compiled, [], RUN)) ?? killer(lane.testHarnesses(mutant.file, mutated, RUN));
+  const [near, far] = byDistance(mutant.file);
+  const by =
+    killer(lane.test(compiled, near, RUN)) ??
+    killer(lane.test(compiled, far, RUN)) ??
+    killer(lane.testHarnesses(mutant.file, mutated, RUN));
   if (by) return { outcome: 'killed', by };
   const same = compileThoroughly(mutated).code === original.thorough;
   return { outcome: same ? 'same' : 'survived' };
+}
+
+/// The tests that are named after the file, or after Settlement if none is, and the others.
+function byDistance(file) {
+  const all = unitTests();
+  const named = (name) => all.filter((test) => path.basename(test).startsWith(`${name}.`));
+  const own = named(path.basename(file, '.sol'));
+  const near = own.length > 0 ? own : named('Settlement');
+  return [near, all.filter((test) => !near.includes(test))];
 }
 
 function killer({ timedOut, statuses }) {

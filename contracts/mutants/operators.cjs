@@ -198,7 +198,7 @@ function mutantsOf(file, sources, asts) {
     YulFunctionCall(node, scope) {
       const name = node.functionName.name;
       const given = node.arguments;
-      const put = (kind, to) => replace(scope, kind, node.functionName, to);
+      const put = (kind, to) => within(scope, kind, node, node.functionName, to);
       const whole = (kind, to) => replace(scope, kind, node, to);
       if (YUL_ARITHMETIC[name]) put('arithmetic', YUL_ARITHMETIC[name]);
       if (YUL_BITWISE[name]) put('bitwise', YUL_BITWISE[name]);

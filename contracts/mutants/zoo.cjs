@@ -47,11 +47,10 @@ async function main() {
 
   const width = Math.max(...bugs.map(({ file }) => file.length));
   bugs.forEach((bug, i) => {
-    const { outcome, others } = results[i];
-    const verdict = outcome === 'killed' ? `killed, with ${others} others` : outcome.toUpperCase();
-    console.log(bug.file.padEnd(width), bug.breaks, verdict.padEnd(24), bug.killer);
+    const outcome = results[i] === 'killed' ? results[i] : results[i].toUpperCase();
+    console.log(bug.file.padEnd(width), bug.breaks, outcome.padEnd(8), bug.killer);
   });
-  const killed = results.filter(({ outcome }) => outcome === 'killed').length;
+  const killed = results.filter((outcome) => outcome === 'killed').length;
   const seconds = Math.round((Date.now() - started) / 1000);
   console.log(`${killed} of ${bugs.length} killed by the test they name, ${seconds} s`);
   const whole = numbers.length > 0 || bugs.length >= LEAST;
@@ -79,26 +78,30 @@ function tryAll(bugs) {
 
 function work() {
   const lane = new Lane(NAME, workerData.number);
-  const { statuses: healthy } = lane.test(compile(readSources()), [], RUN);
+  const files = readZoo([]).map(fileOf);
+  const { statuses: healthy } = lane.test(compile(readSources()), files, RUN);
   parentPort.on('message', ({ at, bug }) => {
     parentPort.postMessage({ at, result: attempt(lane, healthy, bug) });
   });
   parentPort.postMessage({});
 }
 
-function attempt(lane, healthy, { file, killer }) {
-  if (healthy?.get(killer) !== 'Success') return { outcome: 'test does not pass' };
-  const sources = patched(lane, file);
-  if (!sources) return { outcome: 'does not apply' };
+function attempt(lane, healthy, bug) {
+  if (healthy?.get(bug.killer) !== 'Success') return 'test does not pass';
+  const sources = patched(lane, bug.file);
+  if (!sources) return 'does not apply';
   const compiled = compile(sources);
   if (compiled.error) {
     console.error(compiled.error);
-    return { outcome: 'does not compile' };
+    return 'does not compile';
   }
-  const { statuses } = lane.test(compiled, [], RUN);
-  if (statuses?.get(killer) !== 'Failure') return { outcome: 'survived' };
-  const failed = [...statuses.values()].filter((status) => status === 'Failure').length;
-  return { outcome: 'killed', others: failed - 1 };
+  const { statuses } = lane.test(compiled, [fileOf(bug)], RUN);
+  return statuses?.get(bug.killer) === 'Failure' ? 'killed' : 'survived';
+}
+
+/// The file of the test that a bug names.
+function fileOf({ killer }) {
+  return killer.slice(0, killer.lastIndexOf(':'));
 }
 
 /// The sources with a patch applied to a scratch copy, if it fits exactly.
