@@ -5,7 +5,6 @@ import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.so
 
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 
-import {Settlement} from "../src/Settlement.sol";
 import {Base, Deposit, DepositKey, IEscrow, ITokens} from "./Base.t.sol";
 import {FalseToken, SilentToken} from "./tokens/HostileTokens.sol";
 import {FeeToken, TestToken} from "./tokens/TestTokens.sol";
@@ -13,9 +12,14 @@ import {FeeToken, TestToken} from "./tokens/TestTokens.sol";
 /// @notice `deposit` pulls whole units from its caller into anybody's deposit and touches nothing
 /// else of it.
 contract DepositTest is Base {
+    /// @dev External, so that its revert can be expected.
+    function deployWithThawPeriod(uint32 thawPeriod) external {
+        deploySettlement(thawPeriod);
+    }
+
     function test_RevertWhen_ThawPeriodIsZero() public {
         vm.expectRevert(IEscrow.ZeroThawPeriod.selector);
-        new Settlement(0);
+        this.deployWithThawPeriod(0);
     }
 
     function test_RevertWhen_RequestorIsZero() public {
@@ -79,6 +83,19 @@ contract DepositTest is Base {
             abi.encodeWithSelector(ITokens.TokenDeliveredLess.selector, token, 1000, 990)
         );
         settlement.deposit(hosted(address(token)), 1000);
+    }
+
+    function test_RevertWhen_AnothersMoneyWouldCoverTheFee() public {
+        FeeToken token = new FeeToken();
+        settlement.registerToken(address(token));
+        token.mint(address(settlement), 1_000_000);
+        token.mint(stranger, 1000);
+        vm.startPrank(stranger);
+        token.approve(address(settlement), 1000);
+        vm.expectRevert(
+            abi.encodeWithSelector(ITokens.TokenDeliveredLess.selector, token, 1000, 990)
+        );
+        settlement.deposit(hosted(address(token)), 1000); // I1
     }
 
     function test_RevertWhen_TokenAnswersFalse() public {

@@ -95,6 +95,10 @@ contract ThawTest is Base {
         thaw(key, 1000);
         assertState(id, Deposit(1000, 1000, 0, 0, type(uint32).max));
 
+        vm.warp(uint256(type(uint32).max) - THAW_PERIOD - 1);
+        thaw(key, 1000);
+        assertState(id, Deposit(1000, 1000, 0, 0, type(uint32).max - 1));
+
         vm.warp(uint256(type(uint32).max) + 365 days);
         thaw(key, 1000);
         vm.prank(requestor.addr);

@@ -2,7 +2,7 @@
 pragma solidity 0.8.37;
 
 import {Base, DepositKey, IRewards, ITokens} from "./Base.t.sol";
-import {FalseToken, SilentToken} from "./tokens/HostileTokens.sol";
+import {FalseToken, SilentToken, VerboseToken} from "./tokens/HostileTokens.sol";
 import {BlocklistToken} from "./tokens/TestTokens.sol";
 
 /// @notice `claim` lets anybody push credits to their payout addresses, and one that cannot be paid
@@ -112,6 +112,53 @@ contract ClaimTest is Base {
         assertCredit(address(usd), 1, 101); // I5
     }
 
+    function test_Claim_CopiesNoLongAnswer() public {
+        VerboseToken token = new VerboseToken();
+        settlement.registerToken(address(token));
+        credit(address(token));
+
+        token.speak(true, false);
+        uint256 start = vm.snapshotState();
+        vm.prank(address(settlement));
+        uint256 left = gasleft();
+        (bool success,) = address(token).call{gas: 10_000_000}(
+            abi.encodeCall(token.transfer, (payoutAddress(1), 101))
+        );
+        // The call above has paid twice for the answer: the token's memory and this test's.
+        uint256 forAnAnswer = (left - gasleft()) / 2;
+        assertTrue(success);
+        vm.revertToState(start);
+
+        left = gasleft();
+        assertEq(claimAs(stranger, address(token), one(uint32(1)))[0], 101);
+        assertLt(left - gasleft(), forAnAnswer + forAnAnswer / 4);
+
+        token.speak(true, true);
+        left = gasleft();
+        assertEq(claimAs(stranger, address(token), one(uint32(2)))[0], 0);
+        assertLt(left - gasleft(), forAnAnswer + forAnAnswer / 4);
+        assertCredit(address(token), 2, 102);
+    }
+
+    /// @dev The gas of the submitter can leave a credit in place, never lose it.
+    function test_Claim_WithAnyGasPaysOrLeavesTheCredit() public {
+        bytes memory data = abi.encodeCall(settlement.claim, (address(usd), one(uint32(1))));
+        uint256 start = vm.snapshotState();
+        uint256 paid;
+        uint256 kept;
+        for (uint256 gas = 20_000; gas <= 120_000; gas += 500) {
+            (bool success,) = address(settlement).call{gas: gas}(data);
+            uint64 left = settlement.creditOf(address(usd), 1);
+            assertEq(left + usd.balanceOf(provider.addr), 101); // I5
+            if (left == 0) ++paid;
+            else ++kept;
+            if (!success) assertEq(left, 101);
+            vm.revertToState(start);
+        }
+        assertGt(paid, 0);
+        assertGt(kept, 0);
+    }
+
     function test_Claim_ByAStrangerPaysThePayoutAddress() public {
         vm.expectEmit(address(settlement));
         emit IRewards.Claimed(1, address(usd), provider.addr, 101, 0);
@@ -179,13 +226,16 @@ contract ClaimTest is Base {
     function test_Claim_DoesNotMakeTheNextStatementDearer() public {
         DepositKey memory key = hosted(address(usd));
         fund(key, 1000);
-        bytes memory rows = bytes.concat(row(1, 1), row(2, 1), row(3, 1));
+        // Four numbers that share a storage word, so that nothing else keeps it from zero.
+        bytes memory rows = rowsOf(4, 4, 1, 1);
+        pay(key, rows);
         uint256 start = vm.snapshotState();
         pay(key, rows);
         uint256 unclaimed = vm.lastCallGas().gasTotalUsed;
 
         vm.revertToState(start);
-        claimAs(stranger, address(usd), numbers(1, 2, 3));
+        claimAs(stranger, address(usd), numbers(4, 5, 6));
+        claimAs(stranger, address(usd), one(uint32(7)));
         pay(key, rows);
         assertEq(vm.lastCallGas().gasTotalUsed, unclaimed); // I6
     }

@@ -135,6 +135,19 @@ contract ClaimToTest is Base {
         claimTo(signed); // I7
     }
 
+    /// @dev ERC-1271 replay: two wallets of one owner hold two numbers.
+    function test_RevertWhen_TheSignatureIsForAnotherWalletOfTheSameOwner() public {
+        address[2] memory wallets =
+            [address(new OwnedWallet(provider.addr)), address(new OwnedWallet(provider.addr))];
+        for (uint32 i = 1; i <= 2; ++i) {
+            vm.prank(payoutAddress(i));
+            settlement.setPayout(i, wallets[i - 1], 0, "");
+        }
+        bytes memory signed = signature(2, address(usd), 1);
+        vm.expectRevert(abi.encodeWithSelector(IRewards.NotPayout.selector, 1, wallets[0]));
+        claimTo(signed); // I7
+    }
+
     function test_RevertWhen_TheDeadlineHasPassed() public {
         bytes memory signed = signature(1, address(usd), 0);
         vm.warp(uint256(deadline) + 1);
@@ -175,6 +188,28 @@ contract ClaimToTest is Base {
         settlement.claimTo(1, address(token), destination, 0, "");
         assertCredit(address(token), 1, 100); // I5
         assertEq(claimNonceOf(1), 0);
+    }
+
+    /// @dev The gas of the submitter cannot use up a signature without paying.
+    function test_ClaimTo_WithAnyGasPaysOrChangesNothing() public {
+        bytes memory data = abi.encodeCall(
+            settlement.claimTo,
+            (1, address(usd), destination, deadline, signature(1, address(usd), 0))
+        );
+        uint256 start = vm.snapshotState();
+        uint256 paid;
+        uint256 kept;
+        for (uint256 gas = 20_000; gas <= 150_000; gas += 500) {
+            (bool success,) = address(settlement).call{gas: gas}(data);
+            assertEq(usd.balanceOf(destination), success ? 100 : 0);
+            assertCredit(address(usd), 1, success ? 0 : 100); // I5
+            assertEq(claimNonceOf(1), success ? 1 : 0);
+            if (success) ++paid;
+            else ++kept;
+            vm.revertToState(start);
+        }
+        assertGt(paid, 0);
+        assertGt(kept, 0);
     }
 
     function test_ClaimTo_ByThePayoutAddressNeedsNoSignatureAndNoDeadline() public {

@@ -42,6 +42,14 @@ contract SettleTest is Base {
         return reads[0];
     }
 
+    /// @dev The storage word that holds the number of providers.
+    function countSlot() internal returns (bytes32) {
+        vm.record();
+        settlement.providerCount();
+        (bytes32[] memory reads,) = vm.accesses(address(settlement));
+        return reads[0];
+    }
+
     function test_RevertWhen_ACreditWouldReach63Bits() public {
         bytes32 slot = creditSlot(address(usd), 1);
         vm.store(address(settlement), slot, bytes32(uint256(type(uint64).max - 9) << 64));
@@ -83,6 +91,8 @@ contract SettleTest is Base {
     function test_Skips_RowsOfOddLength() public {
         assertMalformed(bytes.concat(row(1, 10), hex"00"));
         assertMalformed(hex"000000010000000000");
+        // With the zero that follows in the calldata, its last row would be whole.
+        assertMalformed(bytes.concat(row(1, 10), hex"000000020000000005"));
     }
 
     function test_Skips_RowWithoutUnits() public {
@@ -109,6 +119,32 @@ contract SettleTest is Base {
     function test_Skips_RowsAboveTheBalance() public {
         Statement memory statement = statementFor(key, row(1, 1001));
         assertSkipped(statement, Outcome.InsufficientBalance, digestOf(statement, 1001));
+    }
+
+    function test_Skips_RowsWhoseSumExceeds64Bits() public {
+        vm.store(address(settlement), countSlot(), bytes32(uint256(type(uint32).max)));
+        uint32 count = (1 << 16) + 1;
+        bytes memory rows = rowsOf(1, count, 1, type(uint48).max);
+        uint256 total = uint256(count) * type(uint48).max;
+        assertGt(total, type(uint64).max);
+        fund(key, uint64(total));
+        Statement memory statement = Statement(key, 1, "", rows, "", "");
+        statement.signature = sign(attester, digestOf(statement, uint64(total)));
+        assertOutcome(settleOne(statement), Outcome.InsufficientBalance);
+        assertCredit(address(usd), 1, 0);
+    }
+
+    function test_Skips_EveryStatementAfterTheLastEpoch() public {
+        vm.record();
+        settlement.depositOf(id);
+        (bytes32[] memory reads,) = vm.accesses(address(settlement));
+        uint256 word = uint256(vm.load(address(settlement), reads[0]));
+        vm.store(address(settlement), reads[0], bytes32(word | uint256(type(uint32).max) << 192));
+        assertState(id, Deposit(1000, 0, 0, type(uint32).max, 0));
+        Statement memory statement = statementAt(key, 0, 10, row(1, 10));
+        assertSkipped(statement, Outcome.WrongEpoch, digestOf(statement, 0));
+        statement.epoch = type(uint32).max;
+        assertSkipped(statement, Outcome.WrongEpoch, digestOf(statement, 0)); // I3
     }
 
     function test_Skips_RowsOfADepositThatWasNeverFunded() public {
@@ -248,10 +284,7 @@ contract SettleTest is Base {
     }
 
     function test_Settle_NamesTheHighestProviderThereCanBe() public {
-        vm.record();
-        settlement.providerCount();
-        (bytes32[] memory reads,) = vm.accesses(address(settlement));
-        vm.store(address(settlement), reads[0], bytes32(uint256(type(uint32).max)));
+        vm.store(address(settlement), countSlot(), bytes32(uint256(type(uint32).max)));
         pay(key, bytes.concat(row(1, 1), row(type(uint32).max, 2)));
         assertCredit(address(usd), type(uint32).max, 2);
         assertCredit(address(usd), 1, 1);

@@ -131,6 +131,14 @@ contract SignaturesTest is Base {
         assertRefused(edited, Outcome.BadSignature); // I9
     }
 
+    function test_Skips_SignaturesOverTheRowsOfAnother() public {
+        Statement memory edited = statement();
+        edited.rows = bytes.concat(row(1, 11), row(3, 19));
+        assertRefused(edited, Outcome.BadSignature); // I9
+        edited.rows = bytes.concat(row(2, 10), row(3, 20));
+        assertRefused(edited, Outcome.BadSignature); // I9
+    }
+
     /// @dev The fields that are signed, a bit each: five words of the key, epoch, manifest, rows.
     function flip(Statement memory target, uint256 field, uint256 bit) internal pure {
         DepositKey memory k = target.key;

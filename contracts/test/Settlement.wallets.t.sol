@@ -3,8 +3,9 @@ pragma solidity 0.8.37;
 
 import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
 
-import {Base, Deposit, DepositKey, ISettlement, Outcome, Statement} from "./Base.t.sol";
+import {Base, Deposit, DepositKey, ISettlement, Outcome, Statement, TestToken} from "./Base.t.sol";
 import {
+    CallingWallet,
     CountingWallet,
     DemandingWallet,
     OwnedWallet,
@@ -106,6 +107,15 @@ contract WalletsTest is Base {
         assertRefused(stranger);
     }
 
+    /// @dev ERC-1271 replay: both deposits' wallets take the owner's signature.
+    function test_Skips_SignaturesForAnotherWalletOfTheSameOwner() public {
+        Statement memory first = statementBy(address(new OwnedWallet(attester.addr)));
+        Statement memory second = statementBy(address(new OwnedWallet(attester.addr)));
+        second.signature = first.signature;
+        assertOutcome(settleOne(second), Outcome.BadSignature); // I7
+        assertOutcome(settleOne(first), Outcome.Settled);
+    }
+
     function test_Skips_WalletsOfAnotherOwner() public {
         assertRefused(address(new OwnedWallet(stranger)));
     }
@@ -140,6 +150,24 @@ contract WalletsTest is Base {
         CountingWallet wallet = new CountingWallet();
         assertRefused(address(wallet));
         assertEq(wallet.count(), 0);
+    }
+
+    /// @dev The wallet says yes only if one of its calls succeeds.
+    function test_Skips_WalletsThatCallBack() public {
+        CallingWallet wallet = new CallingWallet(address(settlement));
+        Statement memory statement = statementBy(address(wallet));
+        DepositKey memory key = statement.key;
+        uint32[] memory numbers = new uint32[](0);
+        wallet.add(abi.encodeCall(settlement.deposit, (key, 1)));
+        wallet.add(abi.encodeCall(settlement.thaw, (key, 1)));
+        wallet.add(abi.encodeCall(settlement.withdraw, (key, stranger)));
+        wallet.add(abi.encodeCall(settlement.settle, (new Statement[](0))));
+        wallet.add(abi.encodeCall(settlement.registerToken, (address(new TestToken("", "", 6)))));
+        wallet.add(abi.encodeCall(settlement.register, (new address[](0))));
+        wallet.add(abi.encodeCall(settlement.claim, (address(usd), numbers)));
+        wallet.add(abi.encodeCall(settlement.claimTo, (1, address(usd), stranger, 0, "")));
+        wallet.add(abi.encodeCall(settlement.setPayout, (1, stranger, 0, "")));
+        assertOutcome(settleOne(statement), Outcome.BadSignature); // I6
     }
 
     function test_Skips_WalletsThatAnswerAtLengthWithoutSayingYes() public {
@@ -181,6 +209,14 @@ contract WalletsTest is Base {
         assertOutcome(settleOne(statement), Outcome.Settled);
     }
 
+    /// @dev Says yes if the gas left after its first instruction, which takes 2, is 249,998:
+    /// GAS PUSH3 EQ PUSH4 PUSH1 SHL MUL PUSH0 MSTORE PUSH1 PUSH0 RETURN.
+    function test_Settle_GivesAWalletExactlyItsShareOfGas() public {
+        address wallet = makeAddr("wallet");
+        vm.etch(wallet, hex"5a6203d08e14631626ba7e60e01b025f5260205ff3");
+        assertAccepted(wallet);
+    }
+
     function test_Settle_WaitsForAWalletThatUsesNearlyAllItsGas() public {
         assertAccepted(address(new SlowWallet(attester.addr, 240_000)));
     }
@@ -190,6 +226,25 @@ contract WalletsTest is Base {
         uint256 before = gasleft();
         assertOutcome(settleOne(statement), Outcome.Settled);
         assertLt(before - gasleft(), 350_000);
+    }
+
+    function test_Settle_CopiesNoLongAnswer() public {
+        VerboseWallet wallet = new VerboseWallet(YES);
+        Statement memory verbose = statementBy(address(wallet));
+        Statement memory brief = statementBy(address(new OwnedWallet(attester.addr)));
+        uint256 left = gasleft();
+        assertOutcome(settleOne(brief), Outcome.Settled);
+        uint256 forABriefOne = left - gasleft();
+
+        left = gasleft();
+        assembly {
+            pop(staticcall(250000, wallet, 0, 0, 0, 0))
+        }
+        uint256 forTheAnswer = left - gasleft();
+
+        left = gasleft();
+        assertOutcome(settleOne(verbose), Outcome.Settled);
+        assertLt(left - gasleft(), forABriefOne + forTheAnswer + forTheAnswer / 4);
     }
 
     function test_Settle_TakesTheKeySignatureOfADelegatedAccount() public {

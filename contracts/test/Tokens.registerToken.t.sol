@@ -37,6 +37,23 @@ contract RegisterTokenTest is Base {
         settlement.registerToken(token);
     }
 
+    function test_RegisterToken_TakesUpTo24Decimals() public {
+        address token = address(new NoToken(24));
+        settlement.registerToken(token);
+        assertEq(settlement.unitOf(token), 1e18);
+        token = address(new NoToken(25));
+        vm.expectRevert(abi.encodeWithSelector(ITokens.TooManyDecimals.selector, token, 25));
+        settlement.registerToken(token);
+    }
+
+    function test_RegisterToken_MakesAUnitOfWhatExceedsSixDecimals() public {
+        for (uint8 decimals; decimals <= 7; ++decimals) {
+            address token = address(new NoToken(decimals));
+            settlement.registerToken(token);
+            assertEq(settlement.unitOf(token), decimals == 7 ? 10 : 1);
+        }
+    }
+
     function testFuzz_RegisterToken_FixesTheUnit(uint8 decimals) public {
         decimals = uint8(_bound(decimals, 0, 24));
         uint64 unit = 1;

@@ -52,6 +52,58 @@ contract FalseToken is TestToken {
     }
 }
 
+/// @notice Stops and starts all transfers when told to, as USDC does.
+contract PausableToken is TestToken {
+    error Paused();
+
+    bool public paused;
+
+    constructor() TestToken("Pausable", "PAU", 6) {}
+
+    function setPaused(bool value) external {
+        paused = value;
+    }
+
+    function _update(address from, address to, uint256 value) internal override {
+        require(!paused, Paused());
+        super._update(from, to, value);
+    }
+}
+
+/// @notice Burns half of an account's balance when told to, as a rebase downwards does.
+contract ShrinkingToken is TestToken {
+    constructor() TestToken("Shrinking", "SHR", 6) {}
+
+    function shrink(address account) external {
+        _burn(account, balanceOf(account) / 2);
+    }
+}
+
+/// @notice Answers a transfer, yes or by a revert, at a length that is dear to copy.
+contract VerboseToken is TestToken {
+    uint256 private constant LENGTH = 1_000_000;
+
+    bool public verbose;
+    bool public reverts;
+
+    constructor() TestToken("Verbose", "VRB", 6) {}
+
+    function speak(bool verbose_, bool reverts_) external {
+        (verbose, reverts) = (verbose_, reverts_);
+    }
+
+    function transfer(address to, uint256 amount) public override returns (bool) {
+        if (!verbose) return super.transfer(to, amount);
+        bool refuse = reverts;
+        if (!refuse) super.transfer(to, amount);
+        assembly {
+            mstore(0, 1)
+            if refuse { revert(0, LENGTH) }
+            return(0, LENGTH)
+        }
+    }
+}
+
 /// @notice Changes its decimals when told to.
 contract ShiftingToken {
     uint256 public decimals;

@@ -111,3 +111,26 @@ contract CountingWallet {
         return IERC1271.isValidSignature.selector;
     }
 }
+
+/// @notice Calls back whoever asks it, and says yes if any of its calls succeeds.
+contract CallingWallet {
+    address public immutable target;
+    bytes[] public calls;
+
+    constructor(address target_) {
+        target = target_;
+    }
+
+    function add(bytes calldata call_) external {
+        calls.push(call_);
+    }
+
+    function isValidSignature(bytes32, bytes calldata) external returns (bytes4) {
+        for (uint256 i; i < calls.length; ++i) {
+            // Bounded, since a guard that is written in a static call burns what it gets.
+            (bool success,) = target.call{gas: 15_000}(calls[i]);
+            if (success) return IERC1271.isValidSignature.selector;
+        }
+        return bytes4(0xffffffff);
+    }
+}
