@@ -13,8 +13,8 @@ pragma solidity 0.8.37;
 /// A failing check reverts and so changes nothing. Every check is a `require`, which the model
 /// checker understands, unlike a revert inside an `if`.
 ///
-/// A statement is settled in steps, so that no proof has to unroll a loop: `_begin` debits the
-/// deposit, `_row` credits one provider, `_end` insists that the rows came to the total. In between,
+/// A statement is settled in steps, so that no proof has to unroll a loop: `begin` debits the
+/// deposit, `row` credits one provider, `end` insists that the rows came to the total. In between,
 /// `due` has left the deposit and reached no provider, and every other transition is refused.
 abstract contract Books {
     error ZeroUnits();
@@ -39,37 +39,37 @@ abstract contract Books {
     uint256 internal constant MAX_CREDIT = 2 ** 63 - 1;
     uint256 internal constant MAX_UINT32 = 2 ** 32 - 1;
 
-    uint256 internal immutable thawPeriod;
+    uint256 public immutable thawPeriod;
 
-    uint256 internal providerCount;
-    mapping(address token => uint256) internal unitOf;
+    uint256 public providerCount;
+    mapping(address token => uint256) public unitOf;
 
-    mapping(bytes32 id => uint256) internal balanceOf;
-    mapping(bytes32 id => uint256) internal thawingOf;
-    mapping(bytes32 id => uint256) internal spentOf;
-    mapping(bytes32 id => uint256) internal epochOf;
-    mapping(bytes32 id => uint256) internal thawEndsOf;
+    mapping(bytes32 id => uint256) public balanceOf;
+    mapping(bytes32 id => uint256) public thawingOf;
+    mapping(bytes32 id => uint256) public spentOf;
+    mapping(bytes32 id => uint256) public epochOf;
+    mapping(bytes32 id => uint256) public thawEndsOf;
     /// @dev Fixed by the first deposit. In the contract the id, which hashes the key, fixes it.
-    mapping(bytes32 id => address) internal tokenOf;
+    mapping(bytes32 id => address) public tokenOf;
 
-    mapping(address token => mapping(uint256 provider => uint256)) internal creditOf;
+    mapping(address token => mapping(uint256 provider => uint256)) public creditOf;
 
     // The statement that is being settled.
-    bool internal open;
-    address internal openToken;
-    uint256 internal due;
-    uint256 internal lastProvider;
+    bool public open;
+    address public openToken;
+    uint256 public due;
+    uint256 public lastProvider;
 
     // Ghosts, all in units and per token: what has ever flowed, and two sums that follow every write
     // of a balance or a credit. A sum contains each of its terms, so that taking a term out of it
     // never fails.
-    mapping(address token => uint256) internal deposited;
-    mapping(address token => uint256) internal withdrawn;
-    mapping(address token => uint256) internal debited;
-    mapping(address token => uint256) internal credited;
-    mapping(address token => uint256) internal claimed;
-    mapping(address token => uint256) internal balances;
-    mapping(address token => uint256) internal credits;
+    mapping(address token => uint256) public deposited;
+    mapping(address token => uint256) public withdrawn;
+    mapping(address token => uint256) public debited;
+    mapping(address token => uint256) public credited;
+    mapping(address token => uint256) public claimed;
+    mapping(address token => uint256) public balances;
+    mapping(address token => uint256) public credits;
 
     modifier closed() {
         require(!open, StatementOpen());
@@ -86,60 +86,63 @@ abstract contract Books {
         return deposited[token] - withdrawn[token] - claimed[token];
     }
 
-    function _registerToken(address token, uint256 unit) internal closed {
+    function registerToken(address token, uint256 unit) public closed {
         require(unitOf[token] == 0, TokenAlreadyRegistered());
         require(token != address(0) && unit != 0 && unit <= 1e18);
         unitOf[token] = unit;
     }
 
-    function _register(uint256 count) internal closed {
+    function register(uint256 count) public closed {
         require(count <= MAX_UINT32 - providerCount, TooManyProviders());
         providerCount += count;
     }
 
-    function _deposit(bytes32 id, address token, uint256 units) internal closed {
+    function deposit(bytes32 id, address token, uint256 units) public closed {
         require(units != 0 && units <= MAX_UNITS, ZeroUnits());
         require(unitOf[token] != 0, TokenNotRegistered());
         require(tokenOf[id] == address(0) || tokenOf[id] == token);
         require(units + balanceOf[id] + spentOf[id] <= MAX_UNITS, DepositTooLarge());
         tokenOf[id] = token;
         deposited[token] += units;
-        _setBalance(id, balanceOf[id] + units);
+        balances[token] += units;
+        balanceOf[id] += units;
     }
 
-    function _thaw(bytes32 id, uint256 units) internal closed {
+    function thaw(bytes32 id, uint256 units) public closed {
         require(units <= balanceOf[id], ThawExceedsBalance());
-        uint256 end = block.timestamp + thawPeriod;
+        uint256 ends = block.timestamp + thawPeriod;
         thawingOf[id] = units;
-        thawEndsOf[id] = units == 0 ? 0 : (end < MAX_UINT32 ? end : MAX_UINT32);
+        thawEndsOf[id] = units == 0 ? 0 : (ends < MAX_UINT32 ? ends : MAX_UINT32);
     }
 
-    function _withdraw(bytes32 id) internal closed returns (uint256 units) {
+    function withdraw(bytes32 id) public closed returns (uint256 units) {
         units = thawingOf[id];
         require(units != 0, NothingThawing());
         require(block.timestamp >= thawEndsOf[id], StillThawing());
         thawingOf[id] = 0;
         thawEndsOf[id] = 0;
         withdrawn[tokenOf[id]] += units;
-        _setBalance(id, balanceOf[id] - units);
+        balances[tokenOf[id]] -= units;
+        balanceOf[id] -= units;
     }
 
     /// @dev Debits a signed statement's total. What is not thawing is spent first.
-    function _begin(bytes32 id, uint256 epoch, uint256 total) internal closed {
+    function begin(bytes32 id, uint256 epoch, uint256 total) public closed {
         require(epoch == epochOf[id] + 1 && epoch <= MAX_UINT32, WrongEpoch());
         require(total <= balanceOf[id], InsufficientBalance());
         spentOf[id] += total;
         epochOf[id] = epoch;
         debited[tokenOf[id]] += total;
-        _setBalance(id, balanceOf[id] - total);
-        if (thawingOf[id] > balanceOf[id]) thawingOf[id] = balanceOf[id];
+        balances[tokenOf[id]] -= total;
+        balanceOf[id] -= total;
+        thawingOf[id] = thawingOf[id] < balanceOf[id] ? thawingOf[id] : balanceOf[id];
         open = true;
         openToken = tokenOf[id];
         due = total;
         lastProvider = 0;
     }
 
-    function _row(uint256 provider, uint256 units) internal {
+    function row(uint256 provider, uint256 units) public {
         require(open, NoStatementOpen());
         require(provider > lastProvider && units != 0 && units <= MAX_ROW, MalformedRows());
         require(provider <= providerCount, UnknownProvider());
@@ -148,34 +151,23 @@ abstract contract Books {
         lastProvider = provider;
         due -= units;
         credited[openToken] += units;
-        _setCredit(openToken, provider, creditOf[openToken][provider] + units);
+        credits[openToken] += units;
+        creditOf[openToken][provider] += units;
     }
 
-    function _end() internal {
+    function end() public {
         require(open, NoStatementOpen());
         require(due == 0, MalformedRows());
         open = false;
     }
 
     /// @dev A claim whose transfer succeeds. One that fails leaves the books as they are.
-    function _claim(address token, uint256 provider) internal closed returns (uint256 units) {
+    function claim(address token, uint256 provider) public closed returns (uint256 units) {
         require(unitOf[token] != 0, TokenNotRegistered());
         units = creditOf[token][provider];
         claimed[token] += units;
-        _setCredit(token, provider, 0);
-    }
-
-    /// @dev The only writer of balances, so that the sum follows.
-    function _setBalance(bytes32 id, uint256 units) private {
-        address token = tokenOf[id];
-        balances[token] = balances[token] - balanceOf[id] + units;
-        balanceOf[id] = units;
-    }
-
-    /// @dev The only writer of credits, so that the sum follows.
-    function _setCredit(address token, uint256 provider, uint256 units) private {
-        credits[token] = credits[token] - creditOf[token][provider] + units;
-        creditOf[token][provider] = units;
+        credits[token] -= units;
+        creditOf[token][provider] = 0;
     }
 }
 
@@ -220,10 +212,10 @@ abstract contract BooksOfStatements is Books {
         for (uint256 i; i < units.length; ++i) {
             total += units[i];
         }
-        _begin(id, epoch, total);
+        begin(id, epoch, total);
         for (uint256 i; i < units.length; ++i) {
-            _row(providers[i], units[i]);
+            row(providers[i], units[i]);
         }
-        _end();
+        end();
     }
 }
