@@ -353,6 +353,7 @@ contract NothingComesFromNothing is Theorem {
     constructor(uint256 a, bytes32 b, address c, uint256 e) Theorem(a, b, c, e) {}
 
     function holds() internal view override returns (bool) {
+        if (unitOf[address(0)] != 0) return false;
         if (tokenOf[d] == address(0)) {
             return balanceOf[d] == 0 && spentOf[d] == 0 && thawingOf[d] == 0;
         }
