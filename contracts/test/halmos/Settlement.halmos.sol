@@ -1,250 +1,196 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {Settlement} from "../../src/Settlement.sol";
-import {Deposit, DepositKey} from "../../src/interfaces/IEscrow.sol";
-import {Symbolic} from "./Symbolic.sol";
+import {Deposit} from "../../src/interfaces/IEscrow.sol";
+import {Outcome, Statement} from "../../src/interfaces/ISettlement.sol";
+import {AnyState} from "./AnyState.sol";
 
-/// @dev A token whose transfers succeed or fail as the prover likes, and that delivers what it is
-/// asked to. It does not call back; see {GuardCheck} for tokens that do.
-contract AnyToken is Symbolic {
-    mapping(address account => uint256) public balanceOf;
-
-    function decimals() external returns (uint8) {
-        return uint8(svm.createUint(8, "decimals"));
-    }
-
-    function transfer(address to, uint256 amount) external returns (bool) {
-        return _move(msg.sender, to, amount);
-    }
-
-    function transferFrom(address from, address to, uint256 amount) external returns (bool) {
-        return _move(from, to, amount);
-    }
-
-    function _move(address from, address to, uint256 amount) private returns (bool) {
-        if (!svm.createBool("succeeds")) return false;
-        require(balanceOf[from] >= amount && from != to);
-        unchecked {
-            balanceOf[from] -= amount;
-            balanceOf[to] += amount;
-        }
-        return true;
-    }
-}
-
-/// @title AnyState
-/// @notice The contract in any state whatever, reachable or not: every storage slot is symbolic,
-/// and so are the caller, the clock and every argument.
-abstract contract AnyState is Symbolic {
-    Settlement internal settlement;
-    AnyToken internal token;
-
-    function setUp() public virtual {
-        settlement = new Settlement(7 days);
-        token = new AnyToken();
-        svm.enableSymbolicStorage(address(settlement));
-        svm.enableSymbolicStorage(address(token));
-    }
-
-    /// @dev Any key whose token is the one that the prover has code for.
-    function _key(string memory name) internal returns (DepositKey memory key) {
-        key.requestor = svm.createAddress(name);
-        key.signer = svm.createAddress(name);
-        key.cosigner = svm.createAddress(name);
-        key.token = address(token);
-        key.salt = svm.createBytes32(name);
-    }
-
-    function _now() internal {
-        vm.warp(svm.createUint(40, "now"));
-    }
-
-    /// @dev Any caller but the contract itself, which calls nothing of its own.
-    function _caller() internal returns (address caller) {
-        caller = svm.createAddress("caller");
-        vm.assume(caller != address(settlement));
-    }
-
-    /// @dev The five fields keep what {Theorems.sol} proves of the model in every reachable state.
-    function _assumeSound(Deposit memory state) internal pure {
-        vm.assume(state.thawing <= state.balance);
-        vm.assume(uint256(state.balance) + state.spent <= type(uint64).max);
-    }
-
-    function _same(Deposit memory a, Deposit memory b) internal pure returns (bool) {
-        return a.balance == b.balance && a.thawing == b.thawing && a.spent == b.spent
-            && a.epoch == b.epoch && a.thawEnds == b.thawEnds;
-    }
-}
-
-/// @title EscrowCheck
-/// @notice What deposit, thaw and withdraw do to any deposit, from any state.
-/// @dev Bounds: none but the token, one contract with symbolic balances and answers.
-contract EscrowCheck is AnyState {
-    function check_DepositAddsItsUnits(uint64 units) public {
-        DepositKey memory key = _key("key");
-        bytes32 id = settlement.depositId(key);
+/// @title SettlementCheck
+/// @notice What a statement does to any deposit and any credit, from any state.
+/// @dev Bounds: one statement of no, one or two rows to a call; 65 bytes of signature; signers without
+/// code (an ERC-1271 account is asked by a static call, which can change nothing). The recovery of
+/// an address from a signature is any function; that it cannot be forged is assumed.
+contract SettlementCheck is AnyState {
+    function check_I4_ASettledRowMovesItsUnits(uint32 provider, uint48 units) public {
+        Statement memory statement = _statement(abi.encodePacked(provider, units));
+        bytes32 id = settlement.depositId(statement.key);
         Deposit memory a = settlement.depositOf(id);
-        vm.prank(_caller());
-        settlement.deposit(key, units);
+        uint256 credit = settlement.creditOf(address(token), provider);
+        if (_settle(statement) != Outcome.Settled) return;
         Deposit memory b = settlement.depositOf(id);
-        assert(units != 0 && key.requestor != address(0) && key.signer != address(0));
-        assert(b.balance == uint256(a.balance) + units);
-        assert(uint256(b.balance) + b.spent <= type(uint64).max);
-        assert(b.thawing == a.thawing && b.thawEnds == a.thawEnds);
-        assert(b.spent == a.spent && b.epoch == a.epoch);
+        assert(units != 0 && provider != 0 && provider <= settlement.providerCount());
+        assert(uint256(b.balance) + units == a.balance);
+        assert(b.spent == uint256(a.spent) + units);
+        assert(settlement.creditOf(address(token), provider) == credit + units);
     }
 
-    function check_DepositPullsExactlyFromItsCaller(uint64 units) public {
-        DepositKey memory key = _key("key");
-        address caller = _caller();
-        uint256 held = token.balanceOf(address(settlement));
-        uint256 owned = token.balanceOf(caller);
-        uint256 amount = uint256(units) * settlement.unitOf(address(token));
-        vm.prank(caller);
-        settlement.deposit(key, units);
-        assert(token.balanceOf(address(settlement)) - held == amount);
-        assert(owned - token.balanceOf(caller) == amount);
+    /// @dev I3
+    function check_I3_ASettledStatementCountsOneEpoch(uint32 provider, uint48 units) public {
+        Statement memory statement = _statement(abi.encodePacked(provider, units));
+        bytes32 id = settlement.depositId(statement.key);
+        Deposit memory a = settlement.depositOf(id);
+        if (_settle(statement) != Outcome.Settled) return;
+        Deposit memory b = settlement.depositOf(id);
+        assert(b.epoch == uint256(a.epoch) + 1 && statement.epoch == b.epoch);
+        assert(b.thawing == (a.thawing < b.balance ? a.thawing : b.balance));
+        assert(b.thawEnds == a.thawEnds);
     }
 
-    function check_DepositNeedsARegisteredToken(uint64 units) public {
-        DepositKey memory key = _key("key");
-        vm.assume(settlement.unitOf(address(token)) == 0);
-        vm.prank(_caller());
-        try settlement.deposit(key, units) {
-            assert(false);
-        } catch {}
+    /// @dev I2
+    function check_I2_ASettledStatementHasEverySignature(uint32 provider, uint48 units) public {
+        Statement memory statement = _statement(abi.encodePacked(provider, units));
+        _assumeNoCode(statement.key.signer);
+        _assumeNoCode(statement.key.cosigner);
+        bytes32 id = settlement.depositId(statement.key);
+        uint256 spent = uint256(settlement.depositOf(id).spent) + units;
+        if (_settle(statement) != Outcome.Settled) return;
+        bytes32 digest = _digest(
+            abi.encode(
+                keccak256(
+                    "Statement(DepositKey key,uint32 epoch,uint64 spent,bytes32 manifest,bytes rows)"
+                    "DepositKey(address requestor,address signer,address cosigner,address token,bytes32 salt)"
+                ),
+                id,
+                statement.epoch,
+                spent,
+                statement.manifest,
+                keccak256(statement.rows)
+            )
+        );
+        address signer = _recover(digest, statement.signature);
+        assert(signer == statement.key.signer && signer != address(0));
+        if (statement.key.cosigner == address(0)) return;
+        assert(_recover(digest, statement.cosignature) == statement.key.cosigner);
+    }
+
+    /// @dev I9
+    function check_I9_ASkippedStatementChangesNothing(
+        uint32 provider,
+        uint48 units,
+        bytes32 any,
+        uint32 other
+    ) public {
+        Statement memory statement = _statement(abi.encodePacked(provider, units));
+        Deposit memory a = settlement.depositOf(any);
+        uint256 credit = settlement.creditOf(address(token), other);
+        if (_settle(statement) == Outcome.Settled) return;
+        assert(_same(a, settlement.depositOf(any)));
+        assert(settlement.creditOf(address(token), other) == credit);
     }
 
     /// @dev I6
-    function check_DepositLeavesOtherDeposits(uint64 units, bytes32 other) public {
-        DepositKey memory key = _key("key");
-        vm.assume(other != settlement.depositId(key));
+    function check_I6_AStatementLeavesOtherDeposits(uint32 provider, uint48 units, bytes32 other)
+        public
+    {
+        Statement memory statement = _statement(abi.encodePacked(provider, units));
+        vm.assume(other != settlement.depositId(statement.key));
         Deposit memory a = settlement.depositOf(other);
-        vm.prank(_caller());
-        settlement.deposit(key, units);
-        assert(_same(a, settlement.depositOf(other)));
-    }
-
-    function check_ThawSetsTheAmountAndTheClock(uint64 units) public {
-        _now();
-        DepositKey memory key = _key("key");
-        bytes32 id = settlement.depositId(key);
-        Deposit memory a = settlement.depositOf(id);
-        vm.prank(_caller());
-        settlement.thaw(key, units);
-        Deposit memory b = settlement.depositOf(id);
-        assert(b.thawing == units && units <= a.balance);
-        uint256 ends = block.timestamp + 7 days;
-        if (units == 0) assert(b.thawEnds == 0);
-        else if (ends < type(uint32).max) assert(b.thawEnds == ends);
-        else assert(b.thawEnds == type(uint32).max);
-        assert(b.balance == a.balance && b.spent == a.spent && b.epoch == a.epoch);
-    }
-
-    /// @dev I6
-    function check_OnlyTheRequestorThaws(uint64 units) public {
-        DepositKey memory key = _key("key");
-        address caller = _caller();
-        vm.assume(caller != key.requestor);
-        vm.prank(caller);
-        try settlement.thaw(key, units) {
-            assert(false);
-        } catch {}
-    }
-
-    function check_TheRequestorCanAlwaysThaw(uint64 units) public {
-        _now();
-        DepositKey memory key = _key("key");
-        vm.assume(key.requestor != address(settlement));
-        vm.assume(units <= settlement.depositOf(settlement.depositId(key)).balance);
-        vm.prank(key.requestor);
-        try settlement.thaw(key, units) {}
-        catch {
-            assert(false);
-        }
-    }
-
-    function check_ThawLeavesOtherDeposits(uint64 units, bytes32 other) public {
-        DepositKey memory key = _key("key");
-        vm.assume(other != settlement.depositId(key));
-        Deposit memory a = settlement.depositOf(other);
-        vm.prank(_caller());
-        settlement.thaw(key, units);
-        assert(_same(a, settlement.depositOf(other)));
-    }
-
-    /// @dev I2
-    function check_I2_WithdrawTakesWhatHasThawed(address to) public {
-        _now();
-        DepositKey memory key = _key("key");
-        bytes32 id = settlement.depositId(key);
-        Deposit memory a = settlement.depositOf(id);
-        vm.prank(_caller());
-        settlement.withdraw(key, to);
-        Deposit memory b = settlement.depositOf(id);
-        assert(a.thawing != 0 && block.timestamp >= a.thawEnds);
-        assert(uint256(b.balance) + a.thawing == a.balance);
-        assert(b.thawing == 0 && b.thawEnds == 0);
-        assert(b.spent == a.spent && b.epoch == a.epoch);
-    }
-
-    /// @dev I2
-    function check_I2_WithdrawPaysItsDestinationExactly(address to) public {
-        _now();
-        DepositKey memory key = _key("key");
-        uint256 units = settlement.depositOf(settlement.depositId(key)).thawing;
-        uint256 amount = units * settlement.unitOf(address(token));
-        uint256 held = token.balanceOf(address(settlement));
-        uint256 owned = token.balanceOf(to);
-        vm.prank(_caller());
-        settlement.withdraw(key, to);
-        assert(to != address(0) && to != address(settlement));
-        unchecked {
-            assert(held - token.balanceOf(address(settlement)) == amount);
-            assert(token.balanceOf(to) - owned == amount);
-        }
-    }
-
-    /// @dev I2
-    function check_I2_OnlyTheRequestorWithdraws(address to) public {
-        _now();
-        DepositKey memory key = _key("key");
-        address caller = _caller();
-        vm.assume(caller != key.requestor);
-        vm.prank(caller);
-        try settlement.withdraw(key, to) {
-            assert(false);
-        } catch {}
-    }
-
-    function check_WithdrawLeavesOtherDeposits(address to, bytes32 other) public {
-        _now();
-        DepositKey memory key = _key("key");
-        vm.assume(other != settlement.depositId(key));
-        Deposit memory a = settlement.depositOf(other);
-        vm.prank(_caller());
-        settlement.withdraw(key, to);
+        _settle(statement);
         assert(_same(a, settlement.depositOf(other)));
     }
 
     /// @dev I5
-    function check_I5_EscrowLeavesCredits(uint64 units, address to, address any, uint32 provider)
-        public
-    {
-        _now();
-        DepositKey memory key = _key("key");
-        uint64 credit = settlement.creditOf(any, provider);
-        address caller = _caller();
-        vm.prank(caller);
-        try settlement.deposit(key, units) {} catch {}
-        assert(settlement.creditOf(any, provider) == credit);
-        vm.prank(caller);
-        try settlement.thaw(key, units) {} catch {}
-        assert(settlement.creditOf(any, provider) == credit);
-        vm.prank(caller);
-        try settlement.withdraw(key, to) {} catch {}
-        assert(settlement.creditOf(any, provider) == credit);
+    function check_I5_AStatementLowersNoCredit(
+        uint32 provider,
+        uint48 units,
+        address any,
+        uint32 other
+    ) public {
+        Statement memory statement = _statement(abi.encodePacked(provider, units));
+        uint256 credit = settlement.creditOf(any, other);
+        _settle(statement);
+        uint256 next = settlement.creditOf(any, other);
+        assert(next >= credit);
+        if (any != address(token) || other != provider) assert(next == credit);
+    }
+
+    function check_AStatementSettlesOnce(uint32 provider, uint48 units) public {
+        Statement memory statement = _statement(abi.encodePacked(provider, units));
+        if (_settle(statement) != Outcome.Settled) return;
+        assert(_settle(statement) == Outcome.WrongEpoch);
+    }
+
+    function check_AnEmptyStatementRetiresItsEpoch(address any, uint32 other) public {
+        Statement memory statement = _statement("");
+        bytes32 id = settlement.depositId(statement.key);
+        Deposit memory a = settlement.depositOf(id);
+        uint256 credit = settlement.creditOf(any, other);
+        if (_settle(statement) == Outcome.Settled) a.epoch += 1;
+        // What thaws is never more than the balance in a state that can be reached.
+        vm.assume(a.thawing <= a.balance);
+        assert(_same(a, settlement.depositOf(id)));
+        assert(settlement.creditOf(any, other) == credit);
+    }
+
+    function check_AWrongEpochNeverSettles(uint32 provider, uint48 units) public {
+        Statement memory statement = _statement(abi.encodePacked(provider, units));
+        uint256 epoch = settlement.depositOf(settlement.depositId(statement.key)).epoch;
+        vm.assume(statement.epoch != epoch + 1);
+        assert(_settle(statement) == Outcome.WrongEpoch);
+    }
+
+    /// @dev A statement moves no token and no provider's address.
+    function check_I6_AStatementLeavesPayoutsNoncesAndUnits(
+        uint32 provider,
+        uint48 units,
+        uint32 other,
+        address any
+    ) public {
+        Statement memory statement = _statement(abi.encodePacked(provider, units));
+        (address payout, uint64 nonce) = settlement.payoutOf(other);
+        uint64 unit = settlement.unitOf(any);
+        uint256 held = token.balanceOf(address(settlement));
+        _settle(statement);
+        (address nextPayout, uint64 nextNonce) = settlement.payoutOf(other);
+        assert(nextPayout == payout && nextNonce == nonce);
+        assert(settlement.unitOf(any) == unit);
+        assert(token.balanceOf(address(settlement)) == held);
+    }
+
+    /// @dev I11: one event, one count.
+    function check_I11_AStatementIsCountedOnce(uint32 provider, uint48 units) public {
+        Statement memory statement = _statement(abi.encodePacked(provider, units));
+        (uint64 count,) = settlement.journal();
+        vm.assume(count < type(uint64).max);
+        _settle(statement);
+        (uint64 next,) = settlement.journal();
+        assert(next == count + 1);
+    }
+
+    function _statement(bytes memory rows) internal returns (Statement memory statement) {
+        statement.key = _key("key");
+        statement.epoch = uint32(svm.createUint(32, "epoch"));
+        statement.manifest = svm.createBytes32("manifest");
+        statement.rows = rows;
+        statement.signature = _signature();
+        statement.cosignature = _signature();
+    }
+
+    function _settle(Statement memory statement) internal returns (Outcome) {
+        Statement[] memory statements = new Statement[](1);
+        statements[0] = statement;
+        vm.prank(_caller());
+        return settlement.settle(statements)[0];
+    }
+}
+
+/// @title SettlementCheckDeep
+/// @notice The same with two rows.
+contract SettlementCheckDeep is SettlementCheck {
+    /// @dev I4
+    function check_I4_TwoSettledRowsMoveTheirUnits(uint32 p, uint48 a, uint32 q, uint48 b) public {
+        Statement memory statement = _statement(abi.encodePacked(p, a, q, b));
+        bytes32 id = settlement.depositId(statement.key);
+        Deposit memory state = settlement.depositOf(id);
+        uint256 creditP = settlement.creditOf(address(token), p);
+        uint256 creditQ = settlement.creditOf(address(token), q);
+        if (_settle(statement) != Outcome.Settled) return;
+        Deposit memory next = settlement.depositOf(id);
+        uint256 sum = uint256(a) + b;
+        assert(uint256(next.balance) + sum == state.balance);
+        assert(next.spent == state.spent + sum);
+        assert(p < q && q <= settlement.providerCount());
+        assert(settlement.creditOf(address(token), p) == creditP + a);
+        assert(settlement.creditOf(address(token), q) == creditQ + b);
     }
 }
