@@ -3,6 +3,14 @@ pragma solidity 0.8.37;
 
 import {AnyState} from "./AnyState.sol";
 
+contract DecimalsToken {
+    uint8 public immutable decimals;
+
+    constructor(uint8 answer) {
+        decimals = answer;
+    }
+}
+
 /// @title RewardsCheck
 /// @notice What register, claim, claimTo and setPayout do to any credit and any payout address, from
 /// any state.
@@ -127,7 +135,8 @@ contract RewardsCheck is AnyState {
         settlement.claimTo(provider, address(token), to, 0, _signature());
         (address payout, uint64 nonce) = settlement.payoutOf(other);
         assert(payout == _payout);
-        assert(nonce == (other == provider ? uint256(_nonce) + 1 : _nonce));
+        if (other == provider) assert(nonce == uint256(_nonce) + 1);
+        else assert(nonce == _nonce);
     }
 
     /// @dev I6
@@ -167,8 +176,10 @@ contract RewardsCheck is AnyState {
         vm.prank(_caller());
         settlement.setPayout(provider, next, 0, _signature());
         (address payout, uint64 nonce) = settlement.payoutOf(other);
-        assert(payout == (other == provider ? next : _payout));
-        assert(nonce == (other == provider ? uint256(_nonce) + 1 : _nonce));
+        if (other == provider) assert(payout == next);
+        else assert(payout == _payout);
+        if (other == provider) assert(nonce == uint256(_nonce) + 1);
+        else assert(nonce == _nonce);
     }
 
     /// @dev I5
@@ -218,18 +229,23 @@ contract RewardsCheck is AnyState {
         assert(settlement.unitOf(any) == unit || (any == address(token) && unit == 0));
     }
 
-    function check_AUnitIsAPowerOfTenUpToEighteen() public {
-        vm.prank(_caller());
-        settlement.registerToken(address(token));
-        uint256 unit = settlement.unitOf(address(token));
-        bool found;
-        for (uint256 i; i <= 18; ++i) {
-            bool same = unit == 10 ** i;
-            assembly ("memory-safe") {
-                found := or(found, same)
+    /// @dev The answers 0 to 31 of `decimals()`, one after the other: the prover does not know powers.
+    function check_AUnitKeepsSixDecimals() public {
+        for (uint256 decimals; decimals < 32; ++decimals) {
+            DecimalsToken any = new DecimalsToken(uint8(decimals));
+            vm.assume(settlement.unitOf(address(any)) == 0);
+            vm.prank(_caller());
+            try settlement.registerToken(address(any)) {
+                assert(decimals <= 24);
+                uint256 unit = 1;
+                for (uint256 i = 6; i < decimals; ++i) {
+                    unit *= 10;
+                }
+                assert(settlement.unitOf(address(any)) == unit);
+            } catch {
+                assert(decimals > 24);
             }
         }
-        assert(found);
     }
 
     function _one(uint32 number) private pure returns (uint32[] memory list) {

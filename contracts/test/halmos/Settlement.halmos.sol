@@ -5,12 +5,30 @@ import {Deposit} from "../../src/interfaces/IEscrow.sol";
 import {Outcome, Statement} from "../../src/interfaces/ISettlement.sol";
 import {AnyState} from "./AnyState.sol";
 
+abstract contract OneStatement is AnyState {
+    function _statement(bytes memory rows) internal returns (Statement memory statement) {
+        statement.key = _key("key");
+        statement.epoch = uint32(svm.createUint(32, "epoch"));
+        statement.manifest = svm.createBytes32("manifest");
+        statement.rows = rows;
+        statement.signature = _signature();
+        statement.cosignature = _signature();
+    }
+
+    function _settle(Statement memory statement) internal returns (Outcome) {
+        Statement[] memory statements = new Statement[](1);
+        statements[0] = statement;
+        vm.prank(_caller());
+        return settlement.settle(statements)[0];
+    }
+}
+
 /// @title SettlementCheck
 /// @notice What a statement does to any deposit and any credit, from any state.
 /// @dev Bounds: one statement of no, one or two rows to a call; 65 bytes of signature; signers without
 /// code (an ERC-1271 account is asked by a static call, which can change nothing). The recovery of
 /// an address from a signature is any function; that it cannot be forged is assumed.
-contract SettlementCheck is AnyState {
+contract SettlementCheck is OneStatement {
     function check_I4_ASettledRowMovesItsUnits(uint32 provider, uint48 units) public {
         Statement memory statement = _statement(abi.encodePacked(provider, units));
         bytes32 id = settlement.depositId(statement.key);
@@ -156,27 +174,11 @@ contract SettlementCheck is AnyState {
         (uint64 next,) = settlement.journal();
         assert(next == count + 1);
     }
-
-    function _statement(bytes memory rows) internal returns (Statement memory statement) {
-        statement.key = _key("key");
-        statement.epoch = uint32(svm.createUint(32, "epoch"));
-        statement.manifest = svm.createBytes32("manifest");
-        statement.rows = rows;
-        statement.signature = _signature();
-        statement.cosignature = _signature();
-    }
-
-    function _settle(Statement memory statement) internal returns (Outcome) {
-        Statement[] memory statements = new Statement[](1);
-        statements[0] = statement;
-        vm.prank(_caller());
-        return settlement.settle(statements)[0];
-    }
 }
 
 /// @title SettlementCheckDeep
 /// @notice The same with two rows.
-contract SettlementCheckDeep is SettlementCheck {
+contract SettlementCheckDeep is OneStatement {
     /// @dev I4
     function check_I4_TwoSettledRowsMoveTheirUnits(uint32 p, uint48 a, uint32 q, uint48 b) public {
         Statement memory statement = _statement(abi.encodePacked(p, a, q, b));
