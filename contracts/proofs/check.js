@@ -28,7 +28,7 @@ const BUGS = [
   ['src/Escrow.sol', /require\(msg\.sender == key\.requestor, NotRequestor\(msg\.sender, key\.requestor\)\);\n(.*id = depositId)/, '$1',
     'EscrowCheck', 'check_OnlyTheRequestorThaws'],
   ['src/Rewards.sol', /claimNonce: \+\+claimNonce/, 'claimNonce: claimNonce', 'RewardsCheck',
-    'check_I7_SetPayoutSetsAndRaisesTheNonceOfItsProviderOnly'],
+    'check_I7_SetPayoutSetsAndRaisesTheNonce'],
   ['src/Rewards.sol', /block\.timestamp <= deadline/, 'deadline <= block.timestamp', 'RewardsCheck',
     'check_I6_ClaimToNeedsThePayoutAddress'],
   ['src/Rewards.sol', /(Nothing can have changed[^\n]*\n)[^\n]*\n/, '$1', 'RewardsCheck', 'check_I5_ClaimPaysAllOrLeavesAll'],

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
+import {Settlement} from "../../src/Settlement.sol";
 import {AnyState} from "./AnyState.sol";
 
 contract DecimalsToken {
@@ -125,18 +126,24 @@ contract RewardsCheck is AnyState {
     }
 
     /// @dev I7
-    function check_I7_ClaimToRaisesTheNonceOfItsProviderOnly(
-        uint32 provider,
-        address to,
-        uint32 other
-    ) public {
+    function check_I7_ClaimToRaisesTheNonce(uint32 provider, address to) public {
+        (_payout, _nonce) = settlement.payoutOf(provider);
+        vm.prank(_caller());
+        settlement.claimTo(provider, address(token), to, 0, _signature());
+        (address payout, uint64 nonce) = settlement.payoutOf(provider);
+        assert(payout == _payout && nonce == uint256(_nonce) + 1);
+    }
+
+    /// @dev I6
+    function check_I6_ClaimToLeavesOtherProviders(uint32 provider, address to, uint32 other)
+        public
+    {
+        vm.assume(other != provider);
         (_payout, _nonce) = settlement.payoutOf(other);
         vm.prank(_caller());
         settlement.claimTo(provider, address(token), to, 0, _signature());
         (address payout, uint64 nonce) = settlement.payoutOf(other);
-        assert(payout == _payout);
-        if (other == provider) assert(nonce == uint256(_nonce) + 1);
-        else assert(nonce == _nonce);
+        assert(payout == _payout && nonce == _nonce);
     }
 
     /// @dev I6
@@ -167,19 +174,24 @@ contract RewardsCheck is AnyState {
     }
 
     /// @dev I7
-    function check_I7_SetPayoutSetsAndRaisesTheNonceOfItsProviderOnly(
-        uint32 provider,
-        address next,
-        uint32 other
-    ) public {
+    function check_I7_SetPayoutSetsAndRaisesTheNonce(uint32 provider, address next) public {
+        (, _nonce) = settlement.payoutOf(provider);
+        vm.prank(_caller());
+        settlement.setPayout(provider, next, 0, _signature());
+        (address payout, uint64 nonce) = settlement.payoutOf(provider);
+        assert(payout == next && nonce == uint256(_nonce) + 1);
+    }
+
+    /// @dev I6
+    function check_I6_SetPayoutLeavesOtherProviders(uint32 provider, address next, uint32 other)
+        public
+    {
+        vm.assume(other != provider);
         (_payout, _nonce) = settlement.payoutOf(other);
         vm.prank(_caller());
         settlement.setPayout(provider, next, 0, _signature());
         (address payout, uint64 nonce) = settlement.payoutOf(other);
-        if (other == provider) assert(payout == next);
-        else assert(payout == _payout);
-        if (other == provider) assert(nonce == uint256(_nonce) + 1);
-        else assert(nonce == _nonce);
+        assert(payout == _payout && nonce == _nonce);
     }
 
     /// @dev I5
@@ -229,19 +241,19 @@ contract RewardsCheck is AnyState {
         assert(settlement.unitOf(any) == unit || (any == address(token) && unit == 0));
     }
 
-    /// @dev The answers 0 to 31 of `decimals()`, one after the other: the prover does not know powers.
+    /// @dev The answers 0 to 31 of `decimals()`, one after the other, in a
+    /// fresh contract: the prover does not know powers.
     function check_AUnitKeepsSixDecimals() public {
+        Settlement fresh = new Settlement(7 days);
         for (uint256 decimals; decimals < 32; ++decimals) {
             DecimalsToken any = new DecimalsToken(uint8(decimals));
-            vm.assume(settlement.unitOf(address(any)) == 0);
-            vm.prank(_caller());
-            try settlement.registerToken(address(any)) {
+            try fresh.registerToken(address(any)) {
                 assert(decimals <= 24);
                 uint256 unit = 1;
                 for (uint256 i = 6; i < decimals; ++i) {
                     unit *= 10;
                 }
-                assert(settlement.unitOf(address(any)) == unit);
+                assert(fresh.unitOf(address(any)) == unit);
             } catch {
                 assert(decimals > 24);
             }
