@@ -6,7 +6,8 @@ import {AnyState} from "./AnyState.sol";
 
 /// @title AnyCallCheckDeep
 /// @notice One call of any function, by anybody, with any arguments, in any state.
-/// @dev Bounds: lists of the lengths that the runner sets (0, 1 and 2), byte strings of 0 and 65.
+/// @dev Bounds: lists of the lengths that the runner sets (0 and 1), byte strings of 0 and 65, so that
+/// `settle` is called with empty and malformed statements; {SettlementCheck} has the others.
 contract AnyCallCheckDeep is AnyState {
     /// @dev I3
     function check_I3_SpentAndEpochNeverFall(bytes32 id) public {

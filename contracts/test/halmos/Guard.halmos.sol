@@ -43,7 +43,7 @@ contract CallingToken is Symbolic {
 
 /// @title GuardCheck
 /// @notice Whatever a token calls back, no function that can change anything succeeds.
-/// @dev Bounds: lists of the lengths that the runner sets (0, 1 and 2) and byte strings of 65. `called`
+/// @dev Bounds: lists of the lengths that the runner sets (0 and 1) and byte strings of 65. `called`
 /// shows that the token did get the call.
 contract GuardCheck is Symbolic {
     Settlement internal settlement;
