@@ -64,54 +64,54 @@ abstract contract Theorem is Books {
         external
         step(Call.RegisterToken, 0, token, 0, 0)
     {
-        registerToken(token, unit);
+        _registerToken(token, unit);
     }
 
     function stepRegister(uint256 count) external step(Call.Register, 0, address(0), 0, count) {
-        register(count);
+        _register(count);
     }
 
     function stepDeposit(bytes32 id, address token, uint256 units)
         external
         step(Call.Deposit, id, token, 0, units)
     {
-        deposit(id, token, units);
+        _deposit(id, token, units);
     }
 
     function stepThaw(bytes32 id, uint256 units)
         external
         step(Call.Thaw, id, tokenOf[id], 0, units)
     {
-        thaw(id, units);
+        _thaw(id, units);
     }
 
     function stepWithdraw(bytes32 id) external step(Call.Withdraw, id, tokenOf[id], 0, 0) {
-        withdraw(id);
+        _withdraw(id);
     }
 
     function stepBegin(bytes32 id, uint256 epoch, uint256 total)
         external
         step(Call.Begin, id, tokenOf[id], 0, total)
     {
-        begin(id, epoch, total);
+        _begin(id, epoch, total);
     }
 
     function stepRow(uint256 provider, uint256 units)
         external
         step(Call.Row, 0, openToken, provider, units)
     {
-        row(provider, units);
+        _row(provider, units);
     }
 
     function stepEnd() external step(Call.End, 0, openToken, 0, 0) {
-        end();
+        _end();
     }
 
     function stepClaim(address token, uint256 provider)
         external
         step(Call.Claim, 0, token, provider, 0)
     {
-        claim(token, provider);
+        _claim(token, provider);
     }
 
     /// @dev What is true of every state.

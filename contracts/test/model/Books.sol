@@ -13,8 +13,8 @@ pragma solidity 0.8.37;
 /// A failing check reverts and so changes nothing. Every check is a `require`, which the model
 /// checker understands, unlike a revert inside an `if`.
 ///
-/// A statement is settled in steps, so that no proof has to unroll a loop: `begin` debits the
-/// deposit, `row` credits one provider, `end` insists that the rows came to the total. In between,
+/// A statement is settled in steps, so that no proof has to unroll a loop: `_begin` debits the
+/// deposit, `_row` credits one provider, `_end` insists that the rows came to the total. In between,
 /// `due` has left the deposit and reached no provider, and every other transition is refused.
 abstract contract Books {
     error ZeroUnits();
@@ -39,37 +39,37 @@ abstract contract Books {
     uint256 internal constant MAX_CREDIT = 2 ** 63 - 1;
     uint256 internal constant MAX_UINT32 = 2 ** 32 - 1;
 
-    uint256 public immutable thawPeriod;
+    uint256 internal immutable thawPeriod;
 
-    uint256 public providerCount;
-    mapping(address token => uint256) public unitOf;
+    uint256 internal providerCount;
+    mapping(address token => uint256) internal unitOf;
 
-    mapping(bytes32 id => uint256) public balanceOf;
-    mapping(bytes32 id => uint256) public thawingOf;
-    mapping(bytes32 id => uint256) public spentOf;
-    mapping(bytes32 id => uint256) public epochOf;
-    mapping(bytes32 id => uint256) public thawEndsOf;
+    mapping(bytes32 id => uint256) internal balanceOf;
+    mapping(bytes32 id => uint256) internal thawingOf;
+    mapping(bytes32 id => uint256) internal spentOf;
+    mapping(bytes32 id => uint256) internal epochOf;
+    mapping(bytes32 id => uint256) internal thawEndsOf;
     /// @dev Fixed by the first deposit. In the contract the id, which hashes the key, fixes it.
-    mapping(bytes32 id => address) public tokenOf;
+    mapping(bytes32 id => address) internal tokenOf;
 
-    mapping(address token => mapping(uint256 provider => uint256)) public creditOf;
+    mapping(address token => mapping(uint256 provider => uint256)) internal creditOf;
 
     // The statement that is being settled.
-    bool public open;
-    address public openToken;
-    uint256 public due;
-    uint256 public lastProvider;
+    bool internal open;
+    address internal openToken;
+    uint256 internal due;
+    uint256 internal lastProvider;
 
     // Ghosts, all in units and per token: what has ever flowed, and two sums that follow every write
     // of a balance or a credit. A sum contains each of its terms, so that taking a term out of it
     // never fails.
-    mapping(address token => uint256) public deposited;
-    mapping(address token => uint256) public withdrawn;
-    mapping(address token => uint256) public debited;
-    mapping(address token => uint256) public credited;
-    mapping(address token => uint256) public claimed;
-    mapping(address token => uint256) public balances;
-    mapping(address token => uint256) public credits;
+    mapping(address token => uint256) internal deposited;
+    mapping(address token => uint256) internal withdrawn;
+    mapping(address token => uint256) internal debited;
+    mapping(address token => uint256) internal credited;
+    mapping(address token => uint256) internal claimed;
+    mapping(address token => uint256) internal balances;
+    mapping(address token => uint256) internal credits;
 
     modifier closed() {
         require(!open, StatementOpen());
@@ -86,18 +86,18 @@ abstract contract Books {
         return deposited[token] - withdrawn[token] - claimed[token];
     }
 
-    function registerToken(address token, uint256 unit) public closed {
+    function _registerToken(address token, uint256 unit) internal closed {
         require(unitOf[token] == 0, TokenAlreadyRegistered());
         require(token != address(0) && unit != 0 && unit <= 1e18);
         unitOf[token] = unit;
     }
 
-    function register(uint256 count) public closed {
+    function _register(uint256 count) internal closed {
         require(count <= MAX_UINT32 - providerCount, TooManyProviders());
         providerCount += count;
     }
 
-    function deposit(bytes32 id, address token, uint256 units) public closed {
+    function _deposit(bytes32 id, address token, uint256 units) internal closed {
         require(units != 0 && units <= MAX_UNITS, ZeroUnits());
         require(unitOf[token] != 0, TokenNotRegistered());
         require(tokenOf[id] == address(0) || tokenOf[id] == token);
@@ -108,14 +108,14 @@ abstract contract Books {
         balanceOf[id] += units;
     }
 
-    function thaw(bytes32 id, uint256 units) public closed {
+    function _thaw(bytes32 id, uint256 units) internal closed {
         require(units <= balanceOf[id], ThawExceedsBalance());
         uint256 ends = block.timestamp + thawPeriod;
         thawingOf[id] = units;
         thawEndsOf[id] = units == 0 ? 0 : (ends < MAX_UINT32 ? ends : MAX_UINT32);
     }
 
-    function withdraw(bytes32 id) public closed returns (uint256 units) {
+    function _withdraw(bytes32 id) internal closed returns (uint256 units) {
         units = thawingOf[id];
         require(units != 0, NothingThawing());
         require(block.timestamp >= thawEndsOf[id], StillThawing());
@@ -127,7 +127,7 @@ abstract contract Books {
     }
 
     /// @dev Debits a signed statement's total. What is not thawing is spent first.
-    function begin(bytes32 id, uint256 epoch, uint256 total) public closed {
+    function _begin(bytes32 id, uint256 epoch, uint256 total) internal closed {
         require(epoch == epochOf[id] + 1 && epoch <= MAX_UINT32, WrongEpoch());
         require(total <= balanceOf[id], InsufficientBalance());
         spentOf[id] += total;
@@ -142,7 +142,7 @@ abstract contract Books {
         lastProvider = 0;
     }
 
-    function row(uint256 provider, uint256 units) public {
+    function _row(uint256 provider, uint256 units) internal {
         require(open, NoStatementOpen());
         require(provider > lastProvider && units != 0 && units <= MAX_ROW, MalformedRows());
         require(provider <= providerCount, UnknownProvider());
@@ -155,14 +155,14 @@ abstract contract Books {
         creditOf[openToken][provider] += units;
     }
 
-    function end() public {
+    function _end() internal {
         require(open, NoStatementOpen());
         require(due == 0, MalformedRows());
         open = false;
     }
 
     /// @dev A claim whose transfer succeeds. One that fails leaves the books as they are.
-    function claim(address token, uint256 provider) public closed returns (uint256 units) {
+    function _claim(address token, uint256 provider) internal closed returns (uint256 units) {
         require(unitOf[token] != 0, TokenNotRegistered());
         units = creditOf[token][provider];
         claimed[token] += units;
@@ -212,10 +212,10 @@ abstract contract BooksOfStatements is Books {
         for (uint256 i; i < units.length; ++i) {
             total += units[i];
         }
-        begin(id, epoch, total);
+        _begin(id, epoch, total);
         for (uint256 i; i < units.length; ++i) {
-            row(providers[i], units[i]);
+            _row(providers[i], units[i]);
         }
-        end();
+        _end();
     }
 }
