@@ -104,14 +104,15 @@ abstract contract Books {
         require(units + balanceOf[id] + spentOf[id] <= MAX_UNITS, DepositTooLarge());
         tokenOf[id] = token;
         deposited[token] += units;
-        _setBalance(id, balanceOf[id] + units);
+        balances[token] += units;
+        balanceOf[id] += units;
     }
 
     function _thaw(bytes32 id, uint256 units) internal closed {
         require(units <= balanceOf[id], ThawExceedsBalance());
-        uint256 end = block.timestamp + thawPeriod;
+        uint256 ends = block.timestamp + thawPeriod;
         thawingOf[id] = units;
-        thawEndsOf[id] = units == 0 ? 0 : (end < MAX_UINT32 ? end : MAX_UINT32);
+        thawEndsOf[id] = units == 0 ? 0 : (ends < MAX_UINT32 ? ends : MAX_UINT32);
     }
 
     function _withdraw(bytes32 id) internal closed returns (uint256 units) {
@@ -121,7 +122,8 @@ abstract contract Books {
         thawingOf[id] = 0;
         thawEndsOf[id] = 0;
         withdrawn[tokenOf[id]] += units;
-        _setBalance(id, balanceOf[id] - units);
+        balances[tokenOf[id]] -= units;
+        balanceOf[id] -= units;
     }
 
     /// @dev Debits a signed statement's total. What is not thawing is spent first.
@@ -131,8 +133,9 @@ abstract contract Books {
         spentOf[id] += total;
         epochOf[id] = epoch;
         debited[tokenOf[id]] += total;
-        _setBalance(id, balanceOf[id] - total);
-        if (thawingOf[id] > balanceOf[id]) thawingOf[id] = balanceOf[id];
+        balances[tokenOf[id]] -= total;
+        balanceOf[id] -= total;
+        thawingOf[id] = thawingOf[id] < balanceOf[id] ? thawingOf[id] : balanceOf[id];
         open = true;
         openToken = tokenOf[id];
         due = total;
@@ -148,7 +151,8 @@ abstract contract Books {
         lastProvider = provider;
         due -= units;
         credited[openToken] += units;
-        _setCredit(openToken, provider, creditOf[openToken][provider] + units);
+        credits[openToken] += units;
+        creditOf[openToken][provider] += units;
     }
 
     function _end() internal {
@@ -162,20 +166,8 @@ abstract contract Books {
         require(unitOf[token] != 0, TokenNotRegistered());
         units = creditOf[token][provider];
         claimed[token] += units;
-        _setCredit(token, provider, 0);
-    }
-
-    /// @dev The only writer of balances, so that the sum follows.
-    function _setBalance(bytes32 id, uint256 units) private {
-        address token = tokenOf[id];
-        balances[token] = balances[token] - balanceOf[id] + units;
-        balanceOf[id] = units;
-    }
-
-    /// @dev The only writer of credits, so that the sum follows.
-    function _setCredit(address token, uint256 provider, uint256 units) private {
-        credits[token] = credits[token] - creditOf[token][provider] + units;
-        creditOf[token][provider] = units;
+        credits[token] -= units;
+        creditOf[token][provider] = 0;
     }
 }
 
