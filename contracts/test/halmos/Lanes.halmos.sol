@@ -32,7 +32,8 @@ contract LanesUnderTest {
 /// @title LanesCheck
 /// @notice {Lanes} equals a plain reading of four 63-bit credits and four marks to a word, for any
 /// stored words whatever.
-/// @dev Bound: one row and two rows, which cover both branches of the loop and every pair of lanes.
+/// @dev Bound: one row and two rows, which cover every pair of lanes, and the four rows of one word,
+/// which the loop takes at once.
 contract LanesCheck is Symbolic {
     uint256 private constant MARKS =
         0x8000000000000000800000000000000080000000000000008000000000000000;
@@ -147,6 +148,51 @@ contract LanesCheck is Symbolic {
         uint256 credit = _lane(library_.wordOf(token, other), other);
         bool fits = library_.credit(token, abi.encodePacked(first, a, second, b));
         if (fits) assert(_lane(library_.wordOf(token, other), other) == credit);
+    }
+
+    /// @dev Four rows of one word go in at once.
+    function check_FourRowsFillTheirWord(
+        address token,
+        uint32 index,
+        uint48 a,
+        uint48 b,
+        uint48 c,
+        uint48 d
+    ) public {
+        vm.assume(index < 1 << 30);
+        uint256 word = library_.wordOf(token, index * 4);
+        bool fits = library_.credit(token, _four(index * 4, a, b, c, d));
+        bool low = _lane(word, 0) + a < 1 << 63 && _lane(word, 1) + b < 1 << 63;
+        bool high = _lane(word, 2) + c < 1 << 63 && _lane(word, 3) + d < 1 << 63;
+        assert(fits == (low && high));
+        if (!fits) return;
+        uint256 next = library_.wordOf(token, index * 4);
+        assert(next & MARKS == MARKS);
+        assert(_lane(next, 0) == _lane(word, 0) + a && _lane(next, 1) == _lane(word, 1) + b);
+        assert(_lane(next, 2) == _lane(word, 2) + c && _lane(next, 3) == _lane(word, 3) + d);
+    }
+
+    function check_FourRowsLeaveOtherWords(
+        address token,
+        uint32 index,
+        uint48 a,
+        uint48 b,
+        uint48 c,
+        uint48 d,
+        uint32 other
+    ) public {
+        vm.assume(index < 1 << 30 && other / 4 != index);
+        uint256 before = library_.wordOf(token, other);
+        library_.credit(token, _four(index * 4, a, b, c, d));
+        assert(library_.wordOf(token, other) == before);
+    }
+
+    function _four(uint32 first, uint48 a, uint48 b, uint48 c, uint48 d)
+        private
+        pure
+        returns (bytes memory)
+    {
+        return abi.encodePacked(first, a, first + 1, b, first + 2, c, first + 3, d);
     }
 
     function _lane(uint256 word, uint256 provider) private pure returns (uint256) {

@@ -15,6 +15,10 @@ abstract contract OneStatement is AnyState {
         statement.cosignature = _signature();
     }
 
+    function _assumeFits(Deposit memory state) internal pure {
+        vm.assume(uint256(state.balance) + state.spent <= type(uint64).max);
+    }
+
     function _settle(Statement memory statement) internal returns (Outcome) {
         Statement[] memory statements = new Statement[](1);
         statements[0] = statement;
@@ -27,12 +31,15 @@ abstract contract OneStatement is AnyState {
 /// @notice What a statement does to any deposit and any credit, from any state.
 /// @dev Bounds: one statement of no, one or two rows to a call; 65 bytes of signature; signers without
 /// code (an ERC-1271 account is asked by a static call, which can change nothing). The recovery of
-/// an address from a signature is any function; that it cannot be forged is assumed.
+/// an address from a signature is any function; that it cannot be forged is assumed. What a deposit
+/// holds and has spent is assumed to fit 64 bits together, which the theorem `ADepositFitsItsSlot`
+/// proves of every reachable state: `settle` relies on it.
 contract SettlementCheck is OneStatement {
     function check_I4_ASettledRowMovesItsUnits(uint32 provider, uint48 units) public {
         Statement memory statement = _statement(abi.encodePacked(provider, units));
         bytes32 id = settlement.depositId(statement.key);
         Deposit memory a = settlement.depositOf(id);
+        _assumeFits(a);
         uint256 credit = settlement.creditOf(address(token), provider);
         if (_settle(statement) != Outcome.Settled) return;
         Deposit memory b = settlement.depositOf(id);
@@ -47,6 +54,7 @@ contract SettlementCheck is OneStatement {
         Statement memory statement = _statement(abi.encodePacked(provider, units));
         bytes32 id = settlement.depositId(statement.key);
         Deposit memory a = settlement.depositOf(id);
+        _assumeFits(a);
         if (_settle(statement) != Outcome.Settled) return;
         Deposit memory b = settlement.depositOf(id);
         assert(b.epoch == uint256(a.epoch) + 1 && statement.epoch == b.epoch);
@@ -184,6 +192,7 @@ contract SettlementCheckDeep is OneStatement {
         Statement memory statement = _statement(abi.encodePacked(p, a, q, b));
         bytes32 id = settlement.depositId(statement.key);
         Deposit memory state = settlement.depositOf(id);
+        _assumeFits(state);
         uint256 creditP = settlement.creditOf(address(token), p);
         uint256 creditQ = settlement.creditOf(address(token), q);
         if (_settle(statement) != Outcome.Settled) return;
