@@ -128,6 +128,34 @@ contract SettleRowsTest is Base {
         }
     }
 
+    /// @dev Four rows of which the first three fill a word up to its last lane: only the number that
+    /// the fourth names is credited with it, however its bits resemble the missing one's.
+    function test_Settle_TakesNoDistantRowForTheLastOfAWord() public {
+        vm.record();
+        settlement.providerCount();
+        (bytes32[] memory reads,) = vm.accesses(address(settlement));
+        vm.store(address(settlement), reads[0], bytes32(uint256(type(uint32).max)));
+        for (uint32 first = 4; first <= 12; first += 4) {
+            for (uint32 fourth = first + 3; fourth <= 40; ++fourth) {
+                assertFourCredited(first, fourth);
+            }
+            for (uint32 shift = 1; shift <= 24; ++shift) {
+                assertFourCredited(first, (first + 3) << shift);
+            }
+        }
+    }
+
+    function assertFourCredited(uint32 first, uint32 fourth) internal {
+        uint256 start = vm.snapshotState();
+        bytes memory rows = bytes.concat(row(first, 7), row(first + 1, 7), row(first + 2, 1 << 40));
+        pay(key, bytes.concat(rows, row(fourth, 9)));
+        assertCredit(address(usd), first, 7);
+        assertCredit(address(usd), first + 1, 7);
+        assertCredit(address(usd), first + 2, 1 << 40);
+        assertCredit(address(usd), fourth, 9);
+        vm.revertToState(start);
+    }
+
     function test_Settle_OneUnitGoesAllTheWay() public {
         DepositKey memory bit = hosted(address(usd));
         bit.salt = "bit";

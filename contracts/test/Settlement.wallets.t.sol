@@ -103,6 +103,35 @@ contract WalletsTest is Base {
         assertGt(settled, 0);
     }
 
+    /// @dev What `settle` finds left is the gas given less a constant.
+    function test_Settle_AsksAWalletWithExactlyTheGasNeeded() public {
+        Statement[] memory statements = batch(statementBy(address(new OwnedWallet(attester.addr))));
+        (bool success, bytes memory answer) = settleWith(GAS_NEEDED, statements);
+        assertFalse(success);
+        uint256 gas = 2 * GAS_NEEDED - leftIn(answer);
+        (success, answer) = settleWith(gas - 1, statements);
+        assertFalse(success);
+        assertEq(leftIn(answer), GAS_NEEDED - 1);
+        (, answer) = settleWith(gas, statements);
+        // Enough to ask; what else the statement needs is another matter.
+        assertTrue(bytes4(answer) != ISettlement.GasTooLow.selector);
+    }
+
+    /// @dev The gas that was left, according to {ISettlement.GasTooLow}.
+    function leftIn(bytes memory answer) internal pure returns (uint256 left) {
+        assertEq(bytes4(answer), ISettlement.GasTooLow.selector);
+        assembly ("memory-safe") {
+            left := mload(add(answer, 0x24))
+        }
+    }
+
+    function test_Skips_AccountsWithoutCodeEvenWithLittleGas() public {
+        Statement memory statement = statementBy(stranger);
+        (bool success, bytes memory answer) = settleWith(GAS_NEEDED / 2, batch(statement));
+        assertTrue(success);
+        assertOutcome(abi.decode(answer, (Outcome[]))[0], Outcome.BadSignature);
+    }
+
     function test_Skips_AccountsWithoutCodeThatDidNotSign() public {
         assertRefused(stranger);
     }
