@@ -174,6 +174,16 @@ contract ClaimTest is Base {
         assertCredit(address(usd), 3, 103);
     }
 
+    /// @dev Only address zero stands for nobody.
+    function test_Claim_PaysTheLowestAddress() public {
+        settlement.register(one(address(1)));
+        DepositKey memory key = hosted(address(usd));
+        fund(key, 10);
+        pay(key, row(9, 10));
+        assertEq(claimAs(stranger, address(usd), one(uint32(9)))[0], 10);
+        assertEq(usd.balanceOf(address(1)), 10);
+    }
+
     function test_Claim_PaysInAnyOrder() public {
         uint64[] memory paid = claimAs(stranger, address(usd), numbers(5, 1, 4));
         assertEq(paid[0], 105);

@@ -137,22 +137,23 @@ contract SettleRowsTest is Base {
         vm.store(address(settlement), reads[0], bytes32(uint256(type(uint32).max)));
         for (uint32 first = 4; first <= 12; first += 4) {
             for (uint32 fourth = first + 3; fourth <= 40; ++fourth) {
-                assertFourCredited(first, fourth);
+                assertFourCredited(first, fourth, 9);
             }
             for (uint32 shift = 1; shift <= 24; ++shift) {
-                assertFourCredited(first, (first + 3) << shift);
+                assertFourCredited(first, (first + 3) << shift, 9);
             }
+            assertFourCredited(first, 1 << 24, uint48(first + 3) << 40);
         }
     }
 
-    function assertFourCredited(uint32 first, uint32 fourth) internal {
+    function assertFourCredited(uint32 first, uint32 fourth, uint48 units) internal {
         uint256 start = vm.snapshotState();
         bytes memory rows = bytes.concat(row(first, 7), row(first + 1, 7), row(first + 2, 1 << 40));
-        pay(key, bytes.concat(rows, row(fourth, 9)));
+        pay(key, bytes.concat(rows, row(fourth, units)));
         assertCredit(address(usd), first, 7);
         assertCredit(address(usd), first + 1, 7);
         assertCredit(address(usd), first + 2, 1 << 40);
-        assertCredit(address(usd), fourth, 9);
+        assertCredit(address(usd), fourth, units);
         vm.revertToState(start);
     }
 

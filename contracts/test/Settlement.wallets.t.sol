@@ -166,6 +166,23 @@ contract WalletsTest is Base {
         assertRefused(address(new ScriptedWallet(abi.encodePacked(bytes31(YES)), false)));
     }
 
+    /// @dev The signer's yes is still in memory when the cosigner is asked.
+    function test_Skips_CosigningWalletsThatAnswerTooBrieflyAfterAYes() public {
+        address signer = address(new OwnedWallet(attester.addr));
+        for (uint256 length; length < 32; ++length) {
+            bytes memory answer = bytes.concat(YES);
+            assembly ("memory-safe") {
+                mstore(answer, length)
+            }
+            address cosigner = address(new ScriptedWallet(answer, false));
+            DepositKey memory key = DepositKey(requestor.addr, signer, cosigner, address(usd), 0);
+            fund(key, 10);
+            Statement memory statement = statementFor(key, row(1, 10));
+            statement.signature = statement.cosignature;
+            assertOutcome(settleOne(statement), Outcome.BadCosignature); // I2
+        }
+    }
+
     function test_Skips_WalletsThatRevert() public {
         assertRefused(address(new ScriptedWallet("", true)));
         assertRefused(address(new ScriptedWallet(abi.encode(YES), true)));
