@@ -147,15 +147,21 @@ function forge() {
   return found.stdout.trim();
 }
 
-/// Compiles the tests once; lanes copy the result.
+/// Compiles once what lanes share: the tests, which they copy, and the contracts, of which tests deploy
+/// those that nobody gives them.
 function prepare(name) {
-  const built = spawnSync(forge(), ['build'], {
+  forgeBuild(['src'], {});
+  forgeBuild([], { FOUNDRY_PROFILE: 'test' });
+  fs.rmSync(path.join(CONTRACTS, 'cache', name), { recursive: true, force: true });
+}
+
+function forgeBuild(paths, env) {
+  const built = spawnSync(forge(), ['build', ...paths], {
     cwd: CONTRACTS,
-    env: { ...process.env, FOUNDRY_PROFILE: 'test' },
+    env: { ...process.env, ...env },
     encoding: 'utf8',
   });
-  if (built.status !== 0) throw new Error(`the tests do not compile:\n${built.stdout}${built.stderr}`);
-  fs.rmSync(path.join(CONTRACTS, 'cache', name), { recursive: true, force: true });
+  if (built.status !== 0) throw new Error(`forge does not compile:\n${built.stdout}${built.stderr}`);
 }
 
 /// The tests that deploy a Settlement and assert on single calls: files directly in test, on the
