@@ -1,5 +1,5 @@
-// The bench on which wrong contracts are tried: compiles a Settlement from sources held in memory and
-// runs the tests, which were compiled beforehand, against it. Nothing of the working tree is written
+// The bench on which wrong contracts are tried: compiles them from sources held in memory and runs the
+// tests, which were compiled beforehand, against them. Nothing of the working tree is written
 // except below contracts/cache, and the wrong source never reaches the disk where forge would see it.
 // Leave the tests alone while it runs: lanes share their sources, not what was compiled of them.
 // `scripts/mutate` and `scripts/zoo` stand on it.
@@ -10,8 +10,18 @@ const fs = require('node:fs');
 const path = require('node:path');
 
 const CONTRACTS = path.join(__dirname, '..');
-const ENTRY = 'src/Settlement.sol';
-const CONTRACT = 'Settlement';
+/// The contracts that tests deploy, and the variable by which they learn of another artifact of each.
+const SETTLEMENT = {
+  name: 'Settlement',
+  file: 'src/Settlement.sol',
+  variable: 'QUITTANCE_SETTLEMENT',
+};
+const HELPER = {
+  name: 'DepositHelper',
+  file: 'src/periphery/DepositHelper.sol',
+  variable: 'QUITTANCE_HELPER',
+};
+const DEPLOYED = [SETTLEMENT, HELPER];
 /// Longer than any run of all tests takes; a wrong contract may loop until its gas is gone.
 const TIMEOUT = 180_000;
 const LIBRARIES = 'src/libraries/';
@@ -19,7 +29,15 @@ const OPENZEPPELIN = '@openzeppelin/contracts/';
 
 /// The Settlement's sources by name, found by following the imports from its file.
 function readSources(root = CONTRACTS) {
-  return follow(root, [ENTRY]);
+  return follow(root, [SETTLEMENT.file]);
+}
+
+/// The sources of all contracts that tests deploy.
+function readAllSources(root = CONTRACTS) {
+  return follow(
+    root,
+    DEPLOYED.map(({ file }) => file),
+  );
 }
 
 /// The named files and everything that they import.
@@ -39,7 +57,7 @@ function follow(root, names) {
   return sources;
 }
 
-/// The Settlement's own files that hold code.
+/// Our own files that hold code.
 function codeFiles(sources) {
   return Object.keys(sources)
     .filter((name) => name.startsWith('src/') && !name.startsWith('src/interfaces/'))
@@ -71,7 +89,8 @@ const QUICK = {
   },
 };
 
-/// Compiles quickly. Returns ABI and creation code, or the compiler's first complaint.
+/// Compiles quickly. Returns the artifacts of the contracts that the sources hold, or the compiler's
+/// first complaint.
 function compile(sources) {
   return build(sources, QUICK);
 }
@@ -82,11 +101,16 @@ function compileThoroughly(sources) {
 }
 
 function build(sources, optimizer) {
-  const output = solc({ [ENTRY]: { [CONTRACT]: ['abi', 'evm.bytecode.object'] } }, sources, optimizer);
+  const contracts = DEPLOYED.filter(({ file }) => sources[file] !== undefined);
+  const wanted = contracts.map(({ name, file }) => [file, { [name]: ['abi', 'evm.bytecode.object'] }]);
+  const output = solc(Object.fromEntries(wanted), sources, optimizer);
   const error = (output.errors ?? []).find((each) => each.severity === 'error');
   if (error) return { error: error.formattedMessage };
-  const { abi, evm } = output.contracts[ENTRY][CONTRACT];
-  return { abi, code: evm.bytecode.object };
+  const artifacts = contracts.map((contract) => {
+    const { abi, evm } = output.contracts[contract.file][contract.name];
+    return { ...contract, abi, code: evm.bytecode.object };
+  });
+  return { artifacts, code: artifacts.map(({ code }) => code).join(' ') };
 }
 
 /// Syntax trees of the files, by name.
@@ -123,15 +147,21 @@ function forge() {
   return found.stdout.trim();
 }
 
-/// Compiles the tests once; lanes copy the result.
+/// Compiles once what lanes share: the tests, which they copy, and the contracts, of which tests deploy
+/// those that nobody gives them.
 function prepare(name) {
-  const built = spawnSync(forge(), ['build'], {
+  forgeBuild(['src'], {});
+  forgeBuild([], { FOUNDRY_PROFILE: 'test' });
+  fs.rmSync(path.join(CONTRACTS, 'cache', name), { recursive: true, force: true });
+}
+
+function forgeBuild(paths, env) {
+  const built = spawnSync(forge(), ['build', ...paths], {
     cwd: CONTRACTS,
-    env: { ...process.env, FOUNDRY_PROFILE: 'test' },
+    env: { ...process.env, ...env },
     encoding: 'utf8',
   });
-  if (built.status !== 0) throw new Error(`the tests do not compile:\n${built.stdout}${built.stderr}`);
-  fs.rmSync(path.join(CONTRACTS, 'cache', name), { recursive: true, force: true });
+  if (built.status !== 0) throw new Error(`forge does not compile:\n${built.stdout}${built.stderr}`);
 }
 
 /// The tests that deploy a Settlement and assert on single calls: files directly in test, on the
@@ -147,7 +177,7 @@ function unitTests() {
 function testFiles() {
   return fs
     .readdirSync(path.join(CONTRACTS, 'test'), { recursive: true })
-    .filter((name) => name.endsWith('.t.sol') && name !== 'Base.t.sol')
+    .filter((name) => name.endsWith('.t.sol') && !name.endsWith('Base.t.sol'))
     .map((name) => path.posix.join('test', name));
 }
 
@@ -172,16 +202,19 @@ class Lane {
     fs.writeFileSync(path.join(this.root, 'cache', cache), JSON.stringify(known));
   }
 
-  /// Runs the tests in these files against a contract. Returns each test's status by `path:test`,
+  /// Runs the tests in these files against what was compiled. Returns each test's status by `path:test`,
   /// that of a suite whose set-up failed under the name of the set-up, or `timedOut`.
   test(compiled, files, { failFast, fuzzRuns }) {
-    const artifact = `${this.place}/${CONTRACT}.json`;
-    const content = { abi: compiled.abi, bytecode: { object: `0x${compiled.code}` } };
-    fs.writeFileSync(path.join(CONTRACTS, artifact), JSON.stringify(content));
+    const variables = {};
+    for (const { name, variable, abi, code } of compiled.artifacts) {
+      variables[variable] = `${this.place}/${name}.json`;
+      const content = { abi, bytecode: { object: `0x${code}` } };
+      fs.writeFileSync(path.join(CONTRACTS, variables[variable]), JSON.stringify(content));
+    }
     return this.run(CONTRACTS, failFast, {
       // Not forge's filters, with which it compiles everything again.
       FOUNDRY_SKIP: JSON.stringify(testFiles().filter((name) => !files.includes(name))),
-      QUITTANCE_SETTLEMENT: artifact,
+      ...variables,
       FOUNDRY_OUT: `${this.place}/out`,
       FOUNDRY_CACHE_PATH: `${this.place}/cache`,
       FOUNDRY_FUZZ_RUNS: String(fuzzRuns),
@@ -263,6 +296,7 @@ module.exports = {
   compileThoroughly,
   parse,
   prepare,
+  readAllSources,
   readSources,
   unitTests,
 };

@@ -11,7 +11,7 @@ const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
 const path = require('node:path');
 
-const { CONTRACTS, Lane, compile, prepare, readSources } = require('./bench.cjs');
+const { CONTRACTS, Lane, compile, prepare, readAllSources } = require('./bench.cjs');
 
 const ZOO = path.join(CONTRACTS, 'zoo');
 const NAME = 'zoo';
@@ -79,7 +79,7 @@ function tryAll(bugs) {
 function work() {
   const lane = new Lane(NAME, workerData.number);
   const files = readZoo([]).map(fileOf);
-  const { statuses: healthy } = lane.test(compile(readSources()), files, RUN);
+  const { statuses: healthy } = lane.test(compile(readAllSources()), files, RUN);
   parentPort.on('message', ({ at, bug }) => {
     parentPort.postMessage({ at, result: attempt(lane, healthy, bug) });
   });
@@ -115,7 +115,7 @@ function patched(lane, file) {
     env: { ...process.env, GIT_CEILING_DIRECTORIES: lane.root },
     encoding: 'utf8',
   });
-  return applied.status === 0 ? readSources(scratch) : undefined;
+  return applied.status === 0 ? readAllSources(scratch) : undefined;
 }
 
 if (isMainThread) {

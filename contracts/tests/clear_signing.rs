@@ -1,5 +1,5 @@
-//! The descriptors of `clear-signing` tell wallets what the contract has: no function, message or field is missing, and
-//! none is left from before a change.
+//! The descriptors of `clear-signing` tell wallets what the contracts have: no function, message or field is missing,
+//! and none is left from before a change.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,9 +13,14 @@ use alloy::sol_types::SolStruct;
 use contracts::eip712;
 use serde_json::{Value, json};
 
-const ARTIFACT: &str = include_str!(concat!(env!("OUT_DIR"), "/Settlement.json"));
+const SETTLEMENT: &str = include_str!(concat!(env!("OUT_DIR"), "/Settlement.json"));
+const HELPER: &str = include_str!(concat!(env!("OUT_DIR"), "/DepositHelper.json"));
 const DOMAIN: &str =
     "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
+const PERMIT2_DOMAIN: &str = "EIP712Domain(string name,uint256 chainId,address verifyingContract)";
+/// What Permit2 puts in front of the witness's type.
+const PERMIT2_STUB: &str = "PermitWitnessTransferFrom(TokenPermissions permitted,address spender,uint256 nonce,\
+                            uint256 deadline,";
 
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -34,9 +39,9 @@ fn text(value: &Value) -> &str {
     value.as_str().expect("a text")
 }
 
-/// Functions of the contract that change state, as a descriptor's ABI has them.
-fn functions() -> Vec<Value> {
-    let artifact: Value = serde_json::from_str(ARTIFACT).unwrap();
+/// Functions of a contract that change state, as a descriptor's ABI has them.
+fn functions(artifact: &str) -> Vec<Value> {
+    let artifact: Value = serde_json::from_str(artifact).unwrap();
     let changes_state = |entry: &&Value| {
         entry["type"] == "function"
             && entry["stateMutability"] != "view"
@@ -143,16 +148,25 @@ fn assert_covers(format: &Value, leaves: &BTreeMap<String, String>) {
             assert!(is_signature, "{path} is neither shown nor a signature that is left out");
             continue;
         };
-        let is_time = path.ends_with("deadline");
+        let name = path.rsplit('.').next().unwrap();
+        let is_time = ["deadline", "validAfter", "validBefore"].contains(&name);
         let expected = match kind.as_str() {
             "address" => "addressName",
-            "uint64" if is_time => "date",
+            "uint64" | "uint256" if is_time => "date",
+            "uint256" if name == "amount" => "tokenAmount",
             _ => "raw",
         };
         assert_eq!(field["format"], expected, "{path}");
         assert!(!text(&field["label"]).is_empty());
         if expected == "date" {
             assert_eq!(field["params"]["encoding"], "timestamp");
+        }
+        if expected == "tokenAmount" {
+            // The token whose base units they are: named beside the amount, or by the key.
+            let beside = path.replace("amount", "token");
+            let token = if leaves.contains_key(&beside) { &beside } else { "key.token" };
+            assert_eq!(leaves[token], "address");
+            assert_eq!(field["params"]["tokenPath"], *token);
         }
         if path.ends_with("token") {
             assert_eq!(field["params"]["types"], json!(["token"]));
@@ -168,33 +182,37 @@ fn encode_type(types: &Value, name: &str) -> String {
         format!("{name}({})", fields.collect::<Vec<_>>().join(","))
     };
     let others = types.as_object().unwrap().keys();
-    let others = others.filter(|other| *other != name && *other != "EIP712Domain");
-    others.fold(one(name), |encoded, other| encoded + &one(other))
+    let mut others: Vec<_> =
+        others.filter(|other| *other != name && *other != "EIP712Domain").collect();
+    others.sort();
+    others.into_iter().fold(one(name), |encoded, other| encoded + &one(other))
 }
 
-/// Types that the contract's source hashes, so that a new message is not forgotten.
-fn hashed_types() -> Vec<String> {
-    let mut types = Vec::new();
-    for entry in fs::read_dir(folder().join("src")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "sol") {
-            continue;
-        }
-        let source = fs::read_to_string(path).unwrap();
-        for declaration in source.split("_TYPEHASH =").skip(1) {
-            let literal = declaration.split(';').next().unwrap();
-            types.push(literal.split('"').skip(1).step_by(2).collect());
+/// Strings that the sources assign to constants with such a name, so that a new message is not forgotten.
+fn constants(suffix: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for part in ["src", "src/periphery"] {
+        for entry in fs::read_dir(folder().join(part)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "sol") {
+                continue;
+            }
+            let source = fs::read_to_string(path).unwrap();
+            for declaration in source.split(&format!("{suffix} =")).skip(1) {
+                let literal = declaration.split(';').next().unwrap();
+                found.push(literal.split('"').skip(1).step_by(2).collect());
+            }
         }
     }
-    types
+    found
 }
 
-#[test]
-fn every_function_that_changes_state_has_a_format() {
-    let descriptor = descriptor("calldata-settlement.json");
+/// Checks a descriptor of calldata against the contract's `count` functions that change state.
+fn assert_describes(name: &str, artifact: &str, count: usize) {
+    let descriptor = descriptor(name);
     let formats = descriptor["display"]["formats"].as_object().unwrap();
-    let functions = functions();
-    assert_eq!(functions.len(), 9);
+    let functions = functions(artifact);
+    assert_eq!(functions.len(), count);
     assert_eq!(formats.len(), functions.len(), "formats of functions that there are not");
     let bound = list(&descriptor["context"]["contract"]["abi"]);
     assert_eq!(bound.len(), functions.len());
@@ -204,6 +222,16 @@ fn every_function_that_changes_state_has_a_format() {
         let format = formats.get(&signature).unwrap_or_else(|| panic!("no format: {signature}"));
         assert_covers(format, &leaves(&function["inputs"], ""));
     }
+}
+
+#[test]
+fn every_function_that_changes_state_has_a_format() {
+    assert_describes("calldata-settlement.json", SETTLEMENT, 9);
+}
+
+#[test]
+fn every_function_of_the_deposit_helper_has_a_format() {
+    assert_describes("calldata-deposit-helper.json", HELPER, 3);
 }
 
 #[test]
@@ -232,7 +260,7 @@ fn every_signed_message_has_a_format() {
         );
         assert_covers(&formats[*name], &leaves_of_type(&schema["types"], name, ""));
     }
-    let mut hashed = hashed_types();
+    let mut hashed = constants("_TYPEHASH");
     hashed.retain(|encoded| !encoded.starts_with("DepositKey("));
     hashed.sort();
     let mut described: Vec<_> = messages.into_iter().map(|(_, encoded)| encoded).collect();
@@ -241,10 +269,32 @@ fn every_signed_message_has_a_format() {
 }
 
 #[test]
+fn the_message_to_permit2_has_a_format() {
+    let descriptor = descriptor("eip712-deposit-permit2.json");
+    let binding = &descriptor["context"]["eip712"];
+    let verifier = contracts::deploy::PERMIT2.to_string();
+    assert_eq!(binding["domain"], json!({ "name": "Permit2", "verifyingContract": verifier }));
+    let name = "PermitWitnessTransferFrom";
+    let [schema] = &list(&binding["schemas"])[..] else { panic!("not one schema") };
+    assert_eq!(schema["primaryType"], name);
+    let types = &schema["types"];
+    let [witness] = &constants("WITNESS_TYPE")[..] else { panic!("not one witness") };
+    assert_eq!(encode_type(types, name), format!("{PERMIT2_STUB}{witness}"));
+    let domain = json!({ "EIP712Domain": types["EIP712Domain"] });
+    assert_eq!(encode_type(&domain, "EIP712Domain"), PERMIT2_DOMAIN);
+    let formats = descriptor["display"]["formats"].as_object().unwrap();
+    assert_eq!(formats.keys().collect::<Vec<_>>(), [name]);
+    assert_covers(&formats[name], &leaves_of_type(types, name, ""));
+}
+
+#[test]
 fn descriptors_name_no_deployment_before_there_is_one() {
-    for (name, kind) in
-        [("calldata-settlement.json", "contract"), ("eip712-settlement.json", "eip712")]
-    {
+    for (name, kind) in [
+        ("calldata-settlement.json", "contract"),
+        ("calldata-deposit-helper.json", "contract"),
+        ("eip712-settlement.json", "eip712"),
+        ("eip712-deposit-permit2.json", "eip712"),
+    ] {
         assert_eq!(descriptor(name)["context"][kind]["deployments"], json!([]));
     }
 }
