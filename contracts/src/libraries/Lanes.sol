@@ -55,9 +55,9 @@ library Lanes {
     /// @return fits Whether every credit stays below 2^63; if not, the caller reverts.
     function credit(uint256 base, bytes calldata rows) internal returns (bool fits) {
         if (rows.length == 0) return true;
-        // In assembly because this runs for every row of every statement, at a third of the gas of
-        // the compiler's code. A row is `uint32 provider ‖ uint48 units`: its bits 50 to 79 number
-        // the word, its bits 48 and 49 the lane; shifted by 42, these are the lane's place.
+        // In assembly because this runs for every row of every statement. A row is `uint32 provider
+        // ‖ uint48 units`: the first 30 bits of its word of calldata number the word of credits, the
+        // next two the lane, and the 48 bits after them are the units.
         assembly ("memory-safe") {
             let place := rows.offset
             let end := add(place, rows.length)
