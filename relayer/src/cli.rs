@@ -237,9 +237,11 @@ async fn run_demo(args: DemoArgs) -> Result<()> {
         push_threshold: args.push_threshold,
     };
     let screen = Screen::new(args.json);
+    // One listener for all of it, so that no interrupt falls between two.
+    let mut interrupts = serve::Interrupts::listen()?;
     let finished = tokio::select! {
         finished = demo::run(&options, &screen) => finished?,
-        () = serve::interrupted() => return Err(Error::Interrupted),
+        () = interrupts.next() => return Err(Error::Interrupted),
     };
     screen.finish();
     if args.json {
@@ -248,7 +250,7 @@ async fn run_demo(args: DemoArgs) -> Result<()> {
         print(finished.figures.text());
     }
     let agrees = finished.figures.agrees();
-    finished.end(args.exit || args.json || !agrees).await?;
+    finished.end((!args.exit && !args.json && agrees).then_some(interrupts)).await?;
     if agrees { Ok(()) } else { Err(Error::Differences("the demo does not reconcile".into())) }
 }
 

@@ -17,7 +17,13 @@ use indexer::{Endpoint, Indexer};
 use jiff::Timestamp;
 use ledger::{Ledger, Millis, book::BookWriter, read::Reader};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+    time::sleep,
+};
 
 use crate::{
     Error, Result, chain_of,
@@ -57,6 +63,7 @@ pub async fn run(config: Config) -> Result<()> {
     let indexer = Indexer::new(endpoint, ledger.clone()).await?;
     let relayer = Relayer::new(config.clone(), Keys::open(&config)?, ledger.clone(), provider);
 
+    let mut interrupts = Interrupts::listen()?;
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());
     let mut tasks = JoinSet::new();
@@ -72,7 +79,7 @@ pub async fn run(config: Config) -> Result<()> {
     tasks.spawn(async move { ("HTTP server", listen(app, stopped).await) });
 
     let ended = tokio::select! {
-        () = interrupted() => None,
+        () = interrupts.next() => None,
         ended = tasks.join_next() => ended,
     };
     stop.send_replace(true);
@@ -87,15 +94,32 @@ pub async fn run(config: Config) -> Result<()> {
     outcome
 }
 
-/// Resolves when the process is asked to stop.
-pub async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return tokio::signal::ctrl_c().await.unwrap_or_default();
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Requests to stop the process, SIGINT and SIGTERM, noticed from when this is made.
+#[derive(Debug)]
+pub struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    /// Starts to listen.
+    pub fn listen() -> Result<Self> {
+        let failed = |error: std::io::Error| Error::Task {
+            task: "signal handler",
+            reason: error.to_string(),
+        };
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+        })
+    }
+
+    /// Resolves at the first request.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
@@ -162,12 +186,16 @@ struct App {
 }
 
 /// Serves the status of a finished demo until interrupted.
-pub(crate) async fn listen_until_interrupted(config: Config, ledger: Ledger) -> Result<()> {
+pub(crate) async fn listen_until(
+    mut interrupts: Interrupts,
+    config: Config,
+    ledger: Ledger,
+) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let (_report, reports) = watch::channel(Report::default());
     let book = BookWriter::new(ledger.clone());
     let server = tokio::spawn(listen(App { config, ledger, book, reports }, stopped));
-    interrupted().await;
+    interrupts.next().await;
     stop.send_replace(true);
     server.await.map_err(|error| Error::Task { task: "HTTP server", reason: error.to_string() })?
 }

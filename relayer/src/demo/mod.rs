@@ -81,12 +81,13 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Ends at once, or serves the result until interrupted. What was to be kept is written, everything else removed.
-    pub async fn end(self, at_once: bool) -> Result<()> {
-        if !at_once {
+    /// Serves the result until interrupted, or ends at once without `interrupts`. What was to be kept is written,
+    /// everything else removed.
+    pub async fn end(self, interrupts: Option<serve::Interrupts>) -> Result<()> {
+        if let Some(interrupts) = interrupts {
             let address = &self.config.http.listen;
             print(format!("serving http://{address}/v1/status until Ctrl-C"));
-            serve::listen_until_interrupted(self.config.clone(), self.ledger.clone()).await?;
+            serve::listen_until(interrupts, self.config.clone(), self.ledger.clone()).await?;
         }
         self.ledger.close().await;
         let Some(anvil) = self.anvil else { return Ok(()) };

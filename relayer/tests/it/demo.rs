@@ -7,7 +7,7 @@ use tokio::{
     process::Command,
 };
 
-use crate::env::{assert_success, eventually, quittance};
+use crate::env::{PATIENCE, assert_success, eventually, quittance};
 
 const SMALL: [&str; 5] = ["demo", "--json", "--machines", "60", "--days=3"];
 
@@ -83,7 +83,8 @@ async fn ends_at_an_interrupt_and_leaves_nothing_behind() {
     while !output.next_line().await.unwrap().unwrap().contains("until Ctrl-C") {}
 
     Command::new("kill").args(["-INT", &child.id().unwrap().to_string()]).status().await.unwrap();
-    assert!(child.wait().await.unwrap().success());
+    let ended = tokio::time::timeout(PATIENCE, child.wait()).await.expect("an end");
+    assert!(ended.unwrap().success());
     let port = url.rsplit(':').next().unwrap().to_owned();
     eventually("the chain's end", async || {
         std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err().then_some(())
