@@ -92,7 +92,7 @@ pub fn init_code(thaw_period: u32) -> Bytes {
 
 /// Where a deployment with this thaw period and salt lands, on any chain.
 pub fn address_of(thaw_period: u32, salt: B256) -> Address {
-    CREATE2_PROXY.create2(salt, keccak256(init_code(thaw_period)))
+    landing(&init_code(thaw_period), salt)
 }
 
 /// ABI-encoded arguments of the deposit helper's constructor.
@@ -100,14 +100,8 @@ pub fn helper_constructor_arguments(settlement: Address) -> Bytes {
     DepositHelper::constructorCall { settlement, permit2: PERMIT2 }.abi_encode().into()
 }
 
-/// Init code of the deposit helper of the contract at `settlement`.
-pub fn helper_init_code(settlement: Address) -> Bytes {
+fn helper_init_code(settlement: Address) -> Bytes {
     [DepositHelper::BYTECODE.as_ref(), &helper_constructor_arguments(settlement)].concat().into()
-}
-
-/// Where the deposit helper of the contract at `settlement` lands with this salt, on any chain.
-pub fn helper_address_of(settlement: Address, salt: B256) -> Address {
-    CREATE2_PROXY.create2(salt, keccak256(helper_init_code(settlement)))
 }
 
 /// Deploys the contract from the provider's default account, or finds that it is there already.
@@ -135,12 +129,17 @@ pub async fn deploy_helper(
     create(provider, &helper_init_code(settlement), salt).await
 }
 
+/// Where the proxy puts a contract (EIP-1014).
+fn landing(init_code: &Bytes, salt: B256) -> Address {
+    CREATE2_PROXY.create2(salt, keccak256(init_code))
+}
+
 async fn create(
     provider: &impl Provider,
     init_code: &Bytes,
     salt: B256,
 ) -> Result<Deployment, DeployError> {
-    let address = CREATE2_PROXY.create2(salt, keccak256(init_code));
+    let address = landing(init_code, salt);
     let start_block = provider.get_block_number().await?;
     if !provider.get_code_at(address).await?.is_empty() {
         return Ok(Deployment { address, start_block: 0, is_new: false });
