@@ -7,7 +7,7 @@ use sqlx::{Sqlite, SqliteConnection, Transaction};
 use crate::{
     Error, Identity, Ledger, ProviderNumber, Result, Unit, Units, read,
     sql::{self, Columns, integer},
-    statement,
+    statement, store,
 };
 
 /// A block, as far as the ledger needs it.
@@ -149,7 +149,7 @@ impl ChainWriter {
             }
             last = Some(*block);
         }
-        Ok(tx.commit().await?)
+        store::commit(tx, "blocks").await
     }
 
     /// Undoes every block above `fork`: their facts go, and every status that rested on them falls back by itself.
@@ -163,7 +163,7 @@ impl ChainWriter {
             .bind(integer(fork)?)
             .execute(&mut *tx)
             .await?;
-        Ok(tx.commit().await?)
+        store::commit(tx, "rollback").await
     }
 
     /// Marks every indexed block up to `number` as final. Never moves back. Items that are now finally paid leave the
@@ -182,7 +182,7 @@ impl ChainWriter {
             .await?;
         close_items(&mut tx, before, indexed).await?;
         drop_empty_blocks(&mut tx, before, indexed).await?;
-        Ok(tx.commit().await?)
+        store::commit(tx, "finality").await
     }
 }
 

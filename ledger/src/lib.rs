@@ -19,6 +19,7 @@ pub mod book;
 pub mod chain;
 mod error;
 pub mod manifest;
+pub mod point;
 pub mod read;
 pub mod rules;
 mod sql;

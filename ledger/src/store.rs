@@ -13,6 +13,7 @@ use sqlx::{
 
 use crate::{
     Error, Result,
+    point::{self, Side},
     sql::{Columns, integer},
 };
 
@@ -127,6 +128,15 @@ impl Ledger {
         differ("genesis block", &genesis, &found.genesis)?;
         differ("start block", &start_block, &found.start_block)
     }
+}
+
+/// Commits. Every write of the ledger ends here, so that tests can end a run on either side of each.
+pub(crate) async fn commit(tx: Transaction<'static, Sqlite>, name: &str) -> Result<()> {
+    let name = format!("commit {name}");
+    point::reach(&name, Side::Before).await;
+    tx.commit().await?;
+    point::reach(&name, Side::After).await;
+    Ok(())
 }
 
 fn differ<T: PartialEq + ToString>(field: &'static str, expected: &T, found: &T) -> Result<()> {

@@ -1,0 +1,228 @@
+//! The book: promises and intents. The relayer's side of the ledger.
+
+mod intake;
+mod slots;
+mod statements;
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::{Address, B256};
+use sqlx::SqliteConnection;
+
+use crate::{
+    Error, Ledger, Millis, ProviderNumber, Result,
+    read::SlotKind,
+    sql::{Columns, integer},
+    store,
+    workload::Rate,
+};
+
+/// The relayer's capability: it alone writes promises and intents.
+#[derive(Debug, Clone)]
+pub struct BookWriter(Ledger);
+
+/// What acceptance needs to know besides the ledger.
+#[derive(Debug, Clone)]
+pub struct Tariff {
+    /// The operator's fee, ten-thousandths.
+    pub fee_bps: u16,
+    /// Rate of each token that is paid in.
+    pub rates: BTreeMap<Address, Rate>,
+}
+
+/// A source file, as far as it matters for money.
+#[derive(Debug, Clone)]
+pub struct SourceFile {
+    /// Whose file it is.
+    pub source: String,
+    /// Its name, without folders.
+    pub name: String,
+    /// First day that it covers, `YYYYMMDD`.
+    pub first_day: String,
+    /// First day that it does not cover any more, `YYYYMMDD`.
+    pub until_day: String,
+    /// Hash of its bytes.
+    pub sha256: B256,
+}
+
+/// What a slot is for, with what it carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Obligation {
+    /// Statements, by row id.
+    Settle(Vec<i64>),
+    /// Claims of providers in one token.
+    Claim(Address, Vec<ProviderNumber>),
+    /// Registrations of payout addresses.
+    Register(Vec<Address>),
+}
+
+impl Obligation {
+    /// Its kind.
+    pub const fn kind(&self) -> SlotKind {
+        match self {
+            Self::Settle(_) => SlotKind::Settle,
+            Self::Claim(..) => SlotKind::Claim,
+            Self::Register(_) => SlotKind::Register,
+        }
+    }
+}
+
+/// An organisation as the operator configures it.
+#[derive(Debug, Clone)]
+pub struct Organisation {
+    /// Its name.
+    pub name: String,
+    /// The token that it pays in.
+    pub token: Address,
+    /// Its deposits, in the order in which they pay.
+    pub deposits: Vec<B256>,
+}
+
+/// What the tx receipt of an attempt said.
+#[derive(Debug, Clone, Copy)]
+pub struct TxReceipt {
+    /// Row id of the attempt.
+    pub attempt: i64,
+    /// Hash of the block that holds it.
+    pub block_hash: B256,
+    /// Number of that block.
+    pub block: u64,
+    /// Whether it went through.
+    pub succeeded: bool,
+    /// Gas used.
+    pub gas_used: u64,
+    /// Fee paid, wei.
+    pub fee: u128,
+}
+
+impl BookWriter {
+    /// The writer of a ledger. A process has one.
+    pub const fn new(ledger: Ledger) -> Self {
+        Self(ledger)
+    }
+
+    /// Address of the contract, which is no payout address.
+    pub const fn contract(&self) -> Address {
+        self.0.identity().contract
+    }
+
+    /// Makes the organisations and their deposits those of the configuration, payable by statements of `attester`. What was
+    /// accepted stays.
+    pub async fn set_organisations(
+        &self,
+        organisations: &[Organisation],
+        attester: Address,
+    ) -> Result<()> {
+        let mut tx = self.0.begin().await?;
+        sqlx::query("delete from funding").execute(&mut *tx).await?;
+        for Organisation { name, token, deposits } in organisations {
+            sqlx::query(
+                "insert into organisation (name, token, attester) values (?, ?, ?)
+                 on conflict (name) do update set attester = excluded.attester, token = case
+                    when exists (select 1 from item where organisation = excluded.name) then token
+                    else excluded.token end",
+            )
+            .bind(name)
+            .bind(token.to_vec())
+            .bind(attester.to_vec())
+            .execute(&mut *tx)
+            .await?;
+            for (position, deposit) in deposits.iter().enumerate() {
+                sqlx::query(
+                    "insert into funding (organisation, position, deposit) values (?, ?, ?)",
+                )
+                .bind(name)
+                .bind(integer(position as u64)?)
+                .bind(deposit.to_vec())
+                .execute(&mut *tx)
+                .await?;
+            }
+        }
+        store::commit(tx, "organisations").await
+    }
+
+    /// Remembers a source file. The same file again is fine; one that overlaps another of its source without covering
+    /// the same days is refused. Days are labels; money goes by the records' stamps.
+    pub async fn add_source_file(&self, file: &SourceFile, now: Millis) -> Result<()> {
+        let mut tx = self.0.begin().await?;
+        let other = sqlx::query(
+            "select name from source_file where source = ?1 and first_day < ?3 and until_day > ?2
+             and not (first_day = ?2 and until_day = ?3) limit 1",
+        )
+        .bind(&file.source)
+        .bind(&file.first_day)
+        .bind(&file.until_day)
+        .fetch_optional(&mut *tx)
+        .await?;
+        if let Some(other) = other {
+            let (first, until) = (file.first_day.clone(), file.until_day.clone());
+            return Err(Error::FileOverlap {
+                name: file.name.clone(),
+                first,
+                until,
+                other: other.text("name")?,
+            });
+        }
+        sqlx::query(
+            "insert into source_file (source, first_day, until_day, sha256, name, at) values (?, ?, ?, ?, ?, ?)
+             on conflict do nothing",
+        )
+        .bind(&file.source)
+        .bind(&file.first_day)
+        .bind(&file.until_day)
+        .bind(file.sha256.to_vec())
+        .bind(&file.name)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+        store::commit(tx, "source-file").await
+    }
+
+    /// Names the address that a machine's earnings belong to. Returns whether that is new.
+    pub async fn set_payee(&self, machine: &str, address: Address, now: Millis) -> Result<bool> {
+        let mut tx = self.0.begin().await?;
+        let is_new = payee_of(&mut tx, machine).await? != Some(address);
+        if is_new {
+            insert_payee(&mut tx, machine, address, now).await?;
+        }
+        store::commit(tx, "payee").await?;
+        Ok(is_new)
+    }
+
+    /// Orders that everything payable that ended by `until` be stated. Ordering the same again changes nothing.
+    pub async fn close_until(&self, until: Millis, now: Millis) -> Result<()> {
+        let mut tx = self.0.begin().await?;
+        sqlx::query(
+            "insert into closing (until_ms, at) select ?1, ?2
+             where not exists (select 1 from closing where until_ms >= ?1)",
+        )
+        .bind(until)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+        store::commit(tx, "closing").await
+    }
+}
+
+async fn payee_of(conn: &mut SqliteConnection, machine: &str) -> Result<Option<Address>> {
+    let row = sqlx::query("select address from payee where machine = ? order by id desc limit 1")
+        .bind(machine)
+        .fetch_optional(conn)
+        .await?;
+    row.map(|row| row.address("address")).transpose()
+}
+
+async fn insert_payee(
+    conn: &mut SqliteConnection,
+    machine: &str,
+    address: Address,
+    now: Millis,
+) -> Result<()> {
+    sqlx::query("insert into payee (machine, address, at) values (?, ?, ?)")
+        .bind(machine)
+        .bind(address.to_vec())
+        .bind(now)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
