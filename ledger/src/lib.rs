@@ -17,6 +17,7 @@
 pub mod amount;
 pub mod book;
 pub mod chain;
+pub mod completeness;
 mod error;
 pub mod manifest;
 pub mod point;

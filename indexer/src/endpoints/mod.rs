@@ -6,7 +6,7 @@
 
 mod agreement;
 mod health;
-mod wire;
+pub(crate) mod wire;
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use std::{
 };
 
 use alloy::{
-    primitives::{Address, B256},
+    primitives::{Address, B256, U256},
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::client::RpcClient,
 };
@@ -306,6 +306,15 @@ impl Endpoints {
         let winner = agreement::agreed(named, self.needed());
         let found = headers.into_iter().flatten().find(|header| Some(header.block.hash) == winner);
         found.ok_or_else(|| self.no_agreement(&format!("on block {number}")))
+    }
+
+    /// A word of the contract's storage in the state of a block, as enough operators say.
+    pub(crate) async fn agreed_storage(&self, block: B256, slot: U256) -> Option<U256> {
+        let members = self.due();
+        let words = all(members.iter().map(|member| member.word_if_any(block, slot))).await;
+        let named = members.iter().zip(words);
+        let named = named.filter_map(|(member, word)| Some((member.operator(), word?.into())));
+        agreement::agreed(named, self.needed()).map(Into::into)
     }
 
     /// Endpoints that may be asked now. If all that can be trusted are to be left alone for failing, they are asked all the
