@@ -292,10 +292,9 @@ fn range_refusal(error: &RpcError<TransportErrorKind>) -> Option<Option<u64>> {
         }
         _ => return None,
     };
-    let is_about_width =
-        ["range", "block", "result", "logs", "response size", "too many", "limit"]
-            .iter()
-            .any(|text| message.contains(text));
+    let is_about_width = ["range", "block", "result", "logs", "response size", "too many", "limit"]
+        .iter()
+        .any(|text| message.contains(text));
     is_about_width.then(|| width_in(&message))
 }
 
@@ -309,7 +308,10 @@ fn width_in(message: &str) -> Option<u64> {
         return to.checked_sub(from).and_then(|blocks| blocks.checked_add(1));
     }
     let mut words = message.split(|c: char| !c.is_ascii_alphanumeric() && c != ',');
-    words.find(|word| ["limit", "limited", "max", "maximum", "most", "up", "exceed", "exceeds", "than"].contains(word))?;
+    words.find(|word| {
+        ["limit", "limited", "max", "maximum", "most", "up", "exceed", "exceeds", "than"]
+            .contains(word)
+    })?;
     words.find_map(|word| word.replace(',', "").parse().ok())
 }
 

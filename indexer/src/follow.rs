@@ -156,7 +156,8 @@ impl Indexer {
         };
         self.sync_marks().await?;
         let is_alarmed = alarm.is_some();
-        let problem = turn.as_ref().err().map(|error| format!("the indexer waits: {}", chain_of(error)));
+        let problem =
+            turn.as_ref().err().map(|error| format!("the indexer waits: {}", chain_of(error)));
         let waiting = alarm.into_iter().chain(problem).collect();
         self.standing.send_replace(Standing { finalised, waiting, is_alarmed });
         turn
@@ -205,7 +206,8 @@ impl Indexer {
         let span = endpoint.health(|health| health.span());
         let mut next = step(checkpoint.as_ref(), self.start_block, &head, span);
         let stored = self.writer.block_at_or_below(finalised.number).await?;
-        let departs = |block: &Block| block.number == finalised.number && block.hash != finalised.hash;
+        let departs =
+            |block: &Block| block.number == finalised.number && block.hash != finalised.hash;
         if stored.as_ref().is_some_and(departs) {
             next = Step::FindFork;
         }
@@ -439,12 +441,18 @@ impl Indexer {
     /// Marks the operator whose endpoint served what is untrue, if another operator's tells the truth.
     fn blame(&self, found: &Untruth, source: &str) {
         if found.told_by == source {
-            tracing::warn!(operator = source, "{} of block {}, and told when asked again", found.what, found.block);
+            tracing::warn!(
+                operator = source,
+                "{} of block {}, and told when asked again",
+                found.what,
+                found.block
+            );
             return;
         }
         for member in self.endpoints.members().iter().filter(|member| member.operator() == source) {
             let Untruth { block, what, told_by } = found;
-            member.lied(format!("{what} of block {block}; {told_by} serves what the journal proves"));
+            member
+                .lied(format!("{what} of block {block}; {told_by} serves what the journal proves"));
         }
     }
 
@@ -513,8 +521,7 @@ impl Indexer {
             return Ok(());
         }
         let replay = replay(&self.endpoints, self.start_block, &checkpoint).await?;
-        let differences =
-            ledger::verify::facts(ledger, &replay.blocks, checkpoint.number).await?;
+        let differences = ledger::verify::facts(ledger, &replay.blocks, checkpoint.number).await?;
         if !differences.is_empty() || replay.journal != replay.contract_journal {
             return Err(Error::Incomplete {
                 block: checkpoint.number,

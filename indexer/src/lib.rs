@@ -67,7 +67,9 @@ pub enum Error {
     },
     /// Logs do not fold to the contract's journal, and no endpoint serves such that do. Nothing becomes final until one
     /// does; the next turn tries again.
-    #[error("the logs of block {block} do not fold to the contract's journal, and no endpoint serves others: {problem}")]
+    #[error(
+        "the logs of block {block} do not fold to the contract's journal, and no endpoint serves others: {problem}"
+    )]
     Incomplete {
         /// Number of the first block that they do not fit.
         block: u64,

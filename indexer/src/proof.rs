@@ -2,7 +2,8 @@
 
 use alloy::{
     consensus::{
-        Eip658Value, Receipt, ReceiptWithBloom, RlpEncodableReceipt, TrieAccount, proofs::ordered_trie_root_encoded,
+        Eip658Value, Receipt, ReceiptWithBloom, RlpEncodableReceipt, TrieAccount,
+        proofs::ordered_trie_root_encoded,
     },
     eips::BlockId,
     primitives::{Address, B256, BloomInput, Bytes, KECCAK256_EMPTY, U64, U256, keccak256},
@@ -104,7 +105,9 @@ pub(crate) async fn logs_by_receipts(endpoint: &Endpoint, header: &Header) -> Re
     };
     if !is_proved {
         if receipts.iter().all(TxReceipt::is_known) {
-            return Err(endpoint.unverified(header, "its tx receipts do not have the root of its header"));
+            return Err(
+                endpoint.unverified(header, "its tx receipts do not have the root of its header")
+            );
         }
         return Ok(Receipts::Unproved);
     }
@@ -178,7 +181,9 @@ pub(crate) async fn storage(
         Err(error) => return Err(endpoint.failed(PROOF)(error)),
     };
     let words = proved_words(&proof, (contract, header.state_root), slots);
-    words.map(Some).ok_or_else(|| endpoint.unverified(header, "its storage proof does not lead to its state root"))
+    words.map(Some).ok_or_else(|| {
+        endpoint.unverified(header, "its storage proof does not lead to its state root")
+    })
 }
 
 /// The words at the slots, if the proof leads from the state root to each of them.
@@ -202,8 +207,7 @@ fn proved_words(
         // The contract is not there yet.
         return Some(vec![U256::ZERO; slots.len()]);
     }
-    is_proved(state_root, key, Some(rlp::encode(account)), &proof.account_proof)
-        .then_some(())?;
+    is_proved(state_root, key, Some(rlp::encode(account)), &proof.account_proof).then_some(())?;
     let word = |slot: &B256| {
         let entry = proof.storage_proof.iter().find(|entry| entry.key.as_b256() == *slot)?;
         let value = (!entry.value.is_zero()).then(|| rlp::encode(entry.value));

@@ -68,8 +68,8 @@ async fn replay_from(
     }
     let header = endpoint.block_by_hash(to.hash).await?;
     let contract_journal = proof::journal(endpoints, endpoint, &header).await?;
-    let contract_journal = contract_journal
-        .ok_or_else(|| endpoints.no_agreement("on the contract's journal"))?;
+    let contract_journal =
+        contract_journal.ok_or_else(|| endpoints.no_agreement("on the contract's journal"))?;
     let journal = history.last();
     Ok(Replay { blocks, journals: history.blocks, journal, contract_journal })
 }

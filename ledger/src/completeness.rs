@@ -89,22 +89,21 @@ impl ChainWriter {
 
     /// The journal after the last indexed block at or below `number`.
     pub async fn journal_at(&self, number: u64) -> Result<Journal> {
-        let row = sqlx::query(
-            "select * from journal where block <= ? order by block desc limit 1",
-        )
-        .bind(integer(number)?)
-        .fetch_optional(self.0.reader())
-        .await?;
+        let row = sqlx::query("select * from journal where block <= ? order by block desc limit 1")
+            .bind(integer(number)?)
+            .fetch_optional(self.0.reader())
+            .await?;
         Ok(row.as_ref().map(block_journal).transpose()?.map(|row| row.journal).unwrap_or_default())
     }
 
     /// What was kept of the blocks after `above` up to `to`, ascending.
     pub async fn journals(&self, above: u64, to: u64) -> Result<Vec<BlockJournal>> {
-        let rows = sqlx::query("select * from journal where block > ? and block <= ? order by block")
-            .bind(integer(above)?)
-            .bind(integer(to)?)
-            .fetch_all(self.0.reader())
-            .await?;
+        let rows =
+            sqlx::query("select * from journal where block > ? and block <= ? order by block")
+                .bind(integer(above)?)
+                .bind(integer(to)?)
+                .fetch_all(self.0.reader())
+                .await?;
         rows.iter().map(block_journal).collect()
     }
 
@@ -117,13 +116,15 @@ impl ChainWriter {
         time: u64,
     ) -> Result<()> {
         let mut tx = self.0.begin().await?;
-        sqlx::query("insert into endpoint_mark (operator, is_lying, reason, time) values (?, ?, ?, ?)")
-            .bind(operator)
-            .bind(i64::from(is_lying))
-            .bind(reason)
-            .bind(integer(time)?)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "insert into endpoint_mark (operator, is_lying, reason, time) values (?, ?, ?, ?)",
+        )
+        .bind(operator)
+        .bind(i64::from(is_lying))
+        .bind(reason)
+        .bind(integer(time)?)
+        .execute(&mut *tx)
+        .await?;
         store::commit(tx, "endpoint mark").await
     }
 
@@ -148,7 +149,9 @@ impl ChainWriter {
     /// touched since the last comparison, and the next `sampled` of all.
     pub async fn comparison(&self, block: u64, changed: u64, sampled: u64) -> Result<Comparison> {
         let mut tx = self.0.reader().begin().await?;
-        let last = sqlx::query("select block, next_sample from comparison").fetch_optional(&mut *tx).await?;
+        let last = sqlx::query("select block, next_sample from comparison")
+            .fetch_optional(&mut *tx)
+            .await?;
         let (before, offset) = match last {
             Some(row) => (row.u64("block")?, row.u64("next_sample")?),
             None => (0, 0),
@@ -196,14 +199,16 @@ async fn insert_journals(
     journals: &[BlockJournal],
 ) -> Result<()> {
     for BlockJournal { block, journal, entries, source } in journals {
-        sqlx::query("insert into journal (block, count, hash, entries, source) values (?, ?, ?, ?, ?)")
-            .bind(integer(*block)?)
-            .bind(integer(journal.count)?)
-            .bind(journal.hash.to_vec())
-            .bind(entries.concat())
-            .bind(source.as_str())
-            .execute(&mut **tx)
-            .await?;
+        sqlx::query(
+            "insert into journal (block, count, hash, entries, source) values (?, ?, ?, ?, ?)",
+        )
+        .bind(integer(*block)?)
+        .bind(integer(journal.count)?)
+        .bind(journal.hash.to_vec())
+        .bind(entries.concat())
+        .bind(source.as_str())
+        .execute(&mut **tx)
+        .await?;
     }
     Ok(())
 }

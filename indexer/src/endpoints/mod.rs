@@ -18,6 +18,7 @@ use alloy::{
     primitives::{Address, B256, U256},
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::client::RpcClient,
+    transports::RpcError,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -431,6 +432,12 @@ impl Endpoint {
     /// Takes note of an answer that nothing is concluded from.
     pub(crate) fn distrust(&self, error: &Error) {
         match error {
+            Error::Endpoint { request, source, .. }
+                if matches!(**source, RpcError::DeserError { .. } | RpcError::NullResp) =>
+            {
+                let outcome = Outcome::Failed(format!("its answer to {request} is malformed"));
+                self.health(|health| health.note(outcome, Instant::now()));
+            }
             // The wire has taken note already, or it deserved the refusal.
             Error::Endpoint { .. } => {}
             Error::WrongChain { .. } | Error::WrongGenesis { .. } => {
