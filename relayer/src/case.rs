@@ -4,7 +4,7 @@
 use std::{fs, path::PathBuf};
 
 use alloy::primitives::B256;
-use indexer::Endpoint;
+use indexer::Endpoints;
 use ledger::{
     Ledger,
     chain::{ChainWriter, Event as Fact},
@@ -24,14 +24,14 @@ use crate::{
 pub async fn gather(
     config: &Config,
     ledger: &Ledger,
-    endpoint: &Endpoint,
+    endpoints: &Endpoints,
     files: &[PathBuf],
 ) -> Result<Case> {
     let checkpoint = ChainWriter::new(ledger.clone())
         .checkpoint()
         .await?
         .ok_or_else(|| Error::Usage("nothing is indexed yet; run quittance serve first".into()))?;
-    let replay = indexer::replay::replay(endpoint, config.chain.start_block, &checkpoint).await?;
+    let replay = indexer::replay::replay(endpoints, config.chain.start_block, &checkpoint).await?;
     let facts = replay.blocks.into_iter().flat_map(|block| block.facts);
     let reader = Reader::new(ledger.clone());
     let decisions = reader.decisions().await?.into_iter().map(|decision| Decision {

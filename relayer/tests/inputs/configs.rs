@@ -98,7 +98,6 @@ fn every_fault_of_a_configuration_is_named_with_line_and_key() {
 fn a_missing_field_and_a_value_out_of_range_say_what_is_right() {
     for key in [
         "id",
-        "rpc_url",
         "contract",
         "start_block",
         "genesis",
