@@ -490,7 +490,8 @@ fn toml_problem(text: &str, error: &toml::de::Error) -> String {
     let before = text.get(..start).unwrap_or_default();
     let number = before.matches('\n').count() + 1;
     let line = text.lines().nth(number - 1).unwrap_or_default();
-    let key = line.split('=').next().unwrap_or_default().trim();
+    let is_of_key = |c: char| c.is_ascii_alphanumeric() || "_-.[]".contains(c);
+    let key = line.trim_start().split(|c| !is_of_key(c)).next().unwrap_or_default();
     let message = error.message();
     let message = match message.split_once('"') {
         Some((kind, rest)) if rest.contains("://") => {

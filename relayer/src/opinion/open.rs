@@ -26,6 +26,7 @@ impl Judge<'_> {
     pub(super) fn conclude(&mut self) {
         let stated = self.stated();
         let mut payables = Vec::new();
+        let mut owed_back: BTreeMap<(usize, u32), I256> = BTreeMap::new();
         let mut opinion = std::mem::take(&mut self.opinion);
         for (name, item) in &self.books.items {
             opinion.workloads += 1;
@@ -47,6 +48,9 @@ impl Judge<'_> {
                 });
             }
             let due = amounts.first().copied().unwrap_or_default() - paid;
+            if let Some(paid) = self.paid.get(name).filter(|_| due.is_negative()) {
+                *owed_back.entry((item.organisation, paid.provider)).or_default() += due;
+            }
             match self.obstacle(name, item, due, &stated) {
                 Ok(provider) => payables.push(Payable {
                     name: name.clone(),
@@ -62,7 +66,7 @@ impl Judge<'_> {
             }
         }
         self.opinion = opinion;
-        self.payables(payables);
+        self.payables(payables, owed_back);
         self.totals();
     }
 
@@ -144,10 +148,9 @@ impl Judge<'_> {
         Ok(provider)
     }
 
-    /// Sorts what nothing but money or smallness keeps from being paid.
-    fn payables(&mut self, mut payables: Vec<Payable>) {
+    /// Sorts what nothing but money or smallness keeps from being paid; `nets` holds what each provider owes back.
+    fn payables(&mut self, mut payables: Vec<Payable>, mut nets: BTreeMap<(usize, u32), I256>) {
         payables.sort_by(|a, b| (a.stopped_ms, &a.name).cmp(&(b.stopped_ms, &b.name)));
-        let mut nets: BTreeMap<(usize, u32), I256> = BTreeMap::new();
         for payable in &payables {
             *nets.entry((payable.organisation, payable.provider)).or_default() += payable.due;
         }

@@ -68,9 +68,7 @@ fn every_fault_of_a_configuration_is_named_with_line_and_key() {
         let message = match rng.random_range(0..5) {
             0 => {
                 bad[place] = format!("{key}_ = {value}");
-                Message::Begins(format!(
-                    "line {number}, {key}_: unknown field `{key}_`, expected one of"
-                ))
+                Message::Begins(format!("line {number}, {key}_: unknown field `{key}_`, expected "))
             }
             1 => {
                 bad.insert(place, (*line).to_owned());
@@ -86,7 +84,7 @@ fn every_fault_of_a_configuration_is_named_with_line_and_key() {
             }
             _ => {
                 bad[place] = format!("{key} {value}");
-                Message::Begins(format!("line {number}, {key} "))
+                Message::Begins(format!("line {number}, {key}: "))
             }
         };
         let reason = complaint(&bad.join("\n"));

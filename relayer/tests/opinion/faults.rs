@@ -77,13 +77,13 @@ const FAULTS: [Fault; 27] = [
         Expected::of(&world.case.manifests[index], "it should stand there once").work(&leaf)
     }),
     ("a workload is paid by another organisation", |world| {
-        let (index, at) = last_work(&world.case, 18);
-        let (other, _) = last_work(&world.case, 6);
+        let (index, at) = last_work(&world.case, 6);
+        let (other, _) = last_work(&world.case, 18);
         let leaf = world.case.manifests[index].leaves[at].clone();
         let moved = leaf.clone();
         restate(&mut world.case, index, |leaves| drop(leaves.remove(at)));
         restate(&mut world.case, other, |leaves| leaves.push(moved));
-        Expected::of(&world.case.manifests[other], "\"globex\" pays for it; it should be \"")
+        Expected::of(&world.case.manifests[other], "\"acme\" pays for it; it should be \"globex\"")
             .work(&leaf)
     }),
     ("a workload that no file names is paid", |world| {

@@ -153,7 +153,7 @@ impl World {
         let price = match self.rng.random_range(0..4) {
             0 => format!(
                 r#""amount":"{}{digits:07}","rate":{{"usd_per_token":"0.3","source":"s","at":"2026-11-20T07:00:00Z"}}"#,
-                cents
+                cents % 1_000
             ),
             1 => format!(
                 r#""price":{{"currency":"USD","amount":"{}.{digits:07}"}},"rate":{{"usd_per_token":"0.1{digits:07}","source":"s","at":"2026-11-20T07:00:00Z"}}"#,
