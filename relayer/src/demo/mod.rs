@@ -16,7 +16,7 @@ use alloy::{
     providers::{DynProvider, Provider},
 };
 use indexer::{Endpoint, Indexer, Turn};
-use jiff::civil::Date;
+use jiff::{Timestamp, civil::Date};
 use ledger::{
     Ledger, Millis,
     book::BookWriter,
@@ -207,7 +207,12 @@ impl<'a> Demo<'a> {
         let config = chain.config.clone();
         let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
         let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger.clone()));
-        book.set_organisations(&config.ledger_organisations(), config.policy.attester).await?;
+        book.set_organisations(
+            &config.ledger_organisations(),
+            config.policy.attester,
+            Timestamp::now().as_millisecond(),
+        )
+        .await?;
         let endpoint =
             Endpoint::new(chain.provider.clone(), config.chain.contract, config.chain.finality);
         let indexer = Indexer::new(endpoint.clone(), ledger.clone()).await?;
