@@ -15,10 +15,12 @@
 //! settled − reserved`, computed by [`rules::available`] and nowhere else.
 
 pub mod amount;
+pub mod audit;
 pub mod book;
 pub mod chain;
 pub mod completeness;
 mod error;
+pub mod invariants;
 pub mod manifest;
 pub mod point;
 pub mod read;

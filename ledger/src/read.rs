@@ -90,6 +90,17 @@ pub struct NamedLeaf {
     pub name: Option<(String, String)>,
 }
 
+/// A decision about a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Source of the workload.
+    pub source: String,
+    /// Its external id.
+    pub external_id: String,
+    /// `hold`, `release`, `dispute` or `pay`.
+    pub verdict: String,
+}
+
 /// A transaction nonce and what was signed for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
@@ -329,6 +340,21 @@ impl Reader {
         Ok(SignedStatement { id, statement, digest, signature, cosignature })
     }
 
+    /// Row id, deposit, epoch and digest of every statement that has a signature.
+    pub async fn signed_digests(&self) -> Result<Vec<(i64, B256, u32, B256)>> {
+        let rows = sqlx::query(
+            "select id, deposit, epoch, digest from statement t
+             where exists (select 1 from signature g where g.statement = t.id) order by id",
+        )
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok((row.int("id")?, row.b256("deposit")?, row.u32("epoch")?, row.b256("digest")?))
+            })
+            .collect()
+    }
+
     /// Rows of a statement, ascending by provider. Carries are zero where the leaves are not known.
     pub async fn rows(&self, statement: i64) -> Result<Vec<StatementRow>> {
         let mut conn = self.0.reader().acquire().await?;
@@ -480,6 +506,24 @@ impl Reader {
         row.maybe_int("n")?
             .map(|n| u32::try_from(n).map_err(|_| Error::Corrupt("provider")))
             .transpose()
+    }
+
+    /// All decisions, in order.
+    pub async fn decisions(&self) -> Result<Vec<Decision>> {
+        let rows = sqlx::query(
+            "select i.source, i.external_id, d.verdict from decision d join item i on i.id = d.item order by d.id",
+        )
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Decision {
+                    source: row.text("source")?,
+                    external_id: row.text("external_id")?,
+                    verdict: row.text("verdict")?,
+                })
+            })
+            .collect()
     }
 
     /// All closings: id and cutoff in ms, in order.
@@ -992,4 +1036,15 @@ impl Books {
     pub fn available(&self, fee_bps: u16) -> Result<i128> {
         rules::available(&self.position, fee_bps)
     }
+}
+
+/// Lists an item among the open ones if it has to be there, and takes it out if not.
+pub(crate) async fn refresh_open(conn: &mut SqliteConnection, item: i64) -> Result<()> {
+    let query = if is_open(conn, item).await? {
+        "insert into open (item) values (?) on conflict do nothing"
+    } else {
+        "delete from open where item = ?"
+    };
+    sqlx::query(query).bind(item).execute(conn).await?;
+    Ok(())
 }
