@@ -32,3 +32,8 @@ create table comparison (
     block integer not null,
     next_sample integer not null
 ) strict;
+
+create trigger endpoint_mark_is_not_updated before update on endpoint_mark begin select raise(abort, 'endpoint_mark is append-only'); end;
+create trigger endpoint_mark_is_not_deleted before delete on endpoint_mark begin select raise(abort, 'endpoint_mark is append-only'); end;
+-- A journal goes with its block and only then.
+create trigger journal_is_not_updated before update on journal begin select raise(abort, 'journal is append-only'); end;

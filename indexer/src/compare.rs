@@ -49,12 +49,14 @@ pub(crate) async fn compare(
                 // Too few tell; the next final block tries again.
                 return Ok(());
             }
-            return Err(Error::StateDiffers {
+            let difference = Error::StateDiffers {
                 block: header.block.number,
                 account: name(account),
                 ours: shown(ours),
                 theirs: theirs.clone(),
-            });
+            };
+            writer.halt(&difference.to_string(), header.block.time).await?;
+            return Err(difference);
         }
         if endpoints.operators() > 1 {
             for (endpoint, theirs) in &differing {

@@ -9,6 +9,7 @@ use sqlx::{Row, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
 use crate::{
     Error, ProviderNumber, Result, Units,
+    audit::{self, Event},
     chain::{ChainWriter, IndexedBlock},
     read,
     rules::DepositState,
@@ -177,6 +178,19 @@ impl ChainWriter {
             holdings.push((account, holding));
         }
         Ok(Comparison { block, holdings, next_sample })
+    }
+
+    /// Says that money must not move, in the audit log, unless the last word on that is the same.
+    pub async fn halt(&self, reason: &str, time: u64) -> Result<()> {
+        let mut tx = self.0.begin().await?;
+        if audit::last_halt(&mut tx).await?.as_deref() == Some(reason) {
+            return Ok(());
+        }
+        let at = i64::try_from(time).map_err(|_| Error::Overflow("time"))?.saturating_mul(1000);
+        let (actor, action, subject) = ("indexer", "halt", "money");
+        let event = Event { at, actor, action, subject, detail: reason };
+        audit::append(&mut tx, &event).await?;
+        store::commit(tx, "halt").await
     }
 
     /// Takes note that a comparison found no difference.

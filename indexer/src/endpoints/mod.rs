@@ -245,6 +245,13 @@ impl Endpoints {
         }
     }
 
+    /// Asks an operator's endpoints nothing more, for what they did.
+    pub fn distrust(&self, operator: &str, lie: &str) {
+        for member in self.members.iter().filter(|member| member.operator() == operator) {
+            member.health(|health| health.lie = Some(lie.to_owned()));
+        }
+    }
+
     /// Looks at all of them again, whatever comes of it.
     pub async fn look(&self) -> Result<()> {
         self.survey().await.map(|_| ())

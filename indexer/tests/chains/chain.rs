@@ -1,7 +1,7 @@
 //! A tree of blocks, and endpoints that serve a branch of it.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
     task::{Context, Poll},
 };
 
@@ -316,13 +316,11 @@ impl Serving {
             "eth_getLogs" => self.get_logs(&tree, &params[0]),
             "eth_getStorageAt" => {
                 let node = self
-                    .by_hash(&tree, &params[2]["blockHash"])
+                    .by_hash(&tree, &params[2])
                     .ok_or((-32000, "header not found".to_owned()))?;
                 Ok(json!(tree.nodes[node].journal.word()))
             }
-            "eth_getBlockReceipts" if self.serves_receipts => {
-                Ok(self.receipts(&tree, &params[0]["blockHash"]))
-            }
+            "eth_getBlockReceipts" if self.serves_receipts => Ok(self.receipts(&tree, &params[0])),
             _ => Err((-32601, "the method does not exist".into())),
         }
     }
@@ -460,14 +458,24 @@ pub(crate) fn endpoints(servers: &[(&str, &Server)], finality: Finality) -> Endp
     Endpoints::new(servers.iter().map(upstream).collect(), CONTRACT, finality)
 }
 
-/// A ledger of the tree's chain, in memory where the system has a file system there.
+/// A ledger of the tree's chain, in memory where the system has a file system there. Its tables are made once.
 pub(crate) async fn ledger(genesis: B256) -> (TempDir, Ledger) {
-    let memory = std::path::Path::new("/dev/shm");
-    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    let folder = folder.unwrap();
+    static EMPTY: OnceLock<Vec<u8>> = OnceLock::new();
+    let folder = folder();
+    let path = folder.path().join("ledger.db");
     let identity = Identity { chain_id: CHAIN_ID, contract: CONTRACT, genesis, start_block: 1 };
-    let ledger = Ledger::open(&folder.path().join("ledger.db"), identity).await.unwrap();
-    (folder, ledger)
+    if let Some(empty) = EMPTY.get() {
+        std::fs::write(&path, empty).unwrap();
+        return (folder, Ledger::open(&path, identity).await.unwrap());
+    }
+    Ledger::open(&path, identity).await.unwrap().close().await;
+    EMPTY.get_or_init(|| std::fs::read(&path).unwrap());
+    (folder, Ledger::open(&path, identity).await.unwrap())
+}
+
+fn folder() -> TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
 /// That the ledger holds exactly what a replay of the branch says.
