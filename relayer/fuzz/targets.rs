@@ -2,6 +2,7 @@
 //! bytes of its own; `cargo test` replays the committed corpus, and changes of it.
 #![allow(
     dead_code,
+    unreachable_pub,
     clippy::unwrap_used,
     clippy::panic,
     reason = "each target uses one function and fails by panicking"
