@@ -125,7 +125,7 @@ impl World {
         let (key, before) = (key(&record), work.newest.revision.revision);
         let owed = self.owe(&record);
         let was = self.judge.owed[&key].amounts.get(&before).copied().unwrap_or_default();
-        let paid = self.judge.books().paid.get(&key).map_or(0, |(paid, _)| *paid);
+        let paid = self.judge.books().paid.get(&key).map_or(0, |paid| paid.sum);
         self.mark(match (owed < was, paid > 0) {
             (true, true) => "a correction downwards after payment",
             (true, false) => "a correction downwards before payment",
@@ -327,7 +327,7 @@ impl World {
     }
 
     fn claim_for_somebody(&mut self) {
-        let providers = self.judge.books().providers;
+        let providers = u32::try_from(self.judge.books().providers.len()).expect("few");
         if providers == 0 {
             return;
         }
@@ -353,11 +353,11 @@ impl World {
     /// A machine gets its owner's address, or another one.
     async fn name_machine(&mut self) {
         let machine = self.rng.random_range(0..MACHINES);
-        let is_change = self.addressed.contains(&machine) && self.rng.random_bool(0.1);
+        let is_change = self.payees.contains_key(&machine) && self.rng.random_bool(0.1);
         let address = if is_change {
             self.mark("a machine changed hands");
             setting::owner(12 + machine % 4)
-        } else if self.addressed.contains(&machine) {
+        } else if self.payees.contains_key(&machine) {
             return;
         } else {
             address_of_machine(machine)
@@ -378,7 +378,7 @@ impl World {
         match named {
             Ok(Ok(_)) => {
                 self.say(format!("{name} is paid at {address}"));
-                self.addressed.insert(machine);
+                self.payees.insert(machine, address);
             }
             Ok(Err(error)) => self.fail(format!("payee: {}", indexer::chain_of(&error))),
             Err(place) => self.crash(&place),
@@ -480,10 +480,10 @@ impl World {
         }
         let records = std::mem::take(&mut self.unanswered);
         self.send_records(records).await;
+        // Again for those that have one: an answer may have got lost in a crash.
         for machine in 0..MACHINES {
-            if !self.addressed.contains(&machine) {
-                self.set_payee(machine, address_of_machine(machine)).await;
-            }
+            let address = self.payees.get(&machine).copied();
+            self.set_payee(machine, address.unwrap_or_else(|| address_of_machine(machine))).await;
         }
         // Whatever is held by now, for whatever reason, is released, save a few that stay held.
         let query = "select i.source, i.external_id, i.id from item i join decision d on d.item = i.id

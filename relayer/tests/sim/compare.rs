@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use alloy::{
-    consensus::{SignableTransaction, TxEip1559},
+    consensus::{SignableTransaction, Transaction, TxEip1559},
     eips::eip2718::Encodable2718,
     network::TxSignerSync,
     primitives::{Address, B256, Bytes, TxKind, U256, hex},
@@ -25,7 +25,7 @@ use revm::state::AccountInfo;
 use serde_json::{Value, json};
 
 use crate::{
-    chain::{CHAIN_ID, Chain},
+    chain::{CHAIN_ID, Chain, Tx},
     evm::{State, TX_GAS},
     rpc::{self, Failure, View},
 };
@@ -277,7 +277,6 @@ impl Pair {
         let waiting: Vec<_> =
             self.ours.pool.iter().map(|(place, tx)| (*place, tx.clone())).collect();
         let Some(((account, nonce), tx)) = waiting.first().cloned() else { return };
-        use alloy::consensus::Transaction;
         let who = self.keys.iter().position(|key| key.address() == account).unwrap();
         let (max_fee, tip) = (tx.max_fee_per_gas(), tx.max_priority_fee_per_gas().unwrap());
         let raised = |fee: u128| fee + fee / 4;
@@ -296,7 +295,7 @@ impl Pair {
         // The base fee that anvil begins with is that of its first block after the genesis too.
         let base_fee =
             if self.ours.height() == 0 { 1_000_000_000 } else { self.ours.next_base_fee() };
-        let txs = self.ours.ready(base_fee, &|_| false);
+        let txs = self.by_arrival(self.ours.ready(base_fee, &|_| false));
         let block = self.ours.mine(&txs, time, base_fee);
         let height = self.ours.height();
         self.ours.finalise(height.saturating_sub(2));
@@ -306,6 +305,23 @@ impl Pair {
         self.numbers.insert(theirs["hash"].as_str().unwrap().to_owned(), height);
         self.compare("eth_getBlockByNumber", json!([format!("0x{height:x}"), false])).await;
         self.compare("eth_getBlockReceipts", json!([format!("0x{height:x}")])).await;
+    }
+
+    /// Transactions in the order in which they came, those of one sender by tx nonce: what this anvil is told to do.
+    fn by_arrival(&self, mut ready: Vec<Tx>) -> Vec<Tx> {
+        let arrived = |tx: &Tx| self.sent.iter().rposition(|hash| hash == tx.tx_hash());
+        let mut ordered: Vec<Tx> = Vec::new();
+        while !ready.is_empty() {
+            let is_next = |tx: &&Tx| {
+                ready
+                    .iter()
+                    .all(|other| other.signer() != tx.signer() || other.nonce() >= tx.nonce())
+            };
+            let next = ready.iter().filter(is_next).min_by_key(|tx| arrived(tx)).unwrap().clone();
+            ready.retain(|tx| tx.tx_hash() != next.tx_hash());
+            ordered.push(next);
+        }
+        ordered
     }
 
     /// Takes a block off both, with what it held, and empties both pools.

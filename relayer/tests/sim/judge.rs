@@ -44,17 +44,24 @@ struct Deposit {
     epoch: u32,
 }
 
+/// What was paid for a piece of work: Σ of its leaves, and to whom the last one was.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Paid {
+    pub(crate) sum: i128,
+    pub(crate) provider: u32,
+}
+
 /// The accounts of the contract after one block, kept by the events alone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Books {
     deposits: BTreeMap<B256, Deposit>,
     credits: BTreeMap<(Address, u32), u64>,
     carries: BTreeMap<(B256, u32), i128>,
-    /// Σ of the leaves of each piece of work, and the last revision that was paid.
-    pub(crate) paid: BTreeMap<WorkKey, (i128, u32)>,
+    pub(crate) paid: BTreeMap<WorkKey, Paid>,
     /// Units by token: deposited, withdrawn, claimed.
     flows: BTreeMap<Address, [u64; 3]>,
-    pub(crate) providers: u32,
+    /// Address under which each provider was registered, from number 1.
+    pub(crate) providers: Vec<Address>,
     pub(crate) statements: u64,
     pub(crate) payouts: u64,
     pub(crate) claims: u64,
@@ -80,7 +87,7 @@ pub(crate) fn base_units(micro_usd: u64, token: usize) -> u128 {
 }
 
 /// Base units of one unit of a token.
-fn unit(token: Address) -> u128 {
+pub(crate) fn unit(token: Address) -> u128 {
     let setting = Setting::get();
     let index = usize::from(setting.tokens[1] == token);
     10_u128.pow(u32::from(DECIMALS[index]).saturating_sub(6))
@@ -175,7 +182,7 @@ impl Judge {
                 books.flows.entry(event.token).or_default()[2] += event.units;
                 books.claims += 1;
             }
-            SettlementEvents::Registered(event) => books.providers = event.provider,
+            SettlementEvents::Registered(event) => books.providers.push(event.payout),
             SettlementEvents::Settled(event) => {
                 self.settle(
                     books,
@@ -220,9 +227,9 @@ impl Judge {
         for leaf in &leaves {
             *sums.entry(leaf.provider).or_default() += leaf.amount;
             match &leaf.work {
-                Some((key, revision)) => {
+                Some(paid) => {
                     work += leaf.amount;
-                    self.pay(books, key, *revision, leaf.amount)?;
+                    self.pay(books, leaf, paid)?;
                 }
                 None if leaf.workload == B256::ZERO => {
                     let carry = books.carries.remove(&(id, leaf.provider)).unwrap_or_default();
@@ -267,23 +274,23 @@ impl Judge {
     fn pay(
         &self,
         books: &mut Books,
-        key: &WorkKey,
-        revision: u32,
-        amount: i128,
+        leaf: &Leaf,
+        (key, revision): &(WorkKey, u32),
     ) -> Result<(), String> {
         let owed =
             self.owed.get(key).ok_or_else(|| format!("{key:?} was paid and never sent in"))?;
-        let worth = owed.amounts.get(&revision).copied();
+        let worth = owed.amounts.get(revision).copied();
         let worth =
             worth.ok_or_else(|| format!("revision {revision} of {key:?} was never sent in"))?;
-        let (paid, before) = books.paid.get(key).copied().unwrap_or_default();
-        let after = paid + amount;
-        if after != i128::try_from(worth).expect("an amount") {
+        let before = books.paid.get(key).copied().unwrap_or_default();
+        let sum = before.sum + leaf.amount;
+        if sum != i128::try_from(worth).expect("an amount") {
             return Err(format!(
-                "DOUBLED OR LOST: {key:?} revision {revision} is worth {worth}; {paid} was paid (revision {before}), now {amount} more"
+                "DOUBLED OR LOST: {key:?} revision {revision} is worth {worth}; {before:?} was paid, now {} more",
+                leaf.amount
             ));
         }
-        books.paid.insert(key.clone(), (after, revision));
+        books.paid.insert(key.clone(), Paid { sum, provider: leaf.provider });
         Ok(())
     }
 

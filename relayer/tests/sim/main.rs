@@ -66,6 +66,7 @@ fn run(seed: u64) -> Outcome {
     let step = world.step;
     let trace = std::mem::take(&mut world.net.outside().trace);
     ledger::point::observe(None);
+    ledger::point::set_clock(None);
     // Connections close in the background.
     drop(runtime.enter());
     drop(world);

@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use indexer::{Endpoint, Indexer};
+use indexer::{Endpoints, Indexer, Upstream};
 use ledger::{
     Ledger, Millis,
     book::{BookWriter, Tariff},
@@ -66,11 +66,17 @@ impl Process {
         self.witness.look_at(&self.database()).await;
         let book = BookWriter::new(ledger.clone());
         book.set_organisations(&config.ledger_organisations(), config.policy.attester).await?;
-        let provider = self.net.provider(0);
-        let endpoint =
-            Endpoint::new(provider.clone(), config.chain.contract, config.chain.finality);
-        let indexer = Indexer::new(endpoint, ledger.clone()).await?;
-        let relayer = Relayer::new(config, setting::keys(), ledger.clone(), provider);
+        let nodes = self.net.outside().nodes.len();
+        let upstream = |node: usize| Upstream {
+            operator: ["alpha", "beta", "gamma"][node].into(),
+            provider: self.net.provider(node),
+        };
+        let chain = &config.chain;
+        let upstreams = (0..nodes).map(upstream).collect();
+        let endpoints = Endpoints::new(upstreams, chain.contract, chain.finality);
+        endpoints.expect_chain(chain.id, chain.genesis);
+        let indexer = Indexer::new(endpoints.clone(), ledger.clone()).await?;
+        let relayer = Relayer::new(config, setting::keys(), ledger.clone(), endpoints);
         self.running = Some(Running { ledger, book, indexer, relayer });
         Ok(())
     }

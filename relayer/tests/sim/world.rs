@@ -1,6 +1,9 @@
 //! One run: a seed decides everything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use alloy::{
     consensus::Transaction,
@@ -8,15 +11,19 @@ use alloy::{
 };
 use contracts::eip712::DepositKey;
 use indexer::Turn;
-use ledger::workload::{Outcome, Record};
+use ledger::{
+    point,
+    workload::{Outcome, Record},
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::{
     chain::{Block, Tx},
     faults::Mix,
-    judge::{Judge, WorkKey},
+    judge::{Books, Judge, WorkKey, unit},
     net::Net,
     process::{Clock, Process},
     setting::{self, Setting},
@@ -35,6 +42,13 @@ pub(crate) struct Work {
     pub(crate) is_held: bool,
 }
 
+impl Work {
+    fn machine(&self) -> usize {
+        let number = self.newest.item.machine.trim_start_matches("machine-");
+        number.parse().expect("a number of a machine")
+    }
+}
+
 pub(crate) struct World {
     pub(crate) rng: ChaCha8Rng,
     pub(crate) mix: Mix,
@@ -50,13 +64,15 @@ pub(crate) struct World {
     pub(crate) unanswered: Vec<Record>,
     /// Records whose answer was that they are kept.
     pub(crate) kept: BTreeSet<(WorkKey, u32)>,
-    /// Organisation of each machine's owner's choosing is nobody's business: machines work for all.
-    pub(crate) addressed: BTreeSet<usize>,
+    /// Where each machine is paid.
+    pub(crate) payees: BTreeMap<usize, Address>,
     lag: u64,
     stalled_for: u32,
     pub(crate) censored_for: u32,
     spike: Option<(u64, u32)>,
     pub(crate) step: u64,
+    /// Time by which the process measures pauses; it passes with the steps.
+    time: Instant,
     last_finalised: u64,
     _folder: TempDir,
 }
@@ -86,7 +102,8 @@ impl World {
         let mut config = setting.config(folder.path(), fee_bps, &ids);
         config.policy.bump_after_seconds = rng.random_range(20..120);
         let witness = Witness::new(config.path(&config.files.manifests));
-        let net = Net::new(setting.chain.clone(), mix.clone(), 1, seed, witness.clone());
+        let nodes = if rng.random_bool(0.25) { 1 } else { 3 };
+        let net = Net::new(setting.chain.clone(), mix.clone(), nodes, seed, witness.clone());
         let process = Process::new(config, net.clone(), witness.clone());
         let judge = Judge::new(fee_bps);
         Self {
@@ -102,11 +119,12 @@ impl World {
             works: BTreeMap::new(),
             unanswered: Vec::new(),
             kept: BTreeSet::new(),
-            addressed: BTreeSet::new(),
+            payees: BTreeMap::new(),
             stalled_for: 0,
             censored_for: 0,
             spike: None,
             step: 0,
+            time: Instant::now(),
             last_finalised: 0,
             _folder: folder,
         }
@@ -149,7 +167,14 @@ impl World {
         self.net.outside().trace.mark(name);
     }
 
+    /// Time passes for the process.
+    fn pass_time(&mut self, time: Duration) {
+        self.time += time;
+        point::set_clock(Some(self.time));
+    }
+
     async fn take_step(&mut self) {
+        self.pass_time(Duration::from_millis(500));
         self.strike();
         match self.rng.random_range(0..100) {
             0..32 => self.mine_some(),
@@ -236,6 +261,7 @@ impl World {
 
     /// One block of what is ready.
     pub(crate) fn mine(&mut self, pause: u64) {
+        self.pass_time(Duration::from_secs(pause));
         let sender = setting::sender().address();
         let is_censored = self.censored_for > 0;
         self.censored_for = self.censored_for.saturating_sub(1);
@@ -554,6 +580,8 @@ impl World {
         }
         (self.mix, self.spike, self.censored_for, self.stalled_for) = (Mix::default(), None, 0, 0);
         self.clock.skew = 0;
+        // Whoever operates it looks at the endpoints that it distrusts, and starts it again.
+        self.process.crash();
         self.prepare_end().await;
         for turn in 0..LIVENESS_TURNS {
             if self.is_over() {
@@ -582,7 +610,7 @@ impl World {
             if turn + 1 == LIVENESS_TURNS {
                 let open = self.unsettled(&self.final_books());
                 self.fail(format!(
-                    "after {LIVENESS_TURNS} turns without faults {} works are not paid: {open:?}",
+                    "after {LIVENESS_TURNS} turns without faults {} payouts are owed: {open:?}",
                     open.len()
                 ));
             }
@@ -592,7 +620,7 @@ impl World {
         }
     }
 
-    fn final_books(&self) -> std::sync::Arc<crate::judge::Books> {
+    fn final_books(&self) -> std::sync::Arc<Books> {
         self.judge.books_at(self.net.outside().chain.finalised)
     }
 
@@ -600,21 +628,30 @@ impl World {
         self.unanswered.is_empty() && self.unsettled(&self.final_books()).is_empty()
     }
 
-    /// Work that is owed and not paid, with what is owed and what was paid.
-    fn unsettled(&self, books: &crate::judge::Books) -> Vec<(WorkKey, i128, i128)> {
-        let mut open = Vec::new();
+    /// What is owed and not paid, by organisation and payout address, with the work that it is owed for. What was paid too
+    /// much nets within an organisation; what nets below one unit waits.
+    fn unsettled(&self, books: &Books) -> Vec<((usize, Address), i128, Vec<WorkKey>)> {
+        let mut nets: BTreeMap<(usize, Address), (i128, Vec<WorkKey>)> = BTreeMap::new();
         for (key, work) in self.works.iter().filter(|(_, work)| !work.is_held) {
             let Some(owed) = self.judge.owed.get(key) else { continue };
-            let revision = work.newest.revision.revision;
-            let owed = owed.amounts.get(&revision).copied().unwrap_or_default();
-            let owed = i128::try_from(owed).expect("an amount");
-            let paid = books.paid.get(key).map_or(0, |(paid, _)| *paid);
-            // What was paid too much nets against later work, never below zero; it may stand for ever.
-            if owed > paid {
-                open.push((key.clone(), owed, paid));
-            }
+            let owed = owed.amounts.get(&work.newest.revision.revision).copied().unwrap_or(0);
+            let paid = books.paid.get(key).copied().unwrap_or_default();
+            let due = i128::try_from(owed).expect("an amount") - paid.sum;
+            let payee = if due < 0 {
+                books.providers.get(paid.provider as usize - 1).copied()
+            } else {
+                self.payees.get(&work.machine()).copied()
+            };
+            let (Some(payee), true) = (payee, due != 0) else { continue };
+            let (net, works) = nets.entry((work.token, payee)).or_default();
+            *net += due;
+            works.push(key.clone());
         }
-        open
+        let unit = |token: usize| unit(Setting::get().tokens[token]);
+        nets.into_iter()
+            .filter(|((token, _), (net, _))| *net >= i128::try_from(unit(*token)).expect("a unit"))
+            .map(|(of, (net, works))| (of, net, works))
+            .collect()
     }
 
     /// Ledger and chain agree to the base unit.
