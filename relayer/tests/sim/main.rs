@@ -134,7 +134,8 @@ fn seeds() -> Vec<u64> {
     let deep = std::env::var_os("QUITTANCE_TEST_DEEP").is_some();
     let count =
         variable("QUITTANCE_SIM_SEEDS").unwrap_or(if deep { DEEP_SEEDS } else { FAST_SEEDS });
-    (0..count).collect()
+    let from: u64 = variable("QUITTANCE_SIM_FROM").unwrap_or(0);
+    (from..from + count).collect()
 }
 
 fn report(sum: &Sum) -> String {

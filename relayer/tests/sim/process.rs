@@ -65,7 +65,7 @@ impl Process {
         let ledger = Ledger::open(&self.database(), config.identity()).await?;
         self.witness.look_at(&self.database()).await;
         let book = BookWriter::new(ledger.clone());
-        book.set_organisations(&config.ledger_organisations(), config.policy.attester).await?;
+        book.set_organisations(&config.ledger_organisations(), config.policy.attester, 0).await?;
         let nodes = self.net.outside().nodes.len();
         let upstream = |node: usize| Upstream {
             operator: ["alpha", "beta", "gamma"][node].into(),

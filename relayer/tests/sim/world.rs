@@ -34,6 +34,9 @@ use crate::{
 /// Turns after the faults within which everything payable has to be settled and final.
 const LIVENESS_TURNS: u32 = 200;
 
+/// Steps between looks at the ledger's own invariants, which are many queries.
+const LEDGER_CHECK: u64 = 25;
+
 /// Work that its source has sent, or is about to send again because it got no answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
@@ -177,10 +180,10 @@ impl World {
         self.pass_time(Duration::from_millis(500));
         self.strike();
         match self.rng.random_range(0..100) {
-            0..32 => self.mine_some(),
-            32..56 => self.index().await,
-            56..74 => self.relay().await,
-            74..87 => self.take_in().await,
+            0..40 => self.mine_some(),
+            40..56 => self.index().await,
+            56..66 => self.relay().await,
+            66..80 => self.take_in().await,
             _ => self.act().await,
         }
     }
@@ -566,6 +569,19 @@ impl World {
             self.fail(format!("block {finalised} counts as final and is not"));
         }
         self.last_finalised = finalised;
+        if self.step % LEDGER_CHECK == 0 {
+            self.check_ledger().await;
+        }
+    }
+
+    /// The ledger's own invariants.
+    async fn check_ledger(&self) {
+        let Some(running) = &self.process.running else { return };
+        match ledger::invariants::violations(&running.ledger).await {
+            Ok(violations) if violations.is_empty() => {}
+            Ok(violations) => self.fail(format!("{violations:?}")),
+            Err(error) => self.fail(format!("invariants: {}", indexer::chain_of(&error))),
+        }
     }
 
     /// No faults any more: everything payable has to be settled and final within a bounded number of turns.
@@ -589,7 +605,8 @@ impl World {
             }
             self.step += 1;
             self.net.outside().trace.counts.steps += 1;
-            for _ in 0..2 {
+            // As many as make what happens final in a few turns.
+            for _ in 0..2 + self.lag / 4 {
                 self.arrive();
                 self.mine(12);
             }
@@ -659,7 +676,12 @@ impl World {
         for _ in 0..3 {
             self.index().await;
         }
+        self.check_ledger().await;
         let Some(running) = &self.process.running else { return self.fail("it is down".into()) };
+        match ledger::invariants::deep_violations(&running.ledger).await {
+            Ok(violations) if violations.is_empty() => {}
+            other => return self.fail(format!("{other:?}")),
+        }
         let provider = self.net.provider(0);
         match relayer::reconcile::reconcile(&self.process.config, &running.ledger, &provider).await
         {
