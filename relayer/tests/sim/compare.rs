@@ -227,14 +227,18 @@ impl Pair {
     /// Signs and sends the same bytes to both.
     async fn send(&mut self, who: usize, to: TxKind, input: Bytes) {
         let account = self.keys[who].address();
-        let mut nonce = self.ours.head().account(account).0;
+        let mined = self.ours.head().account(account).0;
+        let mut nonce = mined;
         while self.ours.pool.contains_key(&(account, nonce)) {
             nonce += 1;
         }
         let chance = self.rng.random_range(0..40);
         if self.ours.height() > 14 && chance < 2 {
             // A used one, or one ahead.
-            nonce = if chance == 0 { nonce.saturating_sub(1) } else { nonce + 1 };
+            let other = if chance == 0 { mined.saturating_sub(1) } else { nonce + 1 };
+            if !self.ours.pool.contains_key(&(account, other)) {
+                nonce = other;
+            }
         }
         let tip = 1_000_000_000 + u128::from(self.rng.random_range(0..1_000_000_u64));
         self.send_with(who, to, input, nonce, (10_000_000_000 + tip, tip)).await;
