@@ -5,6 +5,7 @@ pub mod attester;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 mod error;
 pub mod generate;
 pub mod install;
