@@ -10,16 +10,18 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indexer::Endpoints;
 use jiff::{Timestamp, civil::Date};
 use ledger::{Ledger, audit};
+use serde::Serialize;
 
 use crate::{
-    Error, Result,
+    Error, Result, case,
     config::Config,
     demo,
     doctor::{self, Depth},
     generate::{self, Shape},
     install, intake,
     keys::Keys,
-    reconcile,
+    opinion::{self, Opinion},
+    reconcile::{self, Verification},
     remote::Remote,
     screen::{Screen, print},
     serve,
@@ -51,7 +53,7 @@ enum Command {
     /// Compare the ledger with the contract's state, to the base unit.
     Reconcile(ReportArgs),
     /// Rebuild everything from the contract's logs and compare; check that all else follows.
-    Verify(ReportArgs),
+    Verify(VerifyArgs),
     /// Find every row that breaks an invariant of the ledger.
     Doctor(ReportArgs),
     /// List the audit log, and check its chain.
@@ -84,6 +86,16 @@ struct BackupArgs {
     folder: Folder,
     /// The file to make. It must not exist yet.
     file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    report: ReportArgs,
+    /// Besides, compute what each statement should have paid from these workload files, in the order in which they were
+    /// taken in, and compare.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    workloads: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -299,11 +311,24 @@ async fn run_reconcile(args: ReportArgs) -> Result<()> {
     }
 }
 
-async fn run_verify(args: ReportArgs) -> Result<()> {
-    let Installation { config, ledger, endpoints } = Installation::open(&args.folder.dir).await?;
-    let result = reconcile::verify(&config, &Keys::open(&config)?, &ledger, &endpoints).await?;
-    print(if args.json { serde_json::to_string(&result)? } else { result.text() });
-    match result.differences.len() {
+async fn run_verify(VerifyArgs { report, workloads }: VerifyArgs) -> Result<()> {
+    let Installation { config, ledger, endpoints } = Installation::open(&report.folder.dir).await?;
+    let verification =
+        reconcile::verify(&config, &Keys::open(&config)?, &ledger, &endpoints).await?;
+    let opinion = if workloads.is_empty() {
+        None
+    } else {
+        let case = case::gather(&config, &ledger, &endpoints, &workloads).await?;
+        Some(opinion::judge(&case))
+    };
+    let second = opinion.as_ref().map_or(0, |opinion| opinion.differences.len());
+    let differences = verification.differences.len() + second;
+    print(match (report.json, &opinion) {
+        (true, _) => serde_json::to_string(&Verified { verification, opinion })?,
+        (false, None) => verification.text(),
+        (false, Some(opinion)) => format!("{}\n{}", verification.text(), opinion.text()),
+    });
+    match differences {
         0 => Ok(()),
         n => Err(Error::Differences(format!("{n} differences"))),
     }
@@ -361,6 +386,15 @@ async fn open_to_read(folder: &Path) -> Result<(Config, Ledger)> {
     let config = Config::read(folder)?;
     let ledger = Ledger::open_read_only(&config.path(&config.files.database)).await?;
     Ok((config, ledger))
+}
+
+/// What `verify` prints as JSON.
+#[derive(Serialize)]
+struct Verified {
+    #[serde(flatten)]
+    verification: Verification,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opinion: Option<Opinion>,
 }
 
 fn generate_files(args: &GenerateArgs) -> Result<()> {

