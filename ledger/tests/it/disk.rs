@@ -84,6 +84,71 @@ async fn says_that_an_older_file_has_to_be_migrated_and_migrates_it() {
     Ledger::open_read_only(&folder.file()).await.unwrap();
 }
 
+/// Goal: a process killed while it migrates leaves a file that is old or new, and nothing between.
+/// Method: kill one that makes a new file, at different moments; each migration has to be whole or not there.
+#[tokio::test]
+async fn a_file_whose_migration_was_killed_opens_as_if_nothing_had_happened() {
+    let mut unfinished = 0;
+    for moment in 0..24 {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ledger.db");
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "disk::child_that_writes_until_it_fails"])
+            .env(CHILD, &file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // From the moment at which the file appears on.
+        while !file.exists() {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_micros(moment * 900));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let options = SqliteConnectOptions::new().filename(&file);
+        let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+        let done = sqlx::query_scalar::<_, i64>("select count(*) from _sqlx_migrations");
+        let done = done.fetch_one(&mut conn).await.unwrap_or_default();
+        conn.close().await.unwrap();
+        let ledger = Ledger::open(&file, identity()).await.unwrap();
+        assert_eq!(invariants::violations(&ledger).await.unwrap(), []);
+        let now = migrations(&ledger, &file).await;
+        unfinished += usize::from(done < now);
+        ledger.close().await;
+    }
+    println!("{unfinished} of 24 kills came before the last migration");
+    assert!(unfinished >= 3, "only {unfinished} kills hit a migration");
+}
+
+async fn migrations(_open: &Ledger, file: &Path) -> i64 {
+    let options = SqliteConnectOptions::new().filename(file).read_only(true);
+    let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+    let n = sqlx::query_scalar("select count(*) from _sqlx_migrations").fetch_one(&mut conn).await;
+    conn.close().await.unwrap();
+    n.unwrap()
+}
+
+#[tokio::test]
+async fn a_locked_database_is_waited_for_and_then_said() {
+    let world = funded_world().await;
+    let mut other = Damage::without_dropping(&world).await;
+    other.run("begin immediate").await.unwrap();
+    let book = world.book.clone();
+    let waiting =
+        tokio::spawn(async move { book.take_in(&[record(1, 2, 0, 10)], &tariff(), 0).await });
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished());
+    other.run("commit").await.unwrap();
+    assert!(matches!(waiting.await.unwrap().unwrap()[0], Outcome::Accepted { .. }));
+
+    other.run("begin immediate").await.unwrap();
+    let error = world.book.take_in(&[record(2, 2, 0, 10)], &tariff(), 0).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert!(format!("{error:?}").contains("database is locked"), "{error:?}");
+    other.run("commit").await.unwrap();
+}
+
 #[tokio::test]
 async fn a_damaged_page_is_refused_at_opening() {
     let folder = closed(sound_world().await).await;

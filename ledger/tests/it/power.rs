@@ -131,8 +131,8 @@ async fn counted(file: &Path, is_checked: bool) -> State {
     .await
     .unwrap();
     if is_checked {
-        let said = sqlx::query_scalar("pragma quick_check").fetch_one(&mut conn);
-        assert_eq!(said.await.unwrap(), "ok".to_owned());
+        let said = sqlx::query_scalar::<_, String>("pragma quick_check").fetch_one(&mut conn);
+        assert_eq!(said.await.unwrap(), "ok");
     }
     let number = |column| row.get::<i64, _>(column);
     let n = number("n");
