@@ -174,7 +174,7 @@ impl Error {
     }
 
     /// Whether the next turn may fare better without anybody's help.
-    pub const fn is_transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Endpoint { .. }
             | Self::NoBlock { .. }

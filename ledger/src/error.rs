@@ -34,6 +34,27 @@ pub enum Error {
         /// What the file says.
         found: String,
     },
+    /// The file was written by another version of the program.
+    #[error("the database has schema {found}, this program knows schema {known}: {hint}")]
+    Schema {
+        /// Newest migration of the file.
+        found: i64,
+        /// Newest migration of the program.
+        known: i64,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The file is damaged.
+    #[error("the database file {path} is damaged: {problem}; restore a backup")]
+    Damaged {
+        /// Path of the file.
+        path: String,
+        /// What SQLite's check said first.
+        problem: String,
+    },
+    /// The SQLite library has known defects.
+    #[error("SQLite {0} is too old; 3.51.3 is the oldest that is trusted with a write-ahead log")]
+    OldSqlite(String),
     /// There is no file to read.
     #[error("there is no database at {0} yet; quittance serve or ingest makes it")]
     NoDatabase(String),
@@ -94,8 +115,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether trying again may fare better without anybody's help: the database was too busy.
-    pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
+    /// Whether trying again may fare better without anybody's help: the database was too busy, or somebody else held its lock.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::PoolTimedOut) => true,
+            // SQLITE_BUSY and its extended codes have 5 in their lowest byte.
+            Self::Database(sqlx::Error::Database(error)) => error
+                .code()
+                .and_then(|code| code.parse::<u32>().ok())
+                .is_some_and(|code| code & 0xff == 5),
+            _ => false,
+        }
     }
 }

@@ -13,6 +13,8 @@ use sqlx::{
 
 use crate::{
     Error, Result,
+    book::Group,
+    invariants::{self, Violation},
     point::{self, Side},
     sql::{Columns, integer},
 };
@@ -43,12 +45,16 @@ pub struct Ledger {
     identity: Identity,
     write: SqlitePool,
     read: SqlitePool,
+    group: Arc<Group>,
     // Held for as long as any clone lives.
     _lock: Option<Arc<File>>,
 }
 
 /// How long a caller waits for a connection: the longest write, many times over.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long SQLite waits for a lock that another process holds, before it says so.
+const BUSY: Duration = Duration::from_secs(10);
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
@@ -57,19 +63,21 @@ impl Ledger {
     /// or if it belongs to another deployment.
     pub async fn open(path: &Path, identity: Identity) -> Result<Self> {
         let lock = lock(path)?;
-        let options = options(path).create_if_missing(true);
+        let options = to_write(path).create_if_missing(true);
         let write = SqlitePoolOptions::new()
             .acquire_timeout(PATIENCE)
             .max_connections(1)
-            .connect_with(options.clone())
+            .connect_with(options)
             .await?;
+        refuse_old_sqlite(&write).await?;
+        refuse_damage(&write, path).await?;
+        if schema(&write).await?.is_some_and(|found| found > known_schema()) {
+            return Err(newer(&write).await?);
+        }
         MIGRATIONS.run(&write).await?;
-        let read = SqlitePoolOptions::new()
-            .acquire_timeout(PATIENCE)
-            .max_connections(4)
-            .connect_with(options.read_only(true).create_if_missing(false))
-            .await?;
-        let ledger = Self { identity, write, read, _lock: Some(Arc::new(lock)) };
+        let read = readers(path).await?;
+        let ledger =
+            Self { identity, write, read, group: Arc::default(), _lock: Some(Arc::new(lock)) };
         ledger.claim_identity().await?;
         Ok(ledger)
     }
@@ -79,14 +87,18 @@ impl Ledger {
         if !path.exists() {
             return Err(Error::NoDatabase(path.display().to_string()));
         }
-        let options = options(path).read_only(true);
-        let read = SqlitePoolOptions::new()
-            .acquire_timeout(PATIENCE)
-            .max_connections(4)
-            .connect_with(options)
-            .await?;
+        let read = readers(path).await?;
+        refuse_old_sqlite(&read).await?;
+        let (found, known) = (schema(&read).await?.unwrap_or_default(), known_schema());
+        if found > known {
+            return Err(newer(&read).await?);
+        }
+        if found < known {
+            let hint = "quittance serve brings it up to date";
+            return Err(Error::Schema { found, known, hint });
+        }
         let identity = stored_identity(&read).await?.ok_or(Error::Corrupt("chain identity"))?;
-        Ok(Self { identity, write: read.clone(), read, _lock: None })
+        Ok(Self { identity, write: read.clone(), read, group: Arc::default(), _lock: None })
     }
 
     /// What the file belongs to.
@@ -100,9 +112,42 @@ impl Ledger {
         self.write.close().await;
     }
 
+    /// Copies the database as it is now into a new file, also while somebody writes, and syncs the copy. Returns the rows of
+    /// the copy that break an invariant: a backup of an unsound ledger is made, and told.
+    pub async fn backup(&self, path: &Path) -> Result<Vec<Violation>> {
+        let failed = |source| Error::File { path: path.display().to_string(), source };
+        if path.exists() {
+            return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let draft = path.with_extension("draft");
+        if draft.exists() {
+            std::fs::remove_file(&draft).map_err(failed)?;
+        }
+        sqlx::query("vacuum into ?")
+            .bind(draft.display().to_string())
+            .execute(self.reader())
+            .await?;
+        // SQLite leaves it to the caller to sync what it wrote.
+        File::open(&draft).and_then(|file| file.sync_all()).map_err(failed)?;
+        let copy = Self::open_read_only(&draft).await?;
+        let mut found = invariants::violations(&copy).await?;
+        found.extend(invariants::deep_violations(&copy).await?);
+        copy.close().await;
+        std::fs::rename(&draft, path).map_err(failed)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(found)
+    }
+
     /// A write transaction. There is one writer, so that it never meets a lock.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
         Ok(self.write.begin_with("begin immediate").await?)
+    }
+
+    /// Where calls that take records in meet, so that they share commits.
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
     }
 
     /// Connections for reading.
@@ -171,12 +216,67 @@ fn lock(path: &Path) -> Result<File> {
     }
 }
 
-fn options(path: &Path) -> SqliteConnectOptions {
+/// Oldest SQLite that is used: earlier ones can corrupt a write-ahead log that is reset while somebody reads.
+const OLDEST_SQLITE: [u32; 3] = [3, 51, 3];
+
+async fn refuse_old_sqlite(pool: &SqlitePool) -> Result<()> {
+    let version =
+        sqlx::query("select sqlite_version() as version").fetch_one(pool).await?.text("version")?;
+    let numbers: Vec<u32> = version.split('.').filter_map(|part| part.parse().ok()).collect();
+    if numbers.as_slice() < OLDEST_SQLITE.as_slice() {
+        return Err(Error::OldSqlite(version));
+    }
+    Ok(())
+}
+
+/// Reads every page once, so that a file that was damaged on disk is refused and not believed.
+async fn refuse_damage(pool: &SqlitePool, path: &Path) -> Result<()> {
+    let said = sqlx::query("pragma quick_check(1)").fetch_all(pool).await?;
+    for row in said {
+        let problem = row.text("quick_check")?;
+        if problem != "ok" {
+            return Err(Error::Damaged { path: path.display().to_string(), problem });
+        }
+    }
+    Ok(())
+}
+
+/// Newest migration of the file, if it has any.
+async fn schema(pool: &SqlitePool) -> Result<Option<i64>> {
+    let migrated = sqlx::query("select 1 from sqlite_schema where name = '_sqlx_migrations'")
+        .fetch_optional(pool)
+        .await?;
+    if migrated.is_none() {
+        return Ok(None);
+    }
+    sqlx::query("select max(version) as version from _sqlx_migrations where success = 1")
+        .fetch_one(pool)
+        .await?
+        .maybe_int("version")
+}
+
+/// Newest migration of this program.
+fn known_schema() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
+async fn newer(pool: &SqlitePool) -> Result<Error> {
+    let (found, known) = (schema(pool).await?.unwrap_or_default(), known_schema());
+    Ok(Error::Schema { found, known, hint: "use the program that wrote it, or a newer one" })
+}
+
+fn to_write(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
         // Promises exist nowhere else: an answered commit has to survive a power cut.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(10))
+        .busy_timeout(BUSY)
+}
+
+async fn readers(path: &Path) -> Result<SqlitePool> {
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY);
+    let pool = SqlitePoolOptions::new().acquire_timeout(PATIENCE).max_connections(4);
+    Ok(pool.connect_with(options).await?)
 }

@@ -9,13 +9,14 @@ use alloy::primitives::Address;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indexer::{EndpointReport, Endpoints};
 use jiff::{Timestamp, civil::Date};
-use ledger::{Ledger, chain::ChainWriter};
+use ledger::{Ledger, audit, chain::ChainWriter};
 use serde::Serialize;
 
 use crate::{
     Error, Result, case,
     config::Config,
     demo,
+    doctor::{self, Depth},
     generate::{self, Shape},
     install, intake,
     keys::Keys,
@@ -55,6 +56,12 @@ enum Command {
     Verify(VerifyArgs),
     /// Look at the endpoints: their states, heads and last errors. Or trust one again that lied.
     Endpoints(EndpointsArgs),
+    /// Find every row that breaks an invariant of the ledger.
+    Doctor(ReportArgs),
+    /// List the audit log, and check its chain.
+    Audit(ReportArgs),
+    /// Copy the database into a new file, also while a server writes to it.
+    Backup(BackupArgs),
     /// Write realistic input files.
     Generate(GenerateArgs),
 }
@@ -85,6 +92,14 @@ struct ReportArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct BackupArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// The file to make. It must not exist yet.
+    file: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -234,6 +249,9 @@ impl Cli {
             Command::Reconcile(args) => run_reconcile(args).await,
             Command::Verify(args) => run_verify(args).await,
             Command::Endpoints(args) => run_endpoints(args).await,
+            Command::Doctor(args) => run_doctor(args).await,
+            Command::Audit(args) => run_audit(args).await,
+            Command::Backup(args) => run_backup(args).await,
             Command::Generate(args) => generate_files(&args),
         }
     }
@@ -377,6 +395,60 @@ async fn run_verify(VerifyArgs { report, workloads }: VerifyArgs) -> Result<()> 
         0 => Ok(()),
         n => Err(Error::Differences(format!("{n} differences"))),
     }
+}
+
+async fn run_doctor(args: ReportArgs) -> Result<()> {
+    let (config, ledger) = open_to_read(&args.folder.dir).await?;
+    let found = doctor::examine(&config, &ledger, Depth::Deep).await?;
+    if args.json {
+        print(serde_json::to_string(&serde_json::json!({ "violations": found }))?);
+    } else {
+        found.iter().for_each(|violation| print(violation.to_string()));
+    }
+    match found.len() {
+        0 if args.json => Ok(()),
+        0 => {
+            print("the ledger is sound: no invariant is broken");
+            Ok(())
+        }
+        n => Err(Error::Differences(format!("{n} rows break an invariant"))),
+    }
+}
+
+async fn run_audit(args: ReportArgs) -> Result<()> {
+    let (_, ledger) = open_to_read(&args.folder.dir).await?;
+    for entry in audit::entries(&ledger).await? {
+        if args.json {
+            print(serde_json::to_string(&entry)?);
+        } else {
+            let at = Timestamp::from_millisecond(entry.at)
+                .map_or_else(|_| entry.at.to_string(), |at| at.to_string());
+            let audit::Entry { seq, actor, action, subject, detail, hash, .. } = entry;
+            print(format!("{seq}  {at}  {actor}: {action} {subject}: {detail}\n    {hash}"));
+        }
+    }
+    match audit::verify(&ledger).await?.as_slice() {
+        [] => Ok(()),
+        [(seq, problem), ..] => Err(Error::Differences(format!("entry {seq}: {problem}"))),
+    }
+}
+
+async fn run_backup(args: BackupArgs) -> Result<()> {
+    let (_, ledger) = open_to_read(&args.folder.dir).await?;
+    let found = ledger.backup(&args.file).await?;
+    if let Some(first) = found.first() {
+        let reason = format!("the copy breaks {} invariants, the first is {first}", found.len());
+        return Err(Error::Differences(reason));
+    }
+    print(format!("{} is synced and sound", args.file.display()));
+    Ok(())
+}
+
+/// An installation's ledger, opened for reading; no endpoint is needed.
+async fn open_to_read(folder: &Path) -> Result<(Config, Ledger)> {
+    let config = Config::read(folder)?;
+    let ledger = Ledger::open_read_only(&config.path(&config.files.database)).await?;
+    Ok((config, ledger))
 }
 
 /// What `verify` prints as JSON.

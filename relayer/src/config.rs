@@ -213,6 +213,9 @@ pub struct Policy {
     /// Seconds after which a transaction that is not mined is replaced by one that pays more.
     #[serde(default = "default_bump_after")]
     pub bump_after_seconds: u32,
+    /// Seconds between two examinations of the ledger by `serve`.
+    #[serde(default = "default_check_every")]
+    pub check_every_seconds: u32,
 }
 
 impl Default for Policy {
@@ -228,6 +231,7 @@ impl Default for Policy {
             native_usd: None,
             max_gas_gwei: default_max_gas_gwei(),
             bump_after_seconds: default_bump_after(),
+            check_every_seconds: default_check_every(),
         }
     }
 }
@@ -246,6 +250,10 @@ const fn default_max_gas_gwei() -> u32 {
 
 const fn default_bump_after() -> u32 {
     60
+}
+
+const fn default_check_every() -> u32 {
+    3_600
 }
 
 /// HTTP server of `quittance serve`.

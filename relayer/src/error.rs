@@ -50,6 +50,9 @@ pub enum Error {
     /// Checks found differences.
     #[error("{0}")]
     Differences(String),
+    /// The ledger breaks an invariant; no money moves.
+    #[error("halted: {0}")]
+    Halted(String),
     /// The endpoint did not answer, or with an error.
     #[error("the endpoint failed at {request}")]
     Endpoint {
@@ -160,7 +163,7 @@ impl Error {
             | Self::Anvil(_)
             | Self::Deploy(_)
             | Self::Indexer(_) => 4,
-            Self::Differences(_) => 5,
+            Self::Differences(_) | Self::Halted(_) => 5,
             Self::Interrupted => 130,
             _ => 1,
         }

@@ -6,6 +6,7 @@ mod case;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 mod error;
 pub mod generate;
 pub mod install;

@@ -33,6 +33,7 @@ use tokio::{
 use crate::{
     Error, Result, chain_of,
     config::Config,
+    doctor::Doctor,
     intake,
     keys::Keys,
     remote,
@@ -75,6 +76,9 @@ pub async fn run(config: Config) -> Result<()> {
     let keys = Keys::open(&config)?;
     let relayer = Relayer::new(config.clone(), keys, ledger.clone(), endpoints.clone());
 
+    let mut doctor = Doctor::new(config.clone(), ledger.clone(), book.clone());
+    let (halt, halted) = watch::channel(doctor.visit(now()).await?);
+
     let mut interrupts = Interrupts::listen()?;
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());
@@ -83,11 +87,10 @@ pub async fn run(config: Config) -> Result<()> {
     tasks.spawn(
         async move { ("indexer", indexer::run(indexer, indexing).await.map_err(Error::from)) },
     );
-    let (relaying, relayer_config, relayer_book) = (stopped.clone(), config.clone(), book.clone());
-    tasks.spawn(async move {
-        ("relayer", relay(relayer, relayer_config, relayer_book, report, relaying).await)
-    });
-    let app = App { config, ledger: ledger.clone(), book, reports, endpoints, standing };
+    let desk = Desk { relayer, doctor, config: config.clone(), book: book.clone(), report, halt };
+    let relaying = stopped.clone();
+    tasks.spawn(async move { ("relayer", relay(desk, relaying).await) });
+    let app = App { config, ledger: ledger.clone(), book, reports, halted, endpoints, standing };
     tasks.spawn(async move { ("HTTP server", listen(app, stopped).await) });
 
     let ended = tokio::select! {
@@ -135,18 +138,34 @@ impl Interrupts {
     }
 }
 
-/// Takes the relayer's turns. What the next turn can mend is logged; anything else ends the process.
-async fn relay(
+/// Where the relayer's task works, and whom it tells.
+struct Desk {
     relayer: Relayer,
+    doctor: Doctor,
     config: Config,
     book: BookWriter,
     report: watch::Sender<Report>,
-    mut stopped: watch::Receiver<bool>,
-) -> Result<()> {
+    halt: watch::Sender<Option<String>>,
+}
+
+/// Takes the relayer's turns. What the next turn can mend is logged; anything else ends the process. While the ledger breaks
+/// an invariant no turn is taken: nothing is accepted, proposed, signed or sent.
+async fn relay(desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()> {
+    let Desk { relayer, mut doctor, config, book, report, halt } = desk;
     let mut pushed = Instant::now();
     let mut may_push = false;
     while !*stopped.borrow() {
         let now = now();
+        let halted = doctor.visit(now).await?;
+        halt.send_replace(halted.clone());
+        if let Some(reason) = halted {
+            report.send_replace(Report {
+                waiting: vec![format!("halted, no money moves: {reason}")],
+                ..Report::default()
+            });
+            pause(&mut stopped).await;
+            continue;
+        }
         close_by_schedule(&config, &book, now).await?;
         match relayer.turn(now, may_push).await {
             Ok(turn) => {
@@ -165,12 +184,17 @@ async fn relay(
             Err(error) if error.is_transient() => tracing::warn!("{}", chain_of(&error)),
             Err(error) => return Err(error),
         }
-        tokio::select! {
-            () = sleep(PAUSE) => {}
-            changed = stopped.changed() => if changed.is_err() { break },
-        }
+        pause(&mut stopped).await;
     }
     Ok(())
+}
+
+async fn pause(stopped: &mut watch::Receiver<bool>) {
+    tokio::select! {
+        () = sleep(PAUSE) => {}
+        // Whoever would stop this task has ended or has just said so; the loop looks.
+        _ = stopped.changed() => {}
+    }
 }
 
 /// Closes what ended before the holdback, at the configured rhythm.
@@ -197,6 +221,18 @@ struct App {
     reports: watch::Receiver<Report>,
     endpoints: Endpoints,
     standing: watch::Receiver<Standing>,
+    /// Why money must not move, if it must not.
+    halted: watch::Receiver<Option<String>>,
+}
+
+impl App {
+    /// Refuses what would promise or move money while the ledger breaks an invariant.
+    fn refuse_if_halted(&self) -> std::result::Result<(), (StatusCode, String)> {
+        match &*self.halted.borrow() {
+            None => Ok(()),
+            Some(reason) => Err((StatusCode::SERVICE_UNAVAILABLE, format!("halted: {reason}"))),
+        }
+    }
 }
 
 /// Serves the status of a finished demo until interrupted.
@@ -208,8 +244,9 @@ pub(crate) async fn listen_until(
     let (stop, stopped) = watch::channel(false);
     let (_report, reports) = watch::channel(Report::default());
     let (_standing, standing) = watch::channel(Standing::default());
+    let (_halt, halted) = watch::channel(None);
     let (book, endpoints) = (BookWriter::new(ledger.clone()), config.endpoints()?);
-    let app = App { config, ledger, book, reports, endpoints, standing };
+    let app = App { config, ledger, book, reports, halted, endpoints, standing };
     let server = tokio::spawn(listen(app, stopped));
     interrupts.next().await;
     stop.send_replace(true);
@@ -252,8 +289,9 @@ async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
 type Context = State<(App, Arc<str>)>;
 type Answer = std::result::Result<Json<Value>, (StatusCode, String)>;
 
-/// Ready once something is indexed, and while the final block moves.
+/// Ready once something is indexed, while the final block moves, and while money may move.
 async fn ready(State((app, _)): Context) -> Answer {
+    app.refuse_if_halted()?;
     let standing = app.standing.borrow().clone();
     if standing.is_alarmed {
         return Err((StatusCode::SERVICE_UNAVAILABLE, standing.waiting.join("\n")));
@@ -331,6 +369,7 @@ async fn ingest(
     body: Bytes,
 ) -> Answer {
     authorise(&headers, &token)?;
+    app.refuse_if_halted()?;
     let refused = |error: Error| match error {
         Error::Input { .. } | Error::Ledger(ledger::Error::FileOverlap { .. }) => {
             (StatusCode::UNPROCESSABLE_ENTITY, chain_of(&error))
@@ -350,6 +389,7 @@ async fn close(
     headers: HeaderMap,
 ) -> Answer {
     authorise(&headers, &token)?;
+    app.refuse_if_halted()?;
     app.book.close_until(until, now()).await.map_err(internal)?;
     Ok(Json(json!({ "until_ms": until })))
 }

@@ -23,6 +23,8 @@ pub struct Status {
     pub chain_id: u64,
     /// The contract.
     pub contract: Address,
+    /// Why no money moves, if an examination found the ledger unsound.
+    pub halted: Option<String>,
     /// How far the ledger has come.
     pub progress: Progress,
     /// Organisations, by name.
@@ -98,6 +100,7 @@ impl Status {
         Ok(Self {
             chain_id: ledger.identity().chain_id,
             contract: ledger.identity().contract,
+            halted: ledger::audit::halt(ledger).await?,
             progress: reader.progress().await?,
             organisations,
             credits: reader.credits().await?,
@@ -126,6 +129,9 @@ impl Status {
         let Progress { checkpoint, finalised, .. } = self.progress;
         writeln!(out, "chain {}  contract {}", self.chain_id, self.contract)?;
         writeln!(out, "indexed to block {checkpoint}, final to {finalised}")?;
+        if let Some(reason) = &self.halted {
+            writeln!(out, "HALTED, no money moves: {reason}")?;
+        }
         writeln!(
             out,
             "{} workloads, {} statements settled, {} under way, {} ever skipped, {} providers, {} payouts",

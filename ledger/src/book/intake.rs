@@ -1,11 +1,11 @@
 //! Taking work in: each record's outcome, and acceptance when the organisation's money covers it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use alloy::primitives::{Address, B256};
 use sqlx::SqliteConnection;
 
-use super::{BookWriter, Tariff, insert_payee, payee_of};
+use super::{BookWriter, Tariff, group::Call, insert_payee, payee_of};
 use crate::{
     Amount, Error, Millis, Result,
     audit::{self, Event},
@@ -21,22 +21,61 @@ const MAX_AMOUNT: Amount = Amount::new(1_000_000_000_000_000_000_000_000_000_000
 
 impl BookWriter {
     /// Takes records in, all in one commit, and says what became of each. Taking the same record in again changes
-    /// nothing.
+    /// nothing. Calls that come at the same time share a commit; a call that fails does not harm the others.
     pub async fn take_in(
         &self,
         records: &[Record],
         tariff: &Tariff,
         now: Millis,
     ) -> Result<Vec<Outcome>> {
+        let group = self.ledger().group();
+        let call = group.add(records, tariff, now);
+        let _turn = group.turn().await;
+        loop {
+            if let Some(answer) = call.take() {
+                return answer;
+            }
+            self.take_in_calls(&group.next()).await;
+        }
+    }
+
+    /// Takes in what several calls brought, in one commit. If that fails, each is taken in by itself, so that only the one
+    /// at fault hears of it.
+    async fn take_in_calls(&self, calls: &[Arc<Call>]) {
+        match self.take_in_together(calls).await {
+            Ok(answers) => {
+                for (call, answer) in calls.iter().zip(answers) {
+                    call.set(Ok(answer));
+                }
+            }
+            Err(error) => match calls {
+                [call] => call.set(Err(error)),
+                _ => {
+                    for call in calls {
+                        let alone = self.take_in_together(std::slice::from_ref(call)).await;
+                        call.set(alone.map(|answers| answers.into_iter().flatten().collect()));
+                    }
+                }
+            },
+        }
+    }
+
+    async fn take_in_together(&self, calls: &[Arc<Call>]) -> Result<Vec<Vec<Outcome>>> {
         let mut tx = self.0.begin().await?;
-        let contract = self.contract();
-        let mut desk = Desk { conn: &mut tx, tariff, now, contract, books: BTreeMap::new() };
-        let mut outcomes = Vec::with_capacity(records.len());
-        for record in records {
-            outcomes.push(desk.take_in(record).await?);
+        let (contract, mut books) = (self.contract(), BTreeMap::new());
+        let mut answers = Vec::with_capacity(calls.len());
+        for call in calls {
+            let (tariff, now) = (&call.tariff, call.now);
+            let mut desk = Desk { conn: &mut tx, tariff, now, contract, books };
+            let mut outcomes = Vec::with_capacity(call.records.len());
+            for record in &call.records {
+                outcomes.push(desk.take_in(record).await?);
+            }
+            answers.push(outcomes);
+            books = desk.books;
         }
         store::commit(tx, "take-in").await?;
-        Ok(outcomes)
+        Ok(answers)
     }
 
     /// Accepts unfunded work that the organisation's money covers by now, oldest first. Returns how many.

@@ -1,5 +1,6 @@
 //! The book: promises and intents. The relayer's side of the ledger.
 
+mod group;
 mod intake;
 mod slots;
 mod statements;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use alloy::primitives::{Address, B256};
 use sqlx::SqliteConnection;
 
+pub(crate) use self::group::Group;
 use crate::{
     Error, Ledger, Millis, ProviderNumber, Result,
     audit::{self, Event},

@@ -9,9 +9,12 @@
 )]
 
 mod audit;
+mod disk;
+mod group;
 mod intake;
 mod invariants;
 mod model;
+mod power;
 mod statement;
 mod store;
 mod world;

@@ -20,7 +20,7 @@ use ledger::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, config::Config, remote::Remote};
+use crate::{Error, Result, config::Config, doctor::Doctor, remote::Remote};
 
 pub use earnings::days_of;
 
@@ -144,13 +144,15 @@ pub enum Desk {
 impl Desk {
     /// A desk over an open ledger.
     pub async fn local(config: &Config, ledger: Ledger) -> Result<Self> {
-        let book = BookWriter::new(ledger);
-        book.set_organisations(
-            &config.ledger_organisations(),
-            config.policy.attester,
-            Timestamp::now().as_millisecond(),
-        )
-        .await?;
+        let (book, now) = (BookWriter::new(ledger.clone()), Timestamp::now().as_millisecond());
+        // Somebody found the ledger unsound; it is taken at its word again only after another look.
+        if ledger::audit::halt(&ledger).await?.is_some()
+            && let Some(reason) =
+                Doctor::new(config.clone(), ledger, book.clone()).visit(now).await?
+        {
+            return Err(Error::Halted(reason));
+        }
+        book.set_organisations(&config.ledger_organisations(), config.policy.attester, now).await?;
         Ok(Self::Local { config: Box::new(config.clone()), book })
     }
 

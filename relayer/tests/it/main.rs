@@ -11,6 +11,7 @@
 mod crash;
 mod demo;
 mod env;
+mod halt;
 mod ingest;
 mod install;
 mod leaving;

@@ -1,0 +1,103 @@
+//! Group commit: calls that come while another commit is under way share the next one.
+//!
+//! A commit waits for the disk, and the disk takes as long for a hundred records as for one. Whoever holds the turn takes in
+//! what everybody has handed in, commits once, and leaves each caller its own verdicts. A caller that is gone by then has had
+//! its records taken in without hearing of it, as if its connection had broken.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::MutexGuard;
+
+use super::Tariff;
+use crate::{
+    Millis, Result,
+    workload::{Outcome, Record},
+};
+
+/// Most records that share a commit, unless one call brings more.
+const MOST_RECORDS: usize = 5_000;
+
+/// What one caller hands in, and what it hears.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) records: Vec<Record>,
+    pub(super) tariff: Tariff,
+    pub(super) now: Millis,
+    answer: Mutex<Answer>,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Waiting,
+    Ready(Result<Vec<Outcome>>),
+    Taken,
+}
+
+impl Call {
+    pub(super) fn set(&self, answer: Result<Vec<Outcome>>) {
+        *lock(&self.answer) = Answer::Ready(answer);
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(*lock(&self.answer), Answer::Waiting)
+    }
+
+    pub(super) fn take(&self) -> Option<Result<Vec<Outcome>>> {
+        let mut answer = lock(&self.answer);
+        match std::mem::replace(&mut *answer, Answer::Taken) {
+            Answer::Ready(ready) => Some(ready),
+            before => {
+                *answer = before;
+                None
+            }
+        }
+    }
+}
+
+/// Calls that wait, and whose turn it is.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    waiting: Mutex<VecDeque<Arc<Call>>>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Group {
+    /// Puts records into the queue.
+    pub(super) fn add(&self, records: &[Record], tariff: &Tariff, now: Millis) -> Arc<Call> {
+        let (records, tariff) = (records.to_vec(), tariff.clone());
+        let answer = Mutex::new(Answer::Waiting);
+        let call = Arc::new(Call { records, tariff, now, answer });
+        lock(&self.waiting).push_back(Arc::clone(&call));
+        call
+    }
+
+    /// Waits for the turn. Whoever holds it carries calls out, until its own is answered.
+    pub(super) async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// The calls that share the next commit, in the order in which they came. They stay in the queue until they are
+    /// answered, so that nothing is lost if the caller whose turn it is goes away.
+    pub(super) fn next(&self) -> Vec<Arc<Call>> {
+        let mut waiting = lock(&self.waiting);
+        waiting.retain(|call| call.is_waiting());
+        let mut records = 0;
+        let mut calls = Vec::new();
+        for call in waiting.iter() {
+            records += call.records.len();
+            if records > MOST_RECORDS && !calls.is_empty() {
+                break;
+            }
+            calls.push(Arc::clone(call));
+        }
+        calls
+    }
+}
+
+/// What a lock guards is whole at every moment, so that a panic of another holder does not matter.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,453 @@
+//! Disks that fill up, fail, lie or cannot be written to: the error is clear, and what was acknowledged is there afterwards.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use ledger::{
+    Error, Ledger,
+    book::BookWriter,
+    invariants,
+    read::{Reader, Table},
+    verify,
+    workload::Outcome,
+};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::{
+    invariants::{Damage, sound_world},
+    world::{World, identity, record, secret, tariff},
+};
+
+async fn funded_world() -> World {
+    let mut world = World::new().await;
+    world.fund(1, 100_000_000).await;
+    world.finalise(0).await;
+    world
+}
+
+/// Closes a world's ledger and leaves its file.
+async fn closed(world: World) -> crate::world::Folder {
+    let World { folder, ledger, chain, book, reader, .. } = world;
+    drop((chain, book, reader));
+    ledger.close().await;
+    folder
+}
+
+async fn raw(file: &Path, sql: &str) {
+    let mut conn =
+        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(file)).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn refuses_the_file_of_a_newer_program() {
+    let folder = closed(funded_world().await).await;
+    raw(
+        &folder.file(),
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+         values (9999, 'later', 1, x'00', 0)",
+    )
+    .await;
+    for error in [
+        Ledger::open(&folder.file(), identity()).await.unwrap_err(),
+        Ledger::open_read_only(&folder.file()).await.unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Schema { found: 9999, .. }), "{error}");
+        assert!(error.to_string().contains("or a newer one"), "{error}");
+    }
+    raw(&folder.file(), "delete from _sqlx_migrations where version = 9999").await;
+}
+
+#[tokio::test]
+async fn says_that_an_older_file_has_to_be_migrated_and_migrates_it() {
+    let folder = closed(World::new().await).await;
+    raw(&folder.file(), "delete from _sqlx_migrations where version = 3").await;
+    raw(&folder.file(), "drop table audit").await;
+    let triggers = {
+        let options = SqliteConnectOptions::new().filename(folder.file());
+        let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::query_scalar::<_, String>("select name from sqlite_schema where type = 'trigger'")
+            .fetch_all(&mut conn)
+            .await
+            .unwrap()
+    };
+    for trigger in triggers {
+        raw(&folder.file(), &format!("drop trigger {trigger}")).await;
+    }
+    let migrated = Ledger::open(&folder.file(), identity()).await.unwrap();
+    migrated.close().await;
+    Ledger::open_read_only(&folder.file()).await.unwrap();
+}
+
+/// Goal: a process killed while it migrates leaves a file that is old or new, and nothing between.
+/// Method: kill one that makes a new file, at different moments; each migration has to be whole or not there.
+#[tokio::test]
+async fn a_file_whose_migration_was_killed_opens_as_if_nothing_had_happened() {
+    let mut unfinished = 0;
+    for moment in 0..24 {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ledger.db");
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "disk::child_that_writes_until_it_fails"])
+            .env(CHILD, &file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // From the moment at which the file appears on.
+        while !file.exists() {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_micros(moment * 900));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let options = SqliteConnectOptions::new().filename(&file);
+        let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+        let done = sqlx::query_scalar::<_, i64>("select count(*) from _sqlx_migrations");
+        let done = done.fetch_one(&mut conn).await.unwrap_or_default();
+        conn.close().await.unwrap();
+        let ledger = Ledger::open(&file, identity()).await.unwrap();
+        assert_eq!(invariants::violations(&ledger).await.unwrap(), []);
+        let now = migrations(&ledger, &file).await;
+        unfinished += usize::from(done < now);
+        ledger.close().await;
+    }
+    println!("{unfinished} of 24 kills came before the last migration");
+    assert!(unfinished >= 3, "only {unfinished} kills hit a migration");
+}
+
+async fn migrations(_open: &Ledger, file: &Path) -> i64 {
+    let options = SqliteConnectOptions::new().filename(file).read_only(true);
+    let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+    let n = sqlx::query_scalar("select count(*) from _sqlx_migrations").fetch_one(&mut conn).await;
+    conn.close().await.unwrap();
+    n.unwrap()
+}
+
+#[tokio::test]
+async fn a_locked_database_is_waited_for_and_then_said() {
+    let world = funded_world().await;
+    let mut other = Damage::without_dropping(&world).await;
+    other.run("begin immediate").await.unwrap();
+    let book = world.book.clone();
+    let waiting =
+        tokio::spawn(async move { book.take_in(&[record(1, 2, 0, 10)], &tariff(), 0).await });
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished());
+    other.run("commit").await.unwrap();
+    assert!(matches!(waiting.await.unwrap().unwrap()[0], Outcome::Accepted { .. }));
+
+    other.run("begin immediate").await.unwrap();
+    let error = world.book.take_in(&[record(2, 2, 0, 10)], &tariff(), 0).await.unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    assert!(format!("{error:?}").contains("database is locked"), "{error:?}");
+    other.run("commit").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_refused_at_opening() {
+    let folder = closed(sound_world().await).await;
+    folder.is_damaged();
+    let sound = fs::read(folder.file()).unwrap();
+    let page = usize::from(u16::from_be_bytes([sound[16], sound[17]]));
+    let mut refused = 0;
+    let mut pages = 0;
+    // The header of a page says what it is; a page that lies about it cannot be read.
+    for start in (page..sound.len()).step_by(page) {
+        if sound[start] == 0 {
+            continue; // Free, or the rest of a long row.
+        }
+        let mut damaged = sound.clone();
+        damaged[start] ^= 0xff;
+        fs::write(folder.file(), &damaged).unwrap();
+        pages += 1;
+        match Ledger::open(&folder.file(), identity()).await {
+            Err(Error::Damaged { .. } | Error::Database(_) | Error::Migration(_)) => refused += 1,
+            Err(error) => panic!("page at {start}: {error}"),
+            Ok(ledger) => ledger.close().await,
+        }
+    }
+    assert_eq!(refused, pages, "a damaged page was believed");
+}
+
+/// SQLite keeps no checksums of its pages, so that a flipped bit within a value passes its check. What it meant is covered by
+/// hashes (records, manifests, digests, attempts, audit log), by arithmetic, or by the chain; each flip here has to be told by
+/// some check, or to change nothing that is said.
+#[tokio::test]
+async fn a_flipped_bit_anywhere_is_told_or_changes_nothing_that_money_depends_on() {
+    let world = sound_world().await;
+    let blocks = world.blocks.clone();
+    let before = money(&world.ledger).await;
+    let folder = closed(world).await;
+    folder.is_damaged();
+    let sound = fs::read(folder.file()).unwrap();
+    let (mut told, mut silent) = (0, 0);
+    for position in (101..sound.len()).step_by(sound.len() / 400) {
+        let mut flipped = sound.clone();
+        flipped[position] ^= 1 << (position % 8);
+        fs::write(folder.file(), &flipped).unwrap();
+        let Ok(ledger) = Ledger::open(&folder.file(), identity()).await else {
+            told += 1;
+            continue;
+        };
+        let is_told = match verify::book(&ledger, &secret()).await {
+            Ok(differences) => {
+                !differences.is_empty()
+                    || !verify::facts(&ledger, &blocks, u64::MAX)
+                        .await
+                        .is_ok_and(|differences| differences.is_empty())
+            }
+            Err(_) => true,
+        };
+        if is_told {
+            told += 1;
+        } else {
+            silent += 1;
+            assert_eq!(money(&ledger).await, before, "bit at {position} changed money unnoticed");
+        }
+        ledger.close().await;
+    }
+    println!("{told} flips were told, {silent} changed no money");
+    // Most of a small file is room for more.
+    assert!(told > 20, "only {told} flips were told");
+}
+
+/// Everything that is paid by.
+async fn money(ledger: &Ledger) -> String {
+    let reader = Reader::new(ledger.clone());
+    let mut said = String::new();
+    for name in reader.organisations().await.unwrap() {
+        let books = reader.books(&name).await.unwrap().unwrap();
+        said.push_str(&format!("{:?} {:?} {:?}", books.position, books.deposits, books.open));
+    }
+    said.push_str(&format!("{:?}", reader.credits().await.unwrap()));
+    said
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_says_so() {
+    let folder = closed(funded_world().await).await;
+    let read_only = fs::Permissions::from_mode(0o400);
+    fs::set_permissions(folder.file(), read_only).unwrap();
+    let is_root = fs::OpenOptions::new().write(true).open(folder.file()).is_ok();
+    let opened = Ledger::open(&folder.file(), identity()).await;
+    fs::set_permissions(folder.file(), fs::Permissions::from_mode(0o600)).unwrap();
+    if is_root {
+        println!("skipped: this user may write to files that nobody may write to");
+        return;
+    }
+    assert!(matches!(opened, Err(Error::Database(_) | Error::Migration(_))));
+}
+
+#[tokio::test]
+async fn a_backup_taken_while_somebody_writes_is_whole_and_goes_on() {
+    let world = funded_world().await;
+    let copy = world.folder.path().join("copy.db");
+    let book = world.book.clone();
+    let writing = tokio::spawn(async move {
+        for work in 0..200 {
+            book.take_in(&[record(work, 2, 0, 10)], &tariff(), 0).await.unwrap();
+        }
+    });
+    world.book.take_in(&[record(900, 2, 0, 10)], &tariff(), 0).await.unwrap();
+    assert_eq!(world.ledger.backup(&copy).await.unwrap(), []);
+    let is_overtaken = !writing.is_finished();
+    writing.await.unwrap();
+    assert!(is_overtaken, "nobody wrote meanwhile");
+    let error = world.ledger.backup(&copy).await.unwrap_err();
+    assert!(matches!(error, Error::File { .. }), "an existing file was overwritten: {error}");
+
+    let restored = Ledger::open(&copy, identity()).await.unwrap();
+    assert_eq!(verify::book(&restored, &secret()).await.unwrap(), []);
+    assert_eq!(verify::facts(&restored, &world.blocks, u64::MAX).await.unwrap(), []);
+    let reader = Reader::new(restored.clone());
+    let n = reader.count(Table::Workloads).await.unwrap();
+    assert!((1..=201).contains(&n), "{n}");
+    let again = BookWriter::new(restored.clone())
+        .take_in(&[record(900, 2, 0, 10)], &tariff(), 0)
+        .await
+        .unwrap();
+    assert_eq!(again, [Outcome::Duplicate]);
+    drop(reader);
+    restored.close().await;
+}
+
+#[tokio::test]
+async fn a_backup_of_an_unsound_ledger_says_what_is_wrong() {
+    let world = sound_world().await;
+    Damage::to(&world).await.run("delete from open where item = 41").await.unwrap();
+    let found = world.ledger.backup(&world.folder.path().join("copy.db")).await.unwrap();
+    assert_eq!(found[0].invariant, "L23");
+}
+
+/// What the child process below acknowledges goes here, one line a record.
+const CHILD: &str = "QUITTANCE_TEST_DISK_CHILD";
+
+/// Not a test of its own: what the tests below run as a process under a failing disk. Takes records in one by one, and says
+/// which were acknowledged.
+#[tokio::test]
+async fn child_that_writes_until_it_fails() {
+    let Some(file) = std::env::var_os(CHILD) else { return };
+    let ledger = match Ledger::open(Path::new(&file), identity()).await {
+        Ok(ledger) => ledger,
+        Err(error) => {
+            eprintln!("FAILED {error:?}");
+            std::process::exit(17);
+        }
+    };
+    let book = BookWriter::new(ledger);
+    for work in 0..400 {
+        match book.take_in(&[record(work, 2, 0, 10)], &tariff(), 0).await {
+            Ok(outcomes) => {
+                assert!(matches!(outcomes[0], Outcome::Accepted { .. } | Outcome::Duplicate))
+            }
+            Err(error) => {
+                eprintln!("FAILED {error:?}");
+                std::process::exit(17);
+            }
+        }
+        eprintln!("ACKNOWLEDGED {work}");
+    }
+    std::process::exit(0);
+}
+
+/// Runs the child, and checks that what it acknowledged is there when the disk is well again. Returns what it said.
+async fn run_child(folder: &crate::world::Folder, prepare: impl FnOnce(&mut Command)) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "disk::child_that_writes_until_it_fails", "--nocapture"])
+        .env(CHILD, folder.file())
+        .stdout(Stdio::null());
+    prepare(&mut command);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ended = output.status;
+    assert!(
+        ended.code() == Some(17) || ended.code() == Some(0),
+        "it ended with {ended} (signal {:?}): {said}",
+        ended.signal()
+    );
+    assert_eq!(ended.code() == Some(17), said.contains("FAILED"), "{said}");
+    let acknowledged: Vec<u64> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("ACKNOWLEDGED "))
+        .map(|work| work.parse().unwrap())
+        .collect();
+    let ledger = Ledger::open(&folder.file(), identity()).await.unwrap();
+    assert_eq!(invariants::violations(&ledger).await.unwrap(), []);
+    let book = BookWriter::new(ledger.clone());
+    for work in acknowledged {
+        let again = book.take_in(&[record(work, 2, 0, 10)], &tariff(), 0).await.unwrap();
+        assert_eq!(again, [Outcome::Duplicate], "record {work} was acknowledged and is lost");
+    }
+    drop(book);
+    ledger.close().await;
+    said
+}
+
+/// A limit on the size of files stands for a full disk: the write that would pass it fails, each time elsewhere.
+#[tokio::test]
+async fn a_disk_that_fills_up_at_any_write_loses_nothing_that_was_acknowledged() {
+    let mut failed_at = std::collections::BTreeSet::new();
+    for extra in (1..60).step_by(3) {
+        let folder = closed(funded_world().await).await;
+        let blocks = extra * 40;
+        let said = run_child(&folder, |command| {
+            let program = command.get_program().to_owned();
+            let arguments: Vec<_> = command.get_args().map(std::ffi::OsStr::to_owned).collect();
+            let mut limited = Command::new("sh");
+            // Blocks of 512 bytes; the signal that comes with the limit is ignored, so that the write fails instead.
+            limited
+                .arg("-c")
+                .arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\""))
+                .arg("sh")
+                .arg(program)
+                .args(arguments)
+                .env(CHILD, folder.file())
+                .stdout(Stdio::null());
+            *command = limited;
+        })
+        .await;
+        if said.contains("FAILED") {
+            failed_at.insert(said.matches("ACKNOWLEDGED").count());
+        }
+    }
+    println!("failed after {failed_at:?} acknowledged records");
+    assert!(failed_at.len() >= 8, "the limit hit the same place each time: {failed_at:?}");
+}
+
+/// A library that is loaded before the system's and makes one call fail: SQLite then sees a broken disk.
+const SHIM: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/types.h>
+static int due(const char *name) {
+    static int counts[2];
+    const char *call = getenv("FAIL_CALL"), *at = getenv("FAIL_AT");
+    int which = name[0] == 'p';
+    if (!call || !at || call[0] != name[0]) return 0;
+    return ++counts[which] >= atoi(at);
+}
+ssize_t pwrite64(int fd, const void *bytes, size_t n, off_t at) {
+    static ssize_t (*real)(int, const void *, size_t, off_t);
+    if (!real) real = (ssize_t (*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite64");
+    if (due("pwrite")) { errno = EIO; return -1; }
+    return real(fd, bytes, n, at);
+}
+ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at) { return pwrite64(fd, bytes, n, at); }
+int fdatasync(int fd) {
+    static int (*real)(int);
+    if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+    if (due("fsync")) { errno = EIO; return -1; }
+    return real(fd);
+}
+int fsync(int fd) {
+    static int (*real)(int);
+    if (!real) real = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+    if (due("fsync")) { errno = EIO; return -1; }
+    return real(fd);
+}
+"#;
+
+#[tokio::test]
+async fn a_disk_that_fails_to_write_or_to_sync_loses_nothing_that_was_acknowledged() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (source, library) = (scratch.path().join("shim.c"), scratch.path().join("shim.so"));
+    fs::write(&source, SHIM).unwrap();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(&source)
+        .arg("-ldl")
+        .status();
+    if !compiled.is_ok_and(|status| status.success()) {
+        println!("skipped: there is no C compiler cc that makes shared libraries");
+        return;
+    }
+    let mut failures = 0;
+    for (call, step) in [("pwrite", 23), ("fsync", 3)] {
+        for at in (1..=200).step_by(step * 4) {
+            let folder = closed(funded_world().await).await;
+            let said = run_child(&folder, |command| {
+                command
+                    .env("LD_PRELOAD", &library)
+                    .env("FAIL_CALL", call)
+                    .env("FAIL_AT", at.to_string());
+            })
+            .await;
+            if said.contains("FAILED") {
+                failures += 1;
+                assert!(said.contains("disk I/O error"), "{call} {at}: {said}");
+            }
+        }
+    }
+    println!("{failures} runs met the failure");
+    assert!(failures >= 12, "only {failures} runs met the failure");
+}

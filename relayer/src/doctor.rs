@@ -1,0 +1,125 @@
+//! Whether the ledger is sound, and what stops when it is not: money, never reading.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+
+use ledger::{
+    Ledger, Millis,
+    book::BookWriter,
+    invariants::{self, Violation},
+    read::Reader,
+};
+
+use crate::{Error, Result, config::Config};
+
+/// Pause between checks while something is wrong.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// How thoroughly a ledger is examined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What is cheap: L1 to L29, and L36.
+    Quick,
+    /// All of it: hashes, signatures and signed bytes too, and every page of the file.
+    Deep,
+}
+
+/// Every row that breaks an invariant, the manifests folder included (L36).
+pub async fn examine(config: &Config, ledger: &Ledger, depth: Depth) -> Result<Vec<Violation>> {
+    let mut found = match invariants::violations(ledger).await {
+        Ok(found) => found,
+        // What cannot be read back is a violation, not an accident.
+        Err(error @ (ledger::Error::Corrupt(_) | ledger::Error::Overflow(_))) => vec![Violation {
+            invariant: "L35".into(),
+            row: "the database".into(),
+            problem: error.to_string(),
+        }],
+        Err(error) => return Err(error.into()),
+    };
+    if depth == Depth::Deep {
+        found.extend(invariants::deep_violations(ledger).await?);
+    }
+    found.extend(unpublished(config, ledger).await?);
+    Ok(found)
+}
+
+/// L36: that the manifest of every signature is a file in the manifests folder.
+async fn unpublished(config: &Config, ledger: &Ledger) -> Result<Vec<Violation>> {
+    let folder = config.path(&config.files.manifests);
+    let mut names = BTreeSet::new();
+    match fs::read_dir(&folder) {
+        Ok(entries) => {
+            for entry in entries {
+                let entry = entry.map_err(Error::file(&folder))?;
+                names.insert(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::file(&folder)(error)),
+    }
+    let mut found = Vec::new();
+    for (id, deposit, epoch, digest) in Reader::new(ledger.clone()).signed_digests().await? {
+        let name = format!("{deposit}-{epoch}-{digest}.json");
+        if !names.contains(&name) {
+            found.push(Violation {
+                invariant: "L36".into(),
+                row: format!("signature of statement {id}"),
+                problem: format!("its manifest {name} is not in the manifests folder"),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// One line that says why money stands still: the first violations, and how many there are.
+fn reason(found: &[Violation]) -> Option<String> {
+    const SHOWN: usize = 5;
+    let shown: Vec<_> = found.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = found.len().saturating_sub(SHOWN);
+    match found {
+        [] => None,
+        _ if more == 0 => Some(shown.join("; ")),
+        _ => Some(format!("{}; and {more} more", shown.join("; "))),
+    }
+}
+
+/// Examines a ledger from time to time, and remembers why money must not move.
+#[derive(Debug)]
+pub struct Doctor {
+    config: Config,
+    ledger: Ledger,
+    book: BookWriter,
+    examined: Option<Instant>,
+    halted: Option<String>,
+}
+
+impl Doctor {
+    /// A doctor who has not looked yet.
+    pub const fn new(config: Config, ledger: Ledger, book: BookWriter) -> Self {
+        Self { config, ledger, book, examined: None, halted: None }
+    }
+
+    /// Examines the ledger if it is time to, and says why money must not move, if it must not. A halt, and its lifting, is
+    /// told in the audit log.
+    pub async fn visit(&mut self, now: Millis) -> Result<Option<String>> {
+        let every = Duration::from_secs(self.config.policy.check_every_seconds.into());
+        let pause = if self.halted.is_some() { RECHECK.min(every) } else { every };
+        if self.examined.is_some_and(|examined| examined.elapsed() < pause) {
+            return Ok(self.halted.clone());
+        }
+        let halted = reason(&examine(&self.config, &self.ledger, Depth::Quick).await?);
+        self.examined = Some(Instant::now());
+        if self.book.set_halt(halted.as_deref(), now).await? {
+            match &halted {
+                Some(reason) => tracing::error!("halted, no money moves: {reason}"),
+                None => tracing::warn!("the halt is lifted: the ledger is sound"),
+            }
+        }
+        self.halted = halted;
+        Ok(self.halted.clone())
+    }
+}

@@ -1,0 +1,155 @@
+//! Goal: a ledger that breaks an invariant moves no money, and reading goes on.
+//! Method: a real server over a database that somebody altered by hand, with work to pay; then the alteration is undone.
+//! What would break it: a turn taken in spite of a violation, intake that promises, an indexer that stops, a halt that stays.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio::time::sleep;
+
+use crate::env::{Env, assert_success, eventually, quittance, terminate, write};
+
+/// What is done to the database, and undone.
+const DAMAGE: &str = "insert into open (item) values (1)";
+const REPAIR: &str = "delete from open where item = 1";
+
+async fn sql(env: &Env, sql: &'static str) {
+    let options = SqliteConnectOptions::new().filename(env.dir().join("quittance.db"));
+    let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+    let done = sqlx::query(sql).execute(&mut conn).await.unwrap();
+    assert_eq!(done.rows_affected(), 1, "{sql}");
+    conn.close().await.unwrap();
+}
+
+/// What was ever promised, signed or sent: any of these grows when money moves.
+async fn intents(env: &Env) -> Vec<i64> {
+    let options =
+        SqliteConnectOptions::new().filename(env.dir().join("quittance.db")).read_only(true);
+    let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+    let mut counts = Vec::new();
+    for query in [
+        "select count(*) from accepted",
+        "select count(*) from statement",
+        "select count(*) from signature",
+        "select count(*) from slot",
+        "select count(*) from attempt",
+    ] {
+        counts.push(sqlx::query_scalar(query).fetch_one(&mut conn).await.unwrap());
+    }
+    conn.close().await.unwrap();
+    counts
+}
+
+async fn status(env: &Env) -> Option<Value> {
+    reqwest::get(env.url("/v1/status")).await.ok()?.json().await.ok()
+}
+
+async fn until_halted(env: &Env) {
+    eventually("a halt that names invariant and row", async || {
+        let status = status(env).await?;
+        let says = |value: &Value| value.to_string().contains("L23 open, item 1: listed");
+        (says(&status["status"]["halted"]) && says(&status["waiting"])).then_some(())
+    })
+    .await;
+}
+
+async fn until_lifted(env: &Env) {
+    eventually("the halt to be lifted", async || {
+        status(env).await?["status"]["halted"].is_null().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_damaged_ledger_sends_nothing_and_goes_on_reading_until_it_is_repaired() {
+    let env = Env::after_demo(20).await;
+    let config = env.dir().join("quittance.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("check_every_seconds = 3600", "check_every_seconds = 1");
+    assert!(text.contains("check_every_seconds = 1\n"));
+    write(&config, &text);
+    let generated =
+        quittance(&["generate", "--machines", "20", "--organisations", "4", "--seed", "7"])
+            .args(["--first-day", "2026-11-21", "--days", "2", "--out"])
+            .arg(env.folder.path())
+            .output()
+            .await
+            .unwrap();
+    assert_success(&generated);
+    let first = env.folder.path().join("20261121-20261122.json");
+    let second = env.folder.path().join("20261122-20261123.json");
+    // Work that would be stated and sent at once.
+    let payees = env.folder.path().join("payees.jsonl");
+    env.json("ingest", &[payees.to_str().unwrap()]).await;
+    let report = env.json("ingest", &["--close", first.to_str().unwrap()]).await;
+    assert!(report["outcomes"]["accepted"].as_u64().unwrap() > 0, "{report}");
+    sql(&env, DAMAGE).await;
+    let doctor = env.run("doctor", &["--json"]).await;
+    assert_eq!(doctor.status.code(), Some(5));
+    let found: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    assert_eq!(found["violations"][0]["invariant"], "L23");
+    assert_eq!(found["violations"][0]["row"], "open, item 1");
+    let before = intents(&env).await;
+
+    let _mining = env.keep_mining();
+    let server = env.serve();
+    until_halted(&env).await;
+    let refused = env.run("ingest", &[second.to_str().unwrap()]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("503") && said.contains("halted: L23"), "{said}");
+    let ready = reqwest::get(env.url("/health/ready")).await.unwrap();
+    assert_eq!(ready.status(), 503);
+    assert!(ready.text().await.unwrap().contains("halted: L23"));
+    let head = status(&env).await.unwrap()["status"]["progress"]["checkpoint"].as_u64().unwrap();
+    sleep(Duration::from_secs(3)).await;
+    let later = status(&env).await.unwrap()["status"]["progress"]["checkpoint"].as_u64().unwrap();
+    assert!(later > head, "the indexer stands still");
+    assert_eq!(intents(&env).await, before, "money moved");
+
+    sql(&env, REPAIR).await;
+    until_lifted(&env).await;
+    eventually("what waited to be sent", async || {
+        let now = intents(&env).await;
+        now.iter().zip(&before).skip(1).all(|(now, before)| now > before).then_some(())
+    })
+    .await;
+    // The same while it runs.
+    sql(&env, DAMAGE).await;
+    until_halted(&env).await;
+    sql(&env, REPAIR).await;
+    until_lifted(&env).await;
+    env.json("ingest", &["--close", second.to_str().unwrap()]).await;
+    assert!(terminate(server).await.success());
+    assert_success(&env.run("doctor", &[]).await);
+    let told = env.run("audit", &["--json"]).await;
+    assert_success(&told);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    for action in ["\"action\":\"halt\"", "\"action\":\"halt lifted\""] {
+        assert_eq!(told.matches(action).count(), 2, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_beside_a_running_server_serves_on_as_the_database() {
+    let env = Env::after_demo(20).await;
+    let _mining = env.keep_mining();
+    let server = env.serve();
+    eventually("the server", async || status(&env).await.map(drop)).await;
+    let copy = env.folder.path().join("copy.db");
+    assert_success(&env.run("backup", &[copy.to_str().unwrap()]).await);
+    let again = env.run("backup", &[copy.to_str().unwrap()]).await;
+    assert_eq!(again.status.code(), Some(1), "an existing file was overwritten");
+    assert!(terminate(server).await.success());
+    let database = env.dir().join("quittance.db");
+    for suffix in ["-wal", "-shm"] {
+        drop(std::fs::remove_file(env.dir().join(format!("quittance.db{suffix}"))));
+    }
+    std::fs::copy(&copy, &database).unwrap();
+    let server = env.serve();
+    eventually("the restored server", async || status(&env).await.map(drop)).await;
+    assert!(terminate(server).await.success());
+    assert_success(&env.run("doctor", &[]).await);
+    assert_success(&env.run("verify", &[]).await);
+}
