@@ -14,4 +14,5 @@ mod invariants;
 mod model;
 mod statement;
 mod store;
+mod traps;
 mod world;
