@@ -118,6 +118,17 @@ impl Serialize for Units {
     }
 }
 
+impl<'de> Deserialize<'de> for Units {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let is_plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = if is_plain { text.parse().ok() } else { None };
+        number
+            .map(Self)
+            .ok_or_else(|| de::Error::custom(format!("{text:?} is not a number of units")))
+    }
+}
+
 /// Base units per unit of a token: 10^max(0, decimals − 6). See `ITokens.sol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Unit(u64);

@@ -320,7 +320,8 @@ async fn insert_fact(
     Ok(())
 }
 
-async fn insert_deposit(tx: &mut SqliteConnection, key: &DepositKey) -> Result<()> {
+/// Inserts a deposit's key if it is new.
+pub(crate) async fn insert_deposit(tx: &mut SqliteConnection, key: &DepositKey) -> Result<()> {
     sqlx::query(
         "insert into deposit (id, requestor, signer, cosigner, token, salt) values (?, ?, ?, ?, ?, ?)
          on conflict do nothing",

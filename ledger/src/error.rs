@@ -92,6 +92,12 @@ pub enum Error {
     /// A signing rule refused a statement.
     #[error("refused to sign: {0}")]
     Unsignable(String),
+    /// A decision could change nothing, or promises money that is not there.
+    #[error("not decided: {0}")]
+    Undecidable(String),
+    /// A manifest is not what it claims to be, or there is nothing to recover.
+    #[error("not recovered: {0}")]
+    Unimportable(String),
     /// The signing key failed or has the wrong form.
     #[error("signature")]
     Signature(#[from] k256::ecdsa::Error),

@@ -23,6 +23,7 @@ mod error;
 pub mod invariants;
 pub mod manifest;
 pub mod point;
+pub mod proof;
 pub mod read;
 pub mod rules;
 mod sql;

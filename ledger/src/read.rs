@@ -9,12 +9,13 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
     Amount, Error, Ledger, ProviderNumber, Result, Unit, Units,
+    book::{Import, Work},
     chain::{Block, Content},
     manifest::{Leaf, Paid},
-    rules::{self, Credit, DepositEvent, DepositState, OpenItem, Position},
+    rules::{self, Credit, DepositEvent, DepositState, Naming, OpenItem, Position, Verdict},
     sql::{Columns, integer},
     statement::Row as StatementRow,
-    workload::Token,
+    workload::{Record, Token},
 };
 
 /// The reading capability: cannot write.
@@ -49,6 +50,48 @@ pub struct Books {
     pub open: Vec<OpenItem>,
     /// Its money.
     pub position: Position,
+    /// Why nothing may be stated for it, if something forbids it.
+    pub freezes: Vec<Freeze>,
+}
+
+/// A deposit of which more was signed than this ledger knows: what that paid would be paid again, by this deposit or another
+/// of its organisation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Freeze {
+    /// The deposit.
+    pub deposit: B256,
+    /// The epoch that is not known, or not finally.
+    pub epoch: u32,
+    /// Why, and what ends it.
+    pub reason: String,
+}
+
+/// A candidate for the next epoch of a deposit, as far as sending and replacing it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextCandidate {
+    /// Row id of the statement.
+    pub id: i64,
+    /// What the deposit will have spent.
+    pub spent: Units,
+    /// Σ of its rows; zero for one that only retires its epoch.
+    pub total: Units,
+    /// Whether all its signatures are there.
+    pub is_signed: bool,
+    /// Whether it could settle on the deposit as it is at the checkpoint.
+    pub fits: bool,
+}
+
+/// The signed candidates of a deposit's next epoch that could settle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadyDeposit {
+    /// The deposit.
+    pub deposit: B256,
+    /// Row ids of the candidates, best first.
+    pub candidates: Vec<i64>,
+    /// What sending one is worth: what the best moves, or what an empty one frees for another deposit.
+    pub at_stake: Units,
+    /// When its requestor can withdraw, seconds since 1970, if it is thawing.
+    pub deadline: Option<u64>,
 }
 
 /// A statement of ours that is not settled.
@@ -320,6 +363,45 @@ impl Reader {
             .collect()
     }
 
+    /// Candidates for the next epoch of a deposit, those of the largest total first.
+    pub async fn next_candidates(&self, deposit: B256) -> Result<Vec<NextCandidate>> {
+        let mut tx = self.0.reader().begin().await?;
+        let state = deposit_state(&mut tx, deposit).await?;
+        next_candidates(&mut tx, deposit, &state).await
+    }
+
+    /// Every deposit with signed candidates of its next epoch that could settle at the checkpoint, best first: all may be
+    /// sent, one settles.
+    pub async fn ready_deposits(&self) -> Result<Vec<ReadyDeposit>> {
+        let mut tx = self.0.reader().begin().await?;
+        let rows = sqlx::query(
+            "select distinct t.deposit from statement t join deposit d on d.id = t.deposit
+             where t.ours = 1 and not exists (
+                 select 1 from settled s join statement o on o.id = s.statement
+                 where o.deposit = t.deposit and o.epoch = t.epoch)
+             order by t.deposit",
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let mut ready = Vec::new();
+        for row in rows {
+            let deposit = row.b256("deposit")?;
+            let state = deposit_state(&mut tx, deposit).await?;
+            let all = next_candidates(&mut tx, deposit, &state).await?;
+            let candidates: Vec<_> =
+                all.iter().filter(|candidate| candidate.is_signed && candidate.fits).collect();
+            let Some(best) = candidates.first() else { continue };
+            let largest = all.iter().map(|candidate| candidate.total).max().unwrap_or_default();
+            ready.push(ReadyDeposit {
+                deposit,
+                candidates: candidates.iter().map(|candidate| candidate.id).collect(),
+                at_stake: if best.total == Units::ZERO { largest } else { best.total },
+                deadline: state.is_thawing().then_some(state.thaw_ends),
+            });
+        }
+        Ok(ready)
+    }
+
     /// A signed statement with its signatures.
     pub async fn signed_statement(&self, id: i64) -> Result<SignedStatement> {
         let mut conn = self.0.reader().acquire().await?;
@@ -367,16 +449,63 @@ impl Reader {
         named_leaves(&mut conn, statement).await
     }
 
-    /// Epoch of a settled statement of the deposit that this ledger did not propose, if there is one.
-    pub async fn foreign_epoch(&self, deposit: B256) -> Result<Option<u32>> {
+    /// A statement of ours with everything that its manifest says of it.
+    pub async fn export(&self, id: i64) -> Result<Import> {
+        let mut tx = self.0.reader().begin().await?;
+        let (statement, digest) = statement(&mut tx, id).await?;
         let row = sqlx::query(
-            "select t.epoch from statement t join settled s on s.statement = t.id
-             where t.deposit = ? and t.ours = 0 order by t.epoch limit 1",
+            "select t.fee_bps, coalesce(
+                (select i.organisation from leaf l join item i on i.id = l.item where l.statement = t.id limit 1),
+                (select f.organisation from funding f where f.deposit = t.deposit)) as organisation
+             from statement t where t.id = ?",
         )
-        .bind(deposit.to_vec())
-        .fetch_optional(self.0.reader())
+        .bind(id)
+        .fetch_one(&mut *tx)
         .await?;
-        row.map(|row| row.u32("epoch")).transpose()
+        let organisation =
+            row.maybe_text("organisation")?.ok_or(Error::Corrupt("organisation of a statement"))?;
+        let fee_bps =
+            u16::try_from(row.int("fee_bps")?).map_err(|_| Error::Corrupt("fee of a statement"))?;
+        let rows = rows(&mut tx, id).await?;
+        let found = sqlx::query(
+            "select l.workload, l.provider, l.amount, l.revision, i.source, i.external_id, i.machine, i.started_ms,
+                i.stopped_ms, i.fixed
+             from leaf l left join item i on i.id = l.item where l.statement = ? order by l.position",
+        )
+        .bind(id)
+        .fetch_all(&mut *tx)
+        .await?;
+        let leaves = found.iter().map(published_leaf).collect::<Result<_>>()?;
+        Ok(Import { statement, digest, rows, leaves, organisation, fee_bps })
+    }
+
+    /// Whether the ledger knows what a statement pays for.
+    pub async fn is_own(&self, digest: B256) -> Result<bool> {
+        let row = sqlx::query("select 1 from statement where digest = ? and ours = 1")
+            .bind(digest.to_vec())
+            .fetch_optional(self.0.reader())
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// Why nothing may be stated for an organisation, if something forbids it.
+    pub async fn freezes(&self, organisation: &str) -> Result<Vec<Freeze>> {
+        let mut tx = self.0.reader().begin().await?;
+        freezes(&mut tx, organisation).await
+    }
+
+    /// The work under a natural key as if it were open, paid or not, if there is any.
+    pub async fn work(&self, source: &str, external_id: &str) -> Result<Option<OpenItem>> {
+        let mut tx = self.0.reader().begin().await?;
+        let row = sqlx::query("select id from item where source = ? and external_id = ?")
+            .bind(source)
+            .bind(external_id)
+            .fetch_optional(&mut *tx)
+            .await?;
+        match row {
+            Some(row) => open_item(&mut tx, row.int("id")?).await,
+            None => Ok(None),
+        }
     }
 
     /// Remainders that a deposit's settled statements owe, by provider.
@@ -835,11 +964,108 @@ pub(crate) async fn named_leaves(
         .collect()
 }
 
+/// Candidates of ours for the epoch that follows the deposit's, those of the largest total first.
+pub(crate) async fn next_candidates(
+    conn: &mut SqliteConnection,
+    deposit: B256,
+    state: &DepositState,
+) -> Result<Vec<NextCandidate>> {
+    let rows = sqlx::query(
+        "select t.id, t.spent, (select count(*) from signature g where g.statement = t.id) as signatures, d.cosigner
+         from statement t join deposit d on d.id = t.deposit
+         where t.deposit = ? and t.epoch = ? and t.ours = 1 order by t.id",
+    )
+    .bind(deposit.to_vec())
+    .bind(i64::from(state.epoch) + 1)
+    .fetch_all(&mut *conn)
+    .await?;
+    let mut candidates = Vec::new();
+    for row in rows {
+        let (id, spent) = (row.int("id")?, row.units("spent")?);
+        let needed = if row.address("cosigner")? == Address::ZERO { 1 } else { 2 };
+        let mut total = Units::ZERO;
+        for row in self::rows(conn, id).await? {
+            total = total.add(row.units)?;
+        }
+        let is_signed = row.int("signatures")? == needed;
+        let (is_sent, has_waited) = (false, false);
+        let candidate = rules::Candidate { spent, total, is_signed, is_sent, has_waited };
+        let fits = candidate.fits(state);
+        candidates.push(NextCandidate { id, spent, total, is_signed, fits });
+    }
+    candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.total));
+    Ok(candidates)
+}
+
+/// What an organisation may not pay from, and why: epochs that the chain or a manifest knows and this ledger does not, and
+/// what was imported and may not be all yet.
+pub(crate) async fn freezes(
+    conn: &mut SqliteConnection,
+    organisation: &str,
+) -> Result<Vec<Freeze>> {
+    let mut freezes = Vec::new();
+    for (query, why) in [
+        (
+            "select distinct t.deposit, t.epoch, '' as seen from statement t join settled s on s.statement = t.id
+                join funding f on f.deposit = t.deposit
+             where f.organisation = ? and t.ours = 0
+                and t.epoch > coalesce((select max(epoch) from cut_off c where c.deposit = t.deposit), 0)",
+            "settled, and this ledger does not know what for",
+        ),
+        (
+            "select u.deposit, u.epoch, u.seen from unknown_statement u join funding f on f.deposit = u.deposit
+             where f.organisation = ?
+                and u.epoch > coalesce((select max(epoch) from cut_off c where c.deposit = u.deposit), 0)
+                and not exists (select 1 from statement t where t.digest = u.digest and t.ours = 1)
+                and not exists (
+                    select 1 from statement t join settled s on s.statement = t.id, chain
+                    where t.deposit = u.deposit and t.epoch = u.epoch and t.ours = 1 and s.block <= chain.finalised)",
+            "has a statement that this ledger did not propose, seen in",
+        ),
+        (
+            "select t.deposit, t.epoch, 'block ' || max(i.until_block) as seen
+             from imported i join statement t on t.id = i.statement join funding f on f.deposit = t.deposit, chain
+             where f.organisation = ? and i.until_block > chain.finalised group by t.deposit, t.epoch",
+            "was imported, and waits for the finality of",
+        ),
+    ] {
+        for row in sqlx::query(query).bind(organisation).fetch_all(&mut *conn).await? {
+            let (deposit, epoch, seen) = (row.b256("deposit")?, row.u32("epoch")?, row.text("seen")?);
+            let reason = format!("epoch {epoch} of deposit {deposit} {why} {seen}").trim_end().to_owned();
+            freezes.push(Freeze { deposit, epoch, reason });
+        }
+    }
+    freezes.sort();
+    freezes.dedup_by_key(|freeze| (freeze.deposit, freeze.epoch));
+    Ok(freezes)
+}
+
+/// A leaf and the work behind it, as they are published.
+fn published_leaf(row: &SqliteRow) -> Result<(Leaf, Option<Work>)> {
+    let leaf = Leaf {
+        workload: row.b256("workload")?,
+        provider: row.u32("provider")?,
+        amount: row.signed("amount")?,
+        paid: None,
+    };
+    let Some(source) = row.maybe_text("source")? else { return Ok((leaf, None)) };
+    let work = Work {
+        source,
+        external_id: row.text("external_id")?,
+        revision: row.u32("revision")?,
+        machine: row.text("machine")?,
+        started_ms: row.int("started_ms")?,
+        stopped_ms: row.int("stopped_ms")?,
+        fixed: row.b256("fixed")?,
+    };
+    Ok((leaf, Some(work)))
+}
+
 /// Whether an item has to be among the open ones: a revision waits for money, a statement that names it is undecided, or it
 /// is not finally paid.
 pub(crate) async fn is_open(conn: &mut SqliteConnection, item: i64) -> Result<bool> {
     let waits = sqlx::query(
-        "select max(revision) > coalesce((select max(revision) from accepted where item = ?1), -1) as waits
+        "select coalesce(max(revision), -1) > coalesce((select max(revision) from accepted where item = ?1), -1) as waits
          from workload where item = ?1",
     )
     .bind(item)
@@ -862,23 +1088,23 @@ pub(crate) async fn is_open(conn: &mut SqliteConnection, item: i64) -> Result<bo
 
 /// What an item still owes if only final statements count.
 async fn due_finally(conn: &mut SqliteConnection, item: i64) -> Result<i128> {
+    let Some(mut open) = open_item(conn, item).await? else { return Ok(0) };
     let finalised = finalised(conn).await?;
-    let accepted =
-        sqlx::query("select amount from accepted where item = ? order by revision desc limit 1")
-            .bind(item)
-            .fetch_optional(&mut *conn)
-            .await?;
-    let owed = accepted.map_or(Ok(Amount::ZERO), |row| row.amount("amount"))?.signed()?;
     let paid = sqlx::query(
-        "select l.amount from leaf l join settled s on s.statement = l.statement where l.item = ? and s.block <= ?",
+        "select l.amount, l.revision from leaf l join settled s on s.statement = l.statement
+         where l.item = ? and s.block <= ?",
     )
     .bind(item)
     .bind(integer(finalised)?)
     .fetch_all(&mut *conn)
     .await?;
-    paid.iter().try_fold(owed, |due, row| {
-        due.checked_sub(row.signed("amount")?).ok_or(Error::Overflow("amount due"))
-    })
+    (open.settled, open.paid_revision) = (0, None);
+    for row in paid {
+        open.settled =
+            open.settled.checked_add(row.signed("amount")?).ok_or(Error::Overflow("amount due"))?;
+        open.paid_revision = open.paid_revision.max(Some(row.u32("revision")?));
+    }
+    open.due()
 }
 
 pub(crate) async fn books(
@@ -902,7 +1128,8 @@ pub(crate) async fn books(
         Some(token) => position(token, &deposits, &open)?,
         None => Position::default(),
     };
-    Ok(Some(Books { pays_in, token, deposits, open, position }))
+    let freezes = freezes(conn, organisation).await?;
+    Ok(Some(Books { pays_in, token, deposits, open, position, freezes }))
 }
 
 async fn funding_deposits(
@@ -947,85 +1174,168 @@ fn position(token: Token, deposits: &[FundingDeposit], open: &[OpenItem]) -> Res
     Ok(position)
 }
 
+/// What is selected of items, given from which ones and in which order. `?1` is the time, ms, at which payees act.
+macro_rules! select_items {
+    ($from:literal) => {
+        concat!(
+            "select i.id, i.source, i.external_id, i.machine, i.stopped_ms, a.revision, a.amount,
+                (select d.verdict from decision d where d.item = i.id order by d.id desc limit 1) as verdict,
+                (select min(r.provider) from registered r, chain, payee p
+                 where p.id = (select max(id) from payee where machine = i.machine and effective_ms <= ?1)
+                   and r.payout = p.address and r.block <= chain.finalised) as provider,
+                i.stopped_ms < (select max(until_ms) from cut_off where organisation = i.organisation) as is_cut_off
+             from ",
+            $from,
+            " order by i.stopped_ms, i.source, i.external_id"
+        )
+    };
+}
+
 async fn open_items(conn: &mut SqliteConnection, organisation: &str) -> Result<Vec<OpenItem>> {
-    let rows = sqlx::query(
-        "select i.id, i.source, i.external_id, i.machine, i.stopped_ms, a.revision, a.amount,
-            (select d.verdict from decision d where d.item = i.id order by d.id desc limit 1) as verdict,
-            (select min(r.provider) from registered r, chain, payee p
-             where p.id = (select max(id) from payee where machine = i.machine)
-               and r.payout = p.address and r.block <= chain.finalised) as provider
-         from open o join item i on i.id = o.item
+    let rows = sqlx::query(select_items!(
+        "open o join item i on i.id = o.item
          left join accepted a on a.item = i.id
             and a.revision = (select max(revision) from accepted where item = i.id)
-         where i.organisation = ?
-         order by i.stopped_ms, i.source, i.external_id",
+         where i.organisation = ?2"
+    ))
+    .bind(now_ms(conn).await?)
+    .bind(organisation)
+    .fetch_all(&mut *conn)
+    .await?;
+    let leaves = sqlx::query(
+        "select l.item, l.revision, l.amount, l.provider, t.deposit, t.epoch, s.statement is not null as settled,
+            exists (select 1 from settled s2 join statement t2 on t2.id = s2.statement, chain
+                where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised) as retired
+         from open o join item i on i.id = o.item join leaf l on l.item = o.item
+         join statement t on t.id = l.statement left join settled s on s.statement = t.id
+         where i.organisation = ? order by s.block, s.log_index",
     )
     .bind(organisation)
     .fetch_all(&mut *conn)
     .await?;
-    let mut stated = leaves_of_open_items(conn, organisation).await?;
-    rows.iter()
-        .map(|row| {
-            let item = row.int("id")?;
-            let Stated { settled, live, paid_provider } = stated.remove(&item).unwrap_or_default();
-            let accepted = match row.maybe_int("revision")? {
-                Some(_) => Some((row.u32("revision")?, row.amount("amount")?)),
-                None => None,
-            };
-            let verdict = row.maybe_text("verdict")?;
-            Ok(OpenItem {
-                item,
-                source: row.text("source")?,
-                external_id: row.text("external_id")?,
-                machine: row.text("machine")?,
-                stopped_ms: row.int("stopped_ms")?,
-                accepted,
-                settled,
-                live,
-                provider: row.maybe_int("provider")?.map(|_| row.u32("provider")).transpose()?,
-                paid_provider,
-                is_held: verdict.is_some_and(|verdict| verdict == "hold" || verdict == "dispute"),
-            })
-        })
-        .collect()
+    items(conn, &rows, &leaves).await
 }
 
-/// What statements say of an open item.
-#[derive(Debug, Clone, Copy, Default)]
+/// One item as if it were open; `None` if there is none of this row id.
+pub(crate) async fn open_item(conn: &mut SqliteConnection, item: i64) -> Result<Option<OpenItem>> {
+    let rows = sqlx::query(select_items!(
+        "item i left join accepted a on a.item = i.id
+            and a.revision = (select max(revision) from accepted where item = i.id)
+         where i.id = ?2"
+    ))
+    .bind(now_ms(conn).await?)
+    .bind(item)
+    .fetch_all(&mut *conn)
+    .await?;
+    let leaves = sqlx::query(
+        "select l.item, l.revision, l.amount, l.provider, t.deposit, t.epoch, s.statement is not null as settled,
+            exists (select 1 from settled s2 join statement t2 on t2.id = s2.statement, chain
+                where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised) as retired
+         from leaf l join statement t on t.id = l.statement left join settled s on s.statement = t.id
+         where l.item = ? order by s.block, s.log_index",
+    )
+    .bind(item)
+    .fetch_all(&mut *conn)
+    .await?;
+    Ok(items(conn, &rows, &leaves).await?.pop())
+}
+
+/// Time of the checkpoint, ms: the clock of what acts after a delay, the same for everybody who has the same blocks.
+async fn now_ms(conn: &mut SqliteConnection) -> Result<i64> {
+    let block = block_at_or_below(conn, u64::MAX >> 1).await?;
+    integer(block.map_or(0, |block| block.time).saturating_mul(1000))
+}
+
+async fn items(
+    conn: &mut SqliteConnection,
+    rows: &[SqliteRow],
+    leaves: &[SqliteRow],
+) -> Result<Vec<OpenItem>> {
+    let mut stated = stated(leaves)?;
+    let mut items = Vec::with_capacity(rows.len());
+    for row in rows {
+        let item = row.int("id")?;
+        let Stated { settled, paid_revision, live, paid_provider } =
+            stated.remove(&item).unwrap_or_default();
+        let accepted = match row.maybe_int("revision")? {
+            Some(_) => Some((row.u32("revision")?, row.amount("amount")?)),
+            None => None,
+        };
+        let verdict = match row.maybe_text("verdict")? {
+            Some(name) => Some(Verdict::from_name(&name).ok_or(Error::Corrupt("verdict"))?),
+            None => None,
+        };
+        let has_equal_digests = verdict.is_some() && has_equal_digests(conn, item).await?;
+        items.push(OpenItem {
+            item,
+            source: row.text("source")?,
+            external_id: row.text("external_id")?,
+            machine: row.text("machine")?,
+            stopped_ms: row.int("stopped_ms")?,
+            accepted,
+            settled,
+            paid_revision,
+            live,
+            provider: row.maybe_int("provider")?.map(|_| row.u32("provider")).transpose()?,
+            paid_provider,
+            verdict,
+            has_equal_digests,
+            is_cut_off: row.maybe_int("is_cut_off")? == Some(1),
+        });
+    }
+    Ok(items)
+}
+
+/// Whether both sides reported a digest of an item's output, and the same.
+async fn has_equal_digests(conn: &mut SqliteConnection, item: i64) -> Result<bool> {
+    let row =
+        sqlx::query("select body from workload where item = ? order by revision desc limit 1")
+            .bind(item)
+            .fetch_optional(conn)
+            .await?;
+    let Some(row) = row else { return Ok(false) };
+    Ok(Record::from_body(&row.text("body")?)?.has_equal_digests())
+}
+
+/// What statements say of an item.
+#[derive(Debug, Clone, Default)]
 struct Stated {
     settled: i128,
-    live: Option<i128>,
+    paid_revision: Option<u32>,
+    live: Vec<Naming>,
     paid_provider: Option<ProviderNumber>,
 }
 
-/// What statements say of an organisation's open items. A leaf is live while its statement could still settle: until another
-/// has finally settled its epoch.
-async fn leaves_of_open_items(
-    conn: &mut SqliteConnection,
-    organisation: &str,
-) -> Result<BTreeMap<i64, Stated>> {
-    let rows = sqlx::query(
-        "select l.item, l.amount, l.provider, s.statement is not null as settled
-         from open o join item i on i.id = o.item join leaf l on l.item = o.item
-         join statement t on t.id = l.statement left join settled s on s.statement = t.id
-         where i.organisation = ? and (s.statement is not null or not exists (
-             select 1 from settled s2 join statement t2 on t2.id = s2.statement, chain
-             where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised))
-         order by s.block, s.log_index",
-    )
-    .bind(organisation)
-    .fetch_all(conn)
-    .await?;
+/// What leaves say of their items, given in the order in which they settled. A leaf is live until another or its own
+/// statement has finally settled its epoch.
+fn stated(leaves: &[SqliteRow]) -> Result<BTreeMap<i64, Stated>> {
     let mut stated: BTreeMap<i64, Stated> = BTreeMap::new();
-    for row in rows {
+    for row in leaves {
         let amount = row.signed("amount")?;
         let entry = stated.entry(row.int("item")?).or_default();
         let is_settled = row.flag("settled")?;
         if is_settled {
             entry.paid_provider = Some(row.u32("provider")?);
+            entry.paid_revision = entry.paid_revision.max(Some(row.u32("revision")?));
+            entry.settled =
+                entry.settled.checked_add(amount).ok_or(Error::Overflow("sum of leaves"))?;
         }
-        let sum = if is_settled { &mut entry.settled } else { entry.live.get_or_insert(0) };
-        *sum = sum.checked_add(amount).ok_or(Error::Overflow("sum of leaves"))?;
+        if row.flag("retired")? {
+            continue;
+        }
+        let (deposit, epoch) = (row.b256("deposit")?, row.u32("epoch")?);
+        let known =
+            entry.live.iter().position(|live| (live.deposit, live.epoch) == (deposit, epoch));
+        let known = known.unwrap_or_else(|| {
+            entry.live.push(Naming { deposit, epoch, largest: 0, settled: 0 });
+            entry.live.len() - 1
+        });
+        if let Some(live) = entry.live.get_mut(known) {
+            live.largest = live.largest.max(amount);
+            if is_settled {
+                live.settled = amount;
+            }
+        }
     }
     Ok(stated)
 }

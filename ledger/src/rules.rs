@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{Address, B256};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Amount, Error, ProviderNumber, Result, Unit, Units,
@@ -76,6 +76,11 @@ impl DepositState {
         Ok(self)
     }
 
+    /// Whether its requestor is taking money out.
+    pub fn is_thawing(&self) -> bool {
+        self.thawing > Units::ZERO
+    }
+
     /// What a statement may spend: only money whose deposit is final, thawing or not.
     pub fn spendable(&self) -> Units {
         let gone = self.spent.get().saturating_add(self.withdrawn.get());
@@ -126,6 +131,53 @@ pub fn missing(position: &Position, extra: Amount, fee_bps: u16) -> Result<Amoun
     Ok(Amount::new(available(&after, fee_bps)?.min(0).unsigned_abs()))
 }
 
+/// What was decided about an item. The last decision counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It waits for a review, and its money with it.
+    Hold,
+    /// Its money is let go: it is not paid.
+    Release,
+    /// Its requestor objects; it waits, and its money with it.
+    Dispute,
+    /// It is paid, whatever was said before.
+    Pay,
+}
+
+impl Verdict {
+    /// Its name in the database and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Release => "release",
+            Self::Dispute => "dispute",
+            Self::Pay => "pay",
+        }
+    }
+
+    /// The verdict of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Hold, Self::Release, Self::Dispute, Self::Pay]
+            .into_iter()
+            .find(|verdict| verdict.name() == name)
+    }
+}
+
+/// What the candidates of one deposit and epoch say of an item, from when all other keys could have them until a final
+/// statement retires the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Naming {
+    /// The deposit.
+    pub deposit: B256,
+    /// The epoch.
+    pub epoch: u32,
+    /// The most that one of its candidates names for the item; 0 if all of them take back.
+    pub largest: i128,
+    /// What the candidate that settled the epoch, not finally yet, names; 0 if there is none or it does not.
+    pub settled: i128,
+}
+
 /// An item that is not finally paid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenItem {
@@ -143,21 +195,39 @@ pub struct OpenItem {
     pub accepted: Option<(u32, Amount)>,
     /// Σ of its leaves in settled statements.
     pub settled: i128,
-    /// Σ of its leaves in statements that are signed or about to be, and could still settle.
-    pub live: Option<i128>,
+    /// Highest revision that a settled leaf names.
+    pub paid_revision: Option<u32>,
+    /// Where it is live, by deposit and epoch.
+    pub live: Vec<Naming>,
     /// Number of its provider, once the registration is final.
     pub provider: Option<ProviderNumber>,
     /// Number of the provider that its last settled leaf paid.
     pub paid_provider: Option<ProviderNumber>,
-    /// Whether a decision keeps it from being paid.
-    pub is_held: bool,
+    /// The last decision about it.
+    pub verdict: Option<Verdict>,
+    /// Whether both sides reported a digest of the output, and the same.
+    pub has_equal_digests: bool,
+    /// Whether it ended before a cut-off of its organisation and is regarded as paid.
+    pub is_cut_off: bool,
 }
 
 impl OpenItem {
     /// What is still owed, a difference: the highest accepted revision − Σ settled leaves. Negative if too much was paid.
+    ///
+    /// Nothing is owed for work that is regarded as paid, whose money was let go, or of which a later revision was paid
+    /// than is known here.
     pub fn due(&self) -> Result<i128> {
-        let owed = self.accepted.map_or(Ok(0), |(_, amount)| amount.signed())?;
-        owed.checked_sub(self.settled).ok_or(Error::Overflow("amount due"))
+        let Some((revision, amount)) = self.accepted else { return Ok(0) };
+        let is_outdated = self.paid_revision.is_some_and(|paid| paid > revision);
+        if self.is_cut_off || is_outdated || self.verdict == Some(Verdict::Release) {
+            return Ok(0);
+        }
+        amount.signed()?.checked_sub(self.settled).ok_or(Error::Overflow("amount due"))
+    }
+
+    /// Whether a decision keeps it from being paid.
+    pub const fn is_held(&self) -> bool {
+        matches!(self.verdict, Some(Verdict::Hold | Verdict::Dispute))
     }
 
     /// Whom the next leaf concerns: the machine's provider, or the one that was paid if something is owed back.
@@ -165,28 +235,48 @@ impl OpenItem {
         Ok(if self.due()? < 0 { self.paid_provider } else { self.provider })
     }
 
-    /// What can be stated for it now: provider, revision and base units.
-    pub fn payable(&self) -> Result<Option<(ProviderNumber, u32, i128)>> {
+    /// What a candidate of this deposit and epoch can state for it now: provider, revision and base units.
+    ///
+    /// Nothing while it is live elsewhere, since both could settle; other candidates of the same epoch cannot.
+    pub fn payable(
+        &self,
+        (deposit, epoch): (B256, u32),
+    ) -> Result<Option<(ProviderNumber, u32, i128)>> {
         let (Some(provider), Some((revision, _)), due) =
             (self.payee()?, self.accepted, self.due()?)
         else {
             return Ok(None);
         };
-        Ok((self.live.is_none() && !self.is_held && due != 0).then_some((provider, revision, due)))
+        let is_free = self.live.iter().all(|live| (live.deposit, live.epoch) == (deposit, epoch));
+        Ok((is_free && !self.is_held() && due != 0).then_some((provider, revision, due)))
     }
 
     /// The same as it enters a proposal, under the id that the organisation's secret gives it.
-    pub fn to_payable(&self, secret: &Secret) -> Result<Option<Payable>> {
-        let Some((provider, revision, due)) = self.payable()? else { return Ok(None) };
+    pub fn to_payable(&self, secret: &Secret, place: (B256, u32)) -> Result<Option<Payable>> {
+        let Some((provider, revision, due)) = self.payable(place)? else { return Ok(None) };
         let workload = secret.workload_id(&self.source, &self.external_id, revision);
         Ok(Some(Payable { paid: Paid { item: self.item, revision }, workload, provider, due }))
     }
 
-    /// What the item keeps reserved: the larger of what is due and what a live statement names.
+    /// What the item keeps reserved: the larger of what is due and what a live statement can still take beyond what has
+    /// settled.
     pub fn reserved(&self) -> Result<Amount> {
-        let held = self.due()?.max(self.live.unwrap_or(0)).max(0);
+        let mut held = self.due()?.max(0);
+        for live in &self.live {
+            let more = live.largest.checked_sub(live.settled).ok_or(Error::Overflow("reserved"))?;
+            held = held.max(more);
+        }
         Ok(Amount::new(held.unsigned_abs()))
     }
+}
+
+/// What becomes of held work whose money is about to leave with its requestor: where both sides reported the same digest of
+/// the output it is paid, otherwise its money is let go. `None` if there is nothing to decide.
+pub fn verdict_at_thaw(item: &OpenItem) -> Result<Option<Verdict>> {
+    if !item.is_held() || !item.live.is_empty() || item.due()? <= 0 {
+        return Ok(None);
+    }
+    Ok(Some(if item.has_equal_digests { Verdict::Pay } else { Verdict::Release }))
 }
 
 /// A piece of work that can go into a statement.
@@ -320,6 +410,28 @@ pub fn rows_of(leaves: &[Leaf], unit: Unit) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// The operator's fee on leaves: ⌊bps × Σ workload leaves⌋.
+pub fn fee_of<'a>(leaves: impl IntoIterator<Item = &'a Leaf>, bps: u16) -> Result<Amount> {
+    let work = leaves.into_iter().filter(|leaf| leaf.paid.is_some()).map(|leaf| leaf.amount);
+    Amount::new(sum(work)?.max(0).unsigned_abs()).share(bps)
+}
+
+/// What of a proposal exceeds the limits, if anything does.
+pub fn excess(proposal: &Proposal, limits: Limits) -> Option<String> {
+    let rows = proposal.rows.len();
+    let leaves = proposal.leaves.iter().filter(|leaf| leaf.paid.is_some()).count();
+    let words: BTreeSet<_> = proposal.rows.iter().map(|row| word_of(row.provider)).collect();
+    let gas = gas_bound(rows, words.len());
+    match () {
+        () if rows > limits.max_rows => Some(format!("{rows} rows exceed {}", limits.max_rows)),
+        () if leaves > limits.max_leaves => {
+            Some(format!("{leaves} workloads exceed {}", limits.max_leaves))
+        }
+        () if gas > limits.max_gas => Some(format!("{gas} gas exceeds {}", limits.max_gas)),
+        () => None,
+    }
+}
+
 /// Whole units of one provider's leaves, and the remainder. Negative sums come to nothing.
 fn units_of(leaves: &[Leaf], unit: Unit) -> Result<(Units, Amount)> {
     let sum = sum(leaves.iter().map(|leaf| leaf.amount))?;
@@ -341,8 +453,7 @@ fn add_fee(
     fee: Fee,
 ) -> Result<()> {
     let Some(operator) = fee.operator else { return Ok(()) };
-    let work = leaves.values().flatten().filter(|leaf| leaf.paid.is_some()).map(|leaf| leaf.amount);
-    let amount = Amount::new(sum(work)?.max(0).unsigned_abs()).share(fee.bps)?;
+    let amount = fee_of(leaves.values().flatten(), fee.bps)?;
     if amount == Amount::ZERO {
         return Ok(());
     }
@@ -440,6 +551,101 @@ impl<'a> Cost<'a> {
         let own = self.sums.get(&operator).copied().unwrap_or(0).max(0);
         let with = self.row_units(operator, own.saturating_add(fee.signed()?))?;
         Ok(with.saturating_sub(self.row_units(operator, own)?))
+    }
+}
+
+/// A statement recorded for the next epoch of a deposit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// What the deposit will have spent once it is settled.
+    pub spent: Units,
+    /// Σ of its rows.
+    pub total: Units,
+    /// Whether all its signatures are there.
+    pub is_signed: bool,
+    /// Whether a transaction under way carries it.
+    pub is_sent: bool,
+    /// Whether an earlier turn could have sent it and did not.
+    pub has_waited: bool,
+}
+
+impl Candidate {
+    /// Whether it could settle on the deposit as it is: it follows what was spent, and there is enough.
+    pub fn fits(&self, state: &DepositState) -> bool {
+        self.spent.get().checked_sub(self.total.get()) == Some(state.spent.get())
+            && self.total <= state.balance
+    }
+}
+
+/// What is to be recorded for the next epoch of a deposit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: what is there is good enough, or nothing can be done.
+    Nothing,
+    /// The statement that can be made now.
+    State,
+    /// An empty statement, which retires the epoch, so that its work can move to another deposit once that is final.
+    Retire,
+}
+
+/// How a deposit that has candidates goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Prospect {
+    /// The deposit as it is.
+    pub state: DepositState,
+    /// Total of the statement that could be made now; zero if none can.
+    pub fresh: Units,
+    /// Whether another deposit could pay work that the candidates name.
+    pub can_move: bool,
+}
+
+/// Decides whether another candidate is worth having.
+///
+/// One that settles is kept until it is sent or a larger one is worth it: larger by a quarter, so that a long wait
+/// under the fee policy makes few candidates; by anything once the requestor thaws. Where none can settle, a smaller
+/// one takes its place, or an empty one if the work can move.
+pub fn next_candidate(candidates: &[Candidate], prospect: &Prospect) -> Next {
+    let Prospect { state, fresh, can_move } = prospect;
+    let mut best: Option<Units> = None;
+    for candidate in candidates.iter().filter(|candidate| candidate.fits(state)) {
+        let is_idle = candidate.has_waited || state.is_thawing();
+        if !candidate.is_signed || candidate.is_sent || !is_idle {
+            return Next::Nothing;
+        }
+        best = best.max(Some(candidate.total));
+    }
+    let is_worth_it = match best {
+        None => *fresh > Units::ZERO,
+        Some(best) => {
+            let growth = if state.is_thawing() { 1 } else { (best.get() / 4).max(1) };
+            fresh.get() >= best.get().saturating_add(growth)
+        }
+    };
+    match best {
+        _ if is_worth_it => Next::State,
+        None if !candidates.is_empty() && *can_move => Next::Retire,
+        _ => Next::Nothing,
+    }
+}
+
+/// Proposes a statement whose total brings the deposit to none of the sums in `taken`, those of its other candidates: a
+/// successor's signature pins a sum, and with it one statement. Newest work is left out until the sum is free.
+pub fn propose_apart(
+    payables: &[Payable],
+    purse: &Purse,
+    (fee, limits): (Fee, Limits),
+    (spent, taken): (Units, &BTreeSet<Units>),
+) -> Result<Proposal> {
+    let mut payables = payables;
+    loop {
+        let proposal = propose(payables, purse, fee, limits)?;
+        if proposal.rows.is_empty() || !taken.contains(&spent.add(proposal.total()?)?) {
+            return Ok(proposal);
+        }
+        let named: BTreeSet<_> =
+            proposal.leaves.iter().filter_map(|leaf| leaf.paid).map(|paid| paid.item).collect();
+        let last = payables.iter().rposition(|payable| named.contains(&payable.paid.item));
+        payables = &payables[..last.unwrap_or(0)];
     }
 }
 

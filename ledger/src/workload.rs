@@ -162,6 +162,12 @@ impl Record {
         }
     }
 
+    /// Whether both sides report a digest of the output, and the same.
+    pub fn has_equal_digests(&self) -> bool {
+        let evidence = &self.revision.evidence;
+        evidence.digest.is_some() && evidence.digest == evidence.mirror_digest
+    }
+
     /// Why the work is to be held for review, if it is: both sides report a digest and they differ.
     pub fn hold_reason(&self) -> Option<String> {
         let evidence = &self.revision.evidence;

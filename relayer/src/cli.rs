@@ -5,16 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alloy::primitives::Address;
+use alloy::primitives::{Address, B256};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indexer::{EndpointReport, Endpoints};
 use jiff::{Timestamp, civil::Date};
-use ledger::{Ledger, audit, chain::ChainWriter};
+use ledger::{Ledger, audit, book::BookWriter, chain::ChainWriter, read::Reader, rules::Verdict};
 use serde::Serialize;
 
 use crate::{
     Error, Result, case,
     config::Config,
+    decide::{self, Decision},
     demo,
     doctor::{self, Depth},
     generate::{self, Shape},
@@ -22,6 +23,7 @@ use crate::{
     keys::Keys,
     opinion::{self, Opinion},
     reconcile::{self, Verification},
+    recover::{self, CutOff},
     remote::Remote,
     screen::{Screen, print},
     serve,
@@ -48,6 +50,12 @@ enum Command {
     Serve(Folder),
     /// Take files of work or of payout addresses in.
     Ingest(IngestArgs),
+    /// Decide about one piece of work: hold it, release its money, dispute it, or pay it.
+    Decide(DecideArgs),
+    /// Bring back from manifests what the database does not know, or set a cut-off where there are none.
+    Recover(RecoverArgs),
+    /// Prove how one piece of work was paid: leaf, statement, transaction, claim.
+    Proof(ProofArgs),
     /// Show how far everything is: money, work, deposits, credits.
     Status(ReportArgs),
     /// Compare the ledger with the contract's state, to the base unit.
@@ -177,6 +185,80 @@ struct IngestArgs {
 }
 
 #[derive(Debug, Args)]
+struct DecideArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// What is decided.
+    #[arg(value_enum)]
+    verdict: VerdictArg,
+    /// Who reported the work.
+    #[arg(long)]
+    source: String,
+    /// The source's own id of it.
+    #[arg(long)]
+    external_id: String,
+    /// Why; kept with the decision.
+    #[arg(long)]
+    reason: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum VerdictArg {
+    /// It waits for a review, and its money with it.
+    Hold,
+    /// Its money is let go: it is not paid.
+    Release,
+    /// Its requestor objects, within the holdback.
+    Dispute,
+    /// It is paid, whatever was said before.
+    Pay,
+}
+
+impl From<VerdictArg> for Verdict {
+    fn from(verdict: VerdictArg) -> Self {
+        match verdict {
+            VerdictArg::Hold => Self::Hold,
+            VerdictArg::Release => Self::Release,
+            VerdictArg::Dispute => Self::Dispute,
+            VerdictArg::Pay => Self::Pay,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct RecoverArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// Import nothing; regard work of this deposit's organisation that ended before --until as paid.
+    #[arg(long, value_name = "DEPOSIT", requires_all = ["until", "reason"])]
+    cut_off: Option<B256>,
+    /// The time of the cut-off, such as 2026-11-20T07:00:00Z.
+    #[arg(long, value_name = "TIME", requires = "cut_off")]
+    until: Option<Timestamp>,
+    /// Why; kept in the audit log.
+    #[arg(long, requires = "cut_off")]
+    reason: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ProofArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// Who reported the work.
+    #[arg(long)]
+    source: String,
+    /// The source's own id of it.
+    #[arg(long)]
+    external_id: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct GenerateArgs {
     /// Folder for the files.
     #[arg(long, default_value = ".")]
@@ -245,6 +327,9 @@ impl Cli {
             }
             Command::Serve(folder) => serve::run(Config::read(&folder.dir)?).await,
             Command::Ingest(args) => ingest(args).await,
+            Command::Decide(args) => run_decide(args).await,
+            Command::Recover(args) => run_recover(args).await,
+            Command::Proof(args) => run_proof(args).await,
             Command::Status(args) => status(args).await,
             Command::Reconcile(args) => run_reconcile(args).await,
             Command::Verify(args) => run_verify(args).await,
@@ -354,6 +439,69 @@ async fn ingest(args: IngestArgs) -> Result<()> {
     if let Some(until) = last_stop.filter(|_| args.close) {
         desk.close_until(until).await?;
     }
+    Ok(())
+}
+
+async fn run_decide(args: DecideArgs) -> Result<()> {
+    let config = Config::read(&args.folder.dir)?;
+    let decision = Decision {
+        source: args.source,
+        external_id: args.external_id,
+        verdict: args.verdict.into(),
+        reason: args.reason,
+    };
+    match Ledger::open(&config.path(&config.files.database), config.identity()).await {
+        Ok(ledger) => {
+            let (book, reader) = (BookWriter::new(ledger.clone()), Reader::new(ledger));
+            let now = Timestamp::now().as_millisecond();
+            decide::decide(&config, &book, &reader, &decision, now).await?;
+        }
+        Err(ledger::Error::Locked(_)) => Remote::new(&config)?.decide(&decision).await?,
+        Err(error) => return Err(error.into()),
+    }
+    print(format!("{}: {}", decision.external_id, decision.verdict.name()));
+    Ok(())
+}
+
+async fn run_recover(args: RecoverArgs) -> Result<()> {
+    let config = Config::read(&args.folder.dir)?;
+    let cut_off = match (args.cut_off, args.until, args.reason) {
+        (Some(deposit), Some(until), Some(reason)) => {
+            Some(CutOff { deposit, until_ms: until.as_millisecond(), reason })
+        }
+        _ => None,
+    };
+    let recovery = match Ledger::open(&config.path(&config.files.database), config.identity()).await
+    {
+        Ok(ledger) => {
+            let (book, reader) = (BookWriter::new(ledger.clone()), Reader::new(ledger));
+            let now = Timestamp::now().as_millisecond();
+            let organisations = config.ledger_organisations();
+            book.set_organisations(&organisations, config.policy.attester, now).await?;
+            match &cut_off {
+                Some(cut_off) => recover::cut_off(cut_off, &book, &reader, now).await?,
+                None => {
+                    let secret = Keys::open(&config)?.secret;
+                    recover::recover(&config, &secret, &book, &reader, now).await?
+                }
+            }
+        }
+        Err(ledger::Error::Locked(_)) => Remote::new(&config)?.recover(cut_off.as_ref()).await?,
+        Err(error) => return Err(error.into()),
+    };
+    print(if args.json { serde_json::to_string(&recovery)? } else { recovery.text() });
+    Ok(())
+}
+
+async fn run_proof(args: ProofArgs) -> Result<()> {
+    let config = Config::read(&args.folder.dir)?;
+    let ledger = Ledger::open_read_only(&config.path(&config.files.database)).await?;
+    let proof = Reader::new(ledger).proof(&args.source, &args.external_id).await?;
+    let Some(proof) = proof else {
+        let (source, external_id) = (args.source, args.external_id);
+        return Err(Error::Usage(format!("there is no work {external_id:?} of source {source:?}")));
+    };
+    print(if args.json { serde_json::to_string(&proof)? } else { proof.text() });
     Ok(())
 }
 

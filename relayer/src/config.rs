@@ -155,8 +155,10 @@ impl fmt::Debug for Chain {
 pub struct Files {
     /// The ledger.
     pub database: PathBuf,
-    /// Folder of manifests, one file per signed statement. Keep a copy elsewhere.
+    /// Folder of manifests, one file per signed statement.
     pub manifests: PathBuf,
+    /// Folders that hold a copy of each manifest, on other disks. Nothing is signed while one cannot be written.
+    pub manifest_copies: Vec<PathBuf>,
     /// Encrypted key that signs statements.
     pub attester: PathBuf,
     /// Encrypted key that sends transactions. Holds gas money and no authority.
@@ -172,6 +174,7 @@ impl Default for Files {
         Self {
             database: "quittance.db".into(),
             manifests: "manifests".into(),
+            manifest_copies: Vec::new(),
             attester: "keys/attester.json".into(),
             sender: "keys/sender.json".into(),
             secret: "keys/secret".into(),
@@ -198,6 +201,18 @@ pub struct Policy {
     /// Hours that work waits after its end before it is paid, time for disputes.
     #[serde(default)]
     pub holdback_hours: u32,
+    /// Hours after the end of work within which its record is taken in.
+    #[serde(default = "default_record_lag")]
+    pub record_lag_hours: u32,
+    /// Minutes that a key may take to sign what it is shown.
+    #[serde(default = "default_sign_timeout")]
+    pub sign_timeout_minutes: u32,
+    /// Hours before the end of a thaw at which work that is still held is decided, time for settling.
+    #[serde(default = "default_settle_margin")]
+    pub settle_margin_hours: u32,
+    /// Hours after which a machine's new payout address acts. Its first one acts at once.
+    #[serde(default = "default_address_delay")]
+    pub address_delay_hours: u32,
     /// `serve` closes a period every so many minutes; 0 leaves it to commands.
     #[serde(default)]
     pub close_every_minutes: u32,
@@ -226,6 +241,10 @@ impl Default for Policy {
             attester: Address::ZERO,
             operator_payout: None,
             holdback_hours: 0,
+            record_lag_hours: default_record_lag(),
+            sign_timeout_minutes: default_sign_timeout(),
+            settle_margin_hours: default_settle_margin(),
+            address_delay_hours: default_address_delay(),
             close_every_minutes: 0,
             max_fee_bps: default_max_fee_bps(),
             native_usd: None,
@@ -236,8 +255,45 @@ impl Default for Policy {
     }
 }
 
+impl Policy {
+    /// Work that was done must be stated and settled before a requestor who thaws when it ends can withdraw.
+    fn check_thaw(&self) -> std::result::Result<(), String> {
+        let hours = [self.record_lag_hours, self.holdback_hours, self.settle_margin_hours];
+        let minutes = hours.iter().map(|hours| u64::from(*hours) * 60).sum::<u64>()
+            + u64::from(self.sign_timeout_minutes);
+        let period = u64::from(contracts::deploy::THAW_PERIOD) / 60;
+        if minutes < period {
+            return Ok(());
+        }
+        Err(format!(
+            "policy.record_lag_hours {} + holdback_hours {} + sign_timeout_minutes {} + settle_margin_hours {} come to \
+             {minutes} minutes; they must stay below the thaw period of {period}, or a requestor can withdraw what it owes",
+            self.record_lag_hours,
+            self.holdback_hours,
+            self.sign_timeout_minutes,
+            self.settle_margin_hours
+        ))
+    }
+}
+
 fn default_source() -> String {
     "salad".into()
+}
+
+const fn default_record_lag() -> u32 {
+    24
+}
+
+const fn default_sign_timeout() -> u32 {
+    60
+}
+
+const fn default_settle_margin() -> u32 {
+    24
+}
+
+const fn default_address_delay() -> u32 {
+    24
 }
 
 const fn default_max_fee_bps() -> u16 {
@@ -344,6 +400,7 @@ impl Config {
                 self.policy.fee_bps
             ));
         }
+        self.policy.check_thaw()?;
         if self.policy.operator_payout == Some(self.chain.contract) {
             return Err(
                 "policy.operator_payout is the contract itself, which cannot be paid".into()
@@ -472,7 +529,8 @@ impl Config {
         };
         let rates = self.tokens.iter().map(|token| (token.address, rate(token))).collect();
         let fee_bps = if self.policy.operator_payout.is_some() { self.policy.fee_bps } else { 0 };
-        Tariff { fee_bps, rates }
+        let address_delay = i64::from(self.policy.address_delay_hours) * 3_600_000;
+        Tariff { fee_bps, rates, address_delay }
     }
 
     /// Organisations as the ledger wants them.

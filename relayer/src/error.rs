@@ -156,7 +156,11 @@ impl Error {
         match self {
             Self::Usage(_)
             | Self::Input { .. }
-            | Self::Ledger(ledger::Error::FileOverlap { .. }) => 2,
+            | Self::Ledger(
+                ledger::Error::FileOverlap { .. }
+                | ledger::Error::Undecidable(_)
+                | ledger::Error::Unimportable(_),
+            ) => 2,
             Self::Config { .. } | Self::Key { .. } => 3,
             Self::Endpoint { .. }
             | Self::Call { .. }

@@ -3,8 +3,16 @@
 use std::{fmt, fs, path::Path};
 
 use reqwest::{Client, Response, StatusCode};
+use serde::Serialize;
 
-use crate::{Error, Result, config::Config, intake::Report, keys};
+use crate::{
+    Error, Result,
+    config::Config,
+    decide::Decision,
+    intake::Report,
+    keys,
+    recover::{CutOff, Recovery},
+};
 
 /// File with the token that commands of this installation show to the server.
 const TOKEN_FILE: &str = "keys/api-token";
@@ -50,6 +58,29 @@ impl Remote {
         let url = format!("{}/v1/endpoints/{}/clear", self.base, percent_encoded(operator));
         let request = self.client.post(url).bearer_auth(&self.token).body(reason.to_owned());
         accepted(request.send().await, operator).await.map(drop)
+    }
+
+    /// Hands a decision over.
+    pub async fn decide(&self, decision: &Decision) -> Result<()> {
+        self.post("decisions", Some(decision)).await.map(drop)
+    }
+
+    /// Orders that manifests be imported, or that a cut-off be set.
+    pub async fn recover(&self, cut_off: Option<&CutOff>) -> Result<Recovery> {
+        let body = match cut_off {
+            None => self.post::<CutOff>("recovery", None).await?,
+            Some(_) => self.post("recovery/cut-offs", cut_off).await?,
+        };
+        Ok(serde_json::from_str(&body)?)
+    }
+
+    async fn post<T: Serialize>(&self, path: &str, content: Option<&T>) -> Result<String> {
+        let mut request =
+            self.client.post(format!("{}/v1/{path}", self.base)).bearer_auth(&self.token);
+        if let Some(content) = content {
+            request = request.body(serde_json::to_vec(content)?);
+        }
+        accepted(request.send().await, path).await
     }
 }
 

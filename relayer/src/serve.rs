@@ -21,6 +21,7 @@ use axum::{
 use indexer::{Endpoints, Indexer, Standing};
 use jiff::Timestamp;
 use ledger::{Ledger, Millis, book::BookWriter, chain::ChainWriter, read::Reader};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -33,9 +34,11 @@ use tokio::{
 use crate::{
     Error, Result, chain_of,
     config::Config,
+    decide::{self, Decision},
     doctor::Doctor,
     intake,
     keys::Keys,
+    recover::{self, CutOff},
     remote,
     status::Status,
     turn::{Relayer, Report, settle_input},
@@ -271,6 +274,10 @@ async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
         .route("/v1/ingest/files/{name}", post(ingest))
         .route("/v1/closings/{until_ms}", post(close))
         .route("/v1/endpoints/{operator}/clear", post(clear_endpoint))
+        .route("/v1/decisions", post(decisions))
+        .route("/v1/recovery", post(recovery))
+        .route("/v1/recovery/cut-offs", post(cut_offs))
+        .route("/v1/proofs/{source}/{external_id}", get(proof))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(check_headers))
         .with_state((app, token));
@@ -392,6 +399,59 @@ async fn close(
     app.refuse_if_halted()?;
     app.book.close_until(until, now()).await.map_err(internal)?;
     Ok(Json(json!({ "until_ms": until })))
+}
+
+async fn decisions(State((app, token)): Context, headers: HeaderMap, body: Bytes) -> Answer {
+    authorise(&headers, &token)?;
+    app.refuse_if_halted()?;
+    let decision: Decision = from_json(&body)?;
+    let reader = Reader::new(app.ledger);
+    decide::decide(&app.config, &app.book, &reader, &decision, now()).await.map_err(refused)?;
+    Ok(Json(json!(decision)))
+}
+
+async fn recovery(State((app, token)): Context, headers: HeaderMap) -> Answer {
+    authorise(&headers, &token)?;
+    let secret = Keys::open(&app.config).map_err(|error| internal(&error))?.secret;
+    let reader = Reader::new(app.ledger);
+    let recovered = recover::recover(&app.config, &secret, &app.book, &reader, now()).await;
+    Ok(Json(json!(recovered.map_err(refused)?)))
+}
+
+async fn cut_offs(State((app, token)): Context, headers: HeaderMap, body: Bytes) -> Answer {
+    authorise(&headers, &token)?;
+    app.refuse_if_halted()?;
+    let cut_off: CutOff = from_json(&body)?;
+    let reader = Reader::new(app.ledger);
+    let recovered = recover::cut_off(&cut_off, &app.book, &reader, now()).await;
+    Ok(Json(json!(recovered.map_err(refused)?)))
+}
+
+/// The proof of one piece of work. Its natural key is the secret that it takes to ask.
+async fn proof(
+    State((app, _)): Context,
+    Path((source, external_id)): Path<(String, String)>,
+) -> Answer {
+    match Reader::new(app.ledger).proof(&source, &external_id).await.map_err(internal)? {
+        Some(proof) => Ok(Json(json!(proof))),
+        None => Err((StatusCode::NOT_FOUND, "there is no such work".into())),
+    }
+}
+
+fn from_json<T: DeserializeOwned>(body: &[u8]) -> std::result::Result<T, (StatusCode, String)> {
+    serde_json::from_slice(body)
+        .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
+}
+
+/// What the caller did wrong is told; internals stay in the log.
+fn refused(error: Error) -> (StatusCode, String) {
+    match error {
+        Error::Usage(_)
+        | Error::Ledger(ledger::Error::Undecidable(_) | ledger::Error::Unimportable(_)) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, chain_of(&error))
+        }
+        other => internal(&other),
+    }
 }
 
 /// Refuses a body that cannot be taken before it is read.

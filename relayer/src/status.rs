@@ -223,9 +223,9 @@ async fn organisation(
         let is_due = item.due()? != 0;
         *match () {
             () if item.accepted.is_none() => &mut status.unfunded,
-            () if item.live.is_some() => &mut status.stated,
+            () if !item.live.is_empty() => &mut status.stated,
             () if !is_due => continue,
-            () if item.is_held => &mut status.held,
+            () if item.is_held() => &mut status.held,
             () if item.provider.is_none() => &mut status.unaddressed,
             () => &mut status.payable,
         } += 1;

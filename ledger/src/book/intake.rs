@@ -5,12 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use alloy::primitives::{Address, B256};
 use sqlx::SqliteConnection;
 
-use super::{BookWriter, Tariff, group::Call, insert_payee, payee_of};
+use super::{BookWriter, Tariff, decisions::insert_decision, group::Call, insert_payee, payee_of};
 use crate::{
     Amount, Error, Millis, Result,
-    audit::{self, Event},
     read::{self, Books},
-    rules,
+    rules::{self, Verdict},
     sql::{self, Columns},
     store,
     workload::{Outcome, Rate, Record},
@@ -107,13 +106,6 @@ impl BookWriter {
         store::commit(tx, "accept-unfunded").await?;
         Ok(accepted)
     }
-
-    /// Records a decision about an item: `hold`, `release`, `dispute` or `pay`; the last one counts.
-    pub async fn decide(&self, item: i64, verdict: &str, reason: &str, now: Millis) -> Result<()> {
-        let mut tx = self.0.begin().await?;
-        insert_decision(&mut tx, item, (verdict, reason), "operator", now).await?;
-        store::commit(tx, "decision").await
-    }
 }
 
 /// What is known of an item already.
@@ -170,7 +162,8 @@ impl Desk<'_> {
             .await?
             .is_none_or(|(highest, _)| highest < record.revision.revision);
         if let Some(reason) = record.hold_reason().filter(|_| is_newest) {
-            insert_decision(self.conn, item, ("hold", &reason), "intake", self.now).await?;
+            let said = (Verdict::Hold, reason.as_str());
+            insert_decision(self.conn, item, said, "intake", self.now).await?;
         }
         match self.accept(item, record).await? {
             Acceptance::Missing(missing) => Ok(Outcome::Unfunded { missing }),
@@ -226,7 +219,8 @@ impl Desk<'_> {
         let machine = &record.item.machine;
         match payee_of(self.conn, machine).await? {
             None => {
-                insert_payee(self.conn, (machine, address), &record.item.source, self.now).await?
+                let (source, times) = (&record.item.source, (0, self.now));
+                insert_payee(self.conn, (machine, address), source, times).await?;
             }
             Some(known) if known == address => {}
             Some(known) => {
@@ -322,11 +316,15 @@ impl Desk<'_> {
     /// Accepts a record that is stored already, if the organisation's money covers what it adds to what is reserved. A
     /// revision below the highest accepted one stays without effect.
     async fn accept(&mut self, item: i64, record: &Record) -> Result<Acceptance> {
-        let (tariff, now, revision) = (self.tariff, self.now, &record.revision);
+        let (tariff, revision) = (self.tariff, &record.revision);
         let before = accepted(self.conn, item).await?;
         let Some(books) = self.books(&record.item.organisation).await? else {
             return Err(Error::Corrupt("organisation"));
         };
+        // While it is not known what was paid, it is not known what this adds.
+        if !books.freezes.is_empty() {
+            return self.wait(item, Amount::ZERO).await;
+        }
         let Some(token) = books.token else { return self.wait(item, Amount::ZERO).await };
         let rate = revision.rate.as_ref().or_else(|| tariff.rates.get(&token.address));
         let Some(rate) = rate else { return self.wait(item, Amount::ZERO).await };
@@ -338,19 +336,44 @@ impl Desk<'_> {
         if before.is_some_and(|(highest, _)| highest > revision.revision) {
             return Ok(Acceptance::Accepted(Amount::ZERO));
         }
-        let reserved = before.map_or(Amount::ZERO, |(_, amount)| amount);
-        let extra = amount.checked_sub(reserved).unwrap_or_default();
-        let missing = rules::missing(&books.position, extra, tariff.fee_bps)?;
+        if before.is_none() && !is_touched(self.conn, item, &record.item.organisation).await? {
+            let promised = self.promise(item, record, (amount, Some(rate)), amount).await?;
+            if amount > Amount::ZERO {
+                insert_open(self.conn, item).await?;
+            } else {
+                read::refresh_open(self.conn, item).await?;
+            }
+            return Ok(promised);
+        }
+        // What a statement has said that this revision comes to stands, whatever the rate is by now.
+        let stated = stated_amount(self.conn, item, revision.revision).await?;
+        let (amount, rate) = stated.map_or((amount, Some(rate)), |amount| (amount, None));
+        let mut open = read::open_item(self.conn, item).await?.ok_or(Error::Corrupt("item"))?;
+        let reserved = open.reserved()?;
+        open.accepted = Some((revision.revision, amount));
+        let extra = open.reserved()?.checked_sub(reserved).unwrap_or_default();
+        let promised = self.promise(item, record, (amount, rate), extra).await?;
+        read::refresh_open(self.conn, item).await?;
+        Ok(promised)
+    }
+
+    /// Promises `amount` for a record, if the money covers the `extra` that this reserves.
+    async fn promise(
+        &mut self,
+        item: i64,
+        record: &Record,
+        (amount, rate): (Amount, Option<&Rate>),
+        extra: Amount,
+    ) -> Result<Acceptance> {
+        let (fee_bps, now) = (self.tariff.fee_bps, self.now);
+        let books = self.books(&record.item.organisation).await?;
+        let books = books.ok_or(Error::Corrupt("organisation"))?;
+        let missing = rules::missing(&books.position, extra, fee_bps)?;
         if missing > Amount::ZERO && extra > Amount::ZERO {
-            return self.wait(item, missing).await;
+            return Ok(Acceptance::Missing(missing));
         }
         books.position.reserved = books.position.reserved.add(extra)?;
-        insert_accepted(self.conn, item, record, amount, rate, now).await?;
-        match before {
-            None if amount > Amount::ZERO => insert_open(self.conn, item).await?,
-            // It may be listed still, as what had waited for money.
-            _ => read::refresh_open(self.conn, item).await?,
-        }
+        insert_accepted(self.conn, (item, record.revision.revision), amount, rate, now).await?;
         Ok(Acceptance::Accepted(amount))
     }
 
@@ -371,23 +394,64 @@ async fn accepted(conn: &mut SqliteConnection, item: i64) -> Result<Option<(u32,
     row.map(|row| Ok((row.u32("revision")?, row.amount("amount")?))).transpose()
 }
 
-async fn insert_accepted(
+/// Whether anything else than its records says what an item comes to: statements, decisions, or a cut-off.
+async fn is_touched(conn: &mut SqliteConnection, item: i64, organisation: &str) -> Result<bool> {
+    sqlx::query(
+        "select exists (select 1 from leaf where item = ?1) or exists (select 1 from decision where item = ?1)
+            or exists (select 1 from cut_off where organisation = ?2) as touched",
+    )
+    .bind(item)
+    .bind(organisation)
+    .fetch_one(conn)
+    .await?
+    .flag("touched")
+}
+
+/// What a revision came to when a statement named it, if one did: its leaf, and what earlier revisions were paid.
+async fn stated_amount(
     conn: &mut SqliteConnection,
     item: i64,
-    record: &Record,
+    revision: u32,
+) -> Result<Option<Amount>> {
+    let rows = sqlx::query(
+        "select l.revision, l.amount, s.statement is not null as settled
+         from leaf l left join settled s on s.statement = l.statement
+         where l.item = ? and l.revision <= ? order by settled",
+    )
+    .bind(item)
+    .bind(i64::from(revision))
+    .fetch_all(conn)
+    .await?;
+    let (mut own, mut before) = (None, 0_i128);
+    for row in rows {
+        let amount = row.signed("amount")?;
+        if row.u32("revision")? == revision {
+            own = Some(amount);
+        } else if row.flag("settled")? {
+            before = before.checked_add(amount).ok_or(Error::Overflow("sum of leaves"))?;
+        }
+    }
+    let Some(own) = own else { return Ok(None) };
+    let amount = own.checked_add(before).ok_or(Error::Overflow("sum of leaves"))?;
+    Ok(Some(Amount::new(amount.max(0).unsigned_abs())))
+}
+
+async fn insert_accepted(
+    conn: &mut SqliteConnection,
+    (item, revision): (i64, u32),
     amount: Amount,
-    rate: &Rate,
+    rate: Option<&Rate>,
     now: Millis,
 ) -> Result<()> {
     sqlx::query(
         "insert into accepted (item, revision, amount, rate, rate_source, rate_at, at) values (?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(item)
-    .bind(i64::from(record.revision.revision))
+    .bind(i64::from(revision))
     .bind(sql::amount(amount))
-    .bind(rate.usd_per_token.to_string())
-    .bind(&rate.source)
-    .bind(rate.at_ms)
+    .bind(rate.map(|rate| rate.usd_per_token.to_string()))
+    .bind(rate.map(|rate| rate.source.as_str()))
+    .bind(rate.map(|rate| rate.at_ms))
     .bind(now)
     .execute(conn)
     .await?;
@@ -397,26 +461,6 @@ async fn insert_accepted(
 async fn insert_open(conn: &mut SqliteConnection, item: i64) -> Result<()> {
     sqlx::query("insert into open (item) values (?) on conflict do nothing")
         .bind(item)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-async fn insert_decision(
-    conn: &mut SqliteConnection,
-    item: i64,
-    (verdict, reason): (&str, &str),
-    actor: &str,
-    now: Millis,
-) -> Result<()> {
-    let (subject, detail) = (format!("item {item}"), format!("{verdict}: {reason}"));
-    let event = Event { at: now, actor, action: "decision", subject: &subject, detail: &detail };
-    audit::append(conn, &event).await?;
-    sqlx::query("insert into decision (item, verdict, reason, at) values (?, ?, ?, ?)")
-        .bind(item)
-        .bind(verdict)
-        .bind(reason)
-        .bind(now)
         .execute(conn)
         .await?;
     Ok(())

@@ -1,7 +1,9 @@
 //! The book: promises and intents. The relayer's side of the ledger.
 
+mod decisions;
 mod group;
 mod intake;
+mod recovery;
 mod slots;
 mod statements;
 
@@ -11,6 +13,7 @@ use alloy::primitives::{Address, B256};
 use sqlx::SqliteConnection;
 
 pub(crate) use self::group::Group;
+pub use self::recovery::{Import, Sighting, Work};
 use crate::{
     Error, Ledger, Millis, ProviderNumber, Result,
     audit::{self, Event},
@@ -31,6 +34,8 @@ pub struct Tariff {
     pub fee_bps: u16,
     /// Rate of each token that is paid in.
     pub rates: BTreeMap<Address, Rate>,
+    /// How long after it was named a machine's new payout address acts.
+    pub address_delay: Millis,
 }
 
 /// A source file, as far as it matters for money.
@@ -187,12 +192,20 @@ impl BookWriter {
         store::commit(tx, "source-file").await
     }
 
-    /// Names the address that a machine's earnings belong to. Returns whether that is new.
-    pub async fn set_payee(&self, machine: &str, address: Address, now: Millis) -> Result<bool> {
+    /// Names the address that a machine's earnings belong to. Returns whether that is new. A machine's first address acts at
+    /// once; a later one acts `delay` after `now`, by the time of blocks, on what is unsigned by then.
+    pub async fn set_payee(
+        &self,
+        machine: &str,
+        address: Address,
+        (delay, now): (Millis, Millis),
+    ) -> Result<bool> {
         let mut tx = self.0.begin().await?;
-        let is_new = payee_of(&mut tx, machine).await? != Some(address);
+        let known = payee_of(&mut tx, machine).await?;
+        let is_new = known != Some(address);
         if is_new {
-            insert_payee(&mut tx, (machine, address), "operator", now).await?;
+            let effective = known.map_or(0, |_| now.saturating_add(delay));
+            insert_payee(&mut tx, (machine, address), "operator", (effective, now)).await?;
         }
         store::commit(tx, "payee").await?;
         Ok(is_new)
@@ -280,14 +293,15 @@ async fn insert_payee(
     conn: &mut SqliteConnection,
     (machine, address): (&str, Address),
     actor: &str,
-    now: Millis,
+    (effective, now): (Millis, Millis),
 ) -> Result<()> {
     let (subject, detail) = (machine, address.to_string());
     let event = Event { at: now, actor, action: "payee", subject, detail: &detail };
     audit::append(conn, &event).await?;
-    sqlx::query("insert into payee (machine, address, at) values (?, ?, ?)")
+    sqlx::query("insert into payee (machine, address, effective_ms, at) values (?, ?, ?, ?)")
         .bind(machine)
         .bind(address.to_vec())
+        .bind(effective)
         .bind(now)
         .execute(conn)
         .await?;

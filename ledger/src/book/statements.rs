@@ -1,6 +1,6 @@
 //! Statements: recorded as content, checked against the books in the same commit, then signed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::B256;
 use k256::ecdsa::SigningKey;
@@ -8,20 +8,22 @@ use sqlx::SqliteConnection;
 
 use super::BookWriter;
 use crate::{
-    Error, Result,
+    Error, ProviderNumber, Result,
     chain::{Content, insert_statement},
-    manifest::{CARRY, Tree},
+    manifest::{CARRY, FEE, Leaf, Tree},
     read::{self, SignedStatement},
-    rules::{self, Proposal},
+    rules::{self, Limits, Proposal},
     sql::{self, Columns, integer},
-    statement::{self, Statement},
+    statement::{self, Row, Statement},
     store, verify,
 };
 
 impl BookWriter {
-    /// Records the next statement of a deposit: rows, leaves, manifest root and digest. Returns what is to be signed.
+    /// Records a candidate for the next epoch of a deposit: rows, leaves, manifest root and digest. Returns what is to be
+    /// signed. From here on its leaves are live.
     ///
-    /// Refused if the deposit moved on since the proposal was made, or if another candidate of its epoch exists.
+    /// Refused if the deposit moved on since the proposal was made, if another candidate of the epoch comes to the same
+    /// sum, or if anything in it does not follow from the books as they are now.
     pub async fn record_statement(
         &self,
         deposit: B256,
@@ -47,20 +49,15 @@ impl BookWriter {
             manifest: Tree::new(&proposal.leaves).root(),
             rows: statement::pack(&proposal.rows)?,
         };
-        let digest = statement.digest(&self.0.identity().domain());
-        let candidates =
-            sqlx::query("select 1 from statement where deposit = ? and epoch = ? and ours = 1")
-                .bind(deposit.to_vec())
-                .bind(i64::from(statement.epoch))
-                .fetch_all(&mut *tx)
-                .await?;
-        if !candidates.is_empty() {
+        let candidates = read::next_candidates(&mut tx, deposit, &current).await?;
+        if candidates.iter().any(|other| other.spent == statement.spent) {
             return Err(Error::Unsignable(format!(
-                "deposit {deposit} has a candidate for epoch {} already",
-                statement.epoch
+                "deposit {deposit} has a candidate for epoch {} that brings it to {} already; a successor could follow either",
+                statement.epoch, statement.spent
             )));
         }
-        refuse_stale(&mut tx, deposit, proposal).await?;
+        refuse_stale(&mut tx, (deposit, statement.epoch), proposal, fee_bps).await?;
+        let digest = statement.digest(&self.0.identity().domain());
         let content = Content {
             deposit,
             epoch: statement.epoch,
@@ -69,8 +66,8 @@ impl BookWriter {
             digest,
         };
         let id = insert_statement(&mut tx, &content, Some(fee_bps)).await?;
-        insert_rows(&mut tx, id, proposal).await?;
-        insert_leaves(&mut tx, id, proposal).await?;
+        insert_rows(&mut tx, id, &proposal.rows).await?;
+        insert_leaves(&mut tx, id, &proposal.leaves).await?;
         store::commit(tx, "statement").await?;
         Ok(SignedStatement {
             id,
@@ -83,8 +80,8 @@ impl BookWriter {
 
     /// Signs a recorded statement with the attester's key and stores the signature.
     ///
-    /// Enforces the signers' rules that one candidate at a time leaves open: digest, manifest root and rows follow from
-    /// the stored leaves, the epoch is the deposit's next, and the key is one that the deposit names.
+    /// Enforces the signers' rules that recording leaves open: digest, manifest root and rows follow from the stored
+    /// leaves, the epoch is the deposit's next, nothing is unknown of the deposit, and the key is one that it names.
     pub async fn sign_statement(&self, id: i64, key: &SigningKey) -> Result<SignedStatement> {
         let mut tx = self.0.begin().await?;
         let (statement, digest) = read::statement(&mut tx, id).await?;
@@ -102,6 +99,15 @@ impl BookWriter {
                 "statement {id} is for epoch {}, the deposit is at {}",
                 statement.epoch, state.epoch
             ));
+        }
+        let row = sqlx::query("select organisation from funding where deposit = ?")
+            .bind(statement.key.id().to_vec())
+            .fetch_optional(&mut *tx)
+            .await?;
+        if let Some(row) = row
+            && let Some(freeze) = read::freezes(&mut tx, &row.text("organisation")?).await?.first()
+        {
+            return refuse(freeze.reason.clone());
         }
         if ![statement.key.signer, statement.key.cosigner].contains(&signer) {
             return refuse(format!(
@@ -125,8 +131,9 @@ impl BookWriter {
 /// indexer may have written since.
 async fn refuse_stale(
     conn: &mut SqliteConnection,
-    deposit: B256,
+    (deposit, epoch): (B256, u32),
     proposal: &Proposal,
+    fee_bps: u16,
 ) -> Result<()> {
     let refuse = |why: String| {
         Err(Error::Unsignable(format!("deposit {deposit}: {why}; the next turn proposes anew")))
@@ -139,6 +146,9 @@ async fn refuse_stale(
     let books = read::books(conn, &row.text("organisation")?)
         .await?
         .ok_or(Error::Corrupt("organisation"))?;
+    if let Some(freeze) = books.freezes.first() {
+        return Err(Error::Unsignable(freeze.reason.clone()));
+    }
     let Some(purse) = books.deposits.iter().find(|known| known.id == deposit && known.is_usable)
     else {
         return refuse("it cannot be paid from".into());
@@ -146,11 +156,19 @@ async fn refuse_stale(
     if proposal.total()? > purse.state.spendable() {
         return refuse("the rows exceed what is final and unspent".into());
     }
+    if let Some(why) = rules::excess(proposal, Limits::default()) {
+        return refuse(why);
+    }
+    if let Some(provider) = unregistered(conn, proposal).await? {
+        return refuse(format!("the registration of provider {provider} is not final"));
+    }
     let open: BTreeMap<_, _> = books.open.iter().map(|item| (item.item, item)).collect();
+    let mut named = BTreeSet::new();
     for leaf in &proposal.leaves {
         let expected = match leaf.paid {
+            Some(paid) if !named.insert(paid.item) => None,
             Some(paid) => match open.get(&paid.item) {
-                Some(item) => item.payable()?,
+                Some(item) => item.payable((deposit, epoch))?,
                 None => None,
             }
             .filter(|(_, revision, _)| *revision == paid.revision)
@@ -159,7 +177,10 @@ async fn refuse_stale(
                 let carry = purse.carries.get(&leaf.provider).copied().unwrap_or_default();
                 Some((leaf.provider, carry.signed()?))
             }
-            None => Some((leaf.provider, leaf.amount)),
+            None => {
+                let fee = rules::fee_of(&proposal.leaves, fee_bps)?.signed()?;
+                (leaf.workload == FEE).then_some((leaf.provider, fee))
+            }
         };
         if expected != Some((leaf.provider, leaf.amount)) {
             return refuse(format!("leaf {} is not due as proposed", leaf.workload));
@@ -168,12 +189,26 @@ async fn refuse_stale(
     Ok(())
 }
 
-async fn insert_rows(
+/// A provider of the rows whose registration is not final, if there is one: a reorg could give its number to another.
+async fn unregistered(
+    conn: &mut SqliteConnection,
+    proposal: &Proposal,
+) -> Result<Option<ProviderNumber>> {
+    let row = sqlx::query(
+        "select coalesce(max(provider), 0) as n from registered, chain where block <= chain.finalised",
+    )
+    .fetch_one(conn)
+    .await?;
+    let count = row.u32("n")?;
+    Ok(proposal.rows.iter().map(|row| row.provider).find(|provider| *provider > count))
+}
+
+pub(super) async fn insert_rows(
     conn: &mut SqliteConnection,
     statement: i64,
-    proposal: &Proposal,
+    rows: &[Row],
 ) -> Result<()> {
-    for row in &proposal.rows {
+    for row in rows {
         sqlx::query("insert into \"row\" (statement, provider, units, carry_in, carry_out) values (?, ?, ?, ?, ?)")
             .bind(statement)
             .bind(i64::from(row.provider))
@@ -186,12 +221,12 @@ async fn insert_rows(
     Ok(())
 }
 
-async fn insert_leaves(
+pub(super) async fn insert_leaves(
     conn: &mut SqliteConnection,
     statement: i64,
-    proposal: &Proposal,
+    leaves: &[Leaf],
 ) -> Result<()> {
-    for (position, leaf) in proposal.leaves.iter().enumerate() {
+    for (position, leaf) in leaves.iter().enumerate() {
         sqlx::query(
             "insert into leaf (statement, position, item, revision, workload, provider, amount)
              values (?, ?, ?, ?, ?, ?, ?)",

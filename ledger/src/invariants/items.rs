@@ -17,8 +17,9 @@ pub(super) struct Standing {
     pub(super) is_open: bool,
     /// Σ of its leaves in settled statements.
     pub(super) paid: i128,
-    /// The highest amount that was ever accepted for it.
-    pub(super) highest: Amount,
+    /// The highest amount that was ever accepted for it; `None` if a later revision was paid than is known here, as
+    /// after an import.
+    pub(super) highest: Option<Amount>,
 }
 
 /// Where items above row id `after` stand, at most `limit` of them, in order.
@@ -32,7 +33,10 @@ pub(super) async fn standings(
             (select max(revision) from workload w where w.item = i.id) as newest,
             (select max(revision) from accepted a where a.item = i.id) as revision,
             (select amount from accepted a where a.item = i.id order by revision desc limit 1) as amount,
-            (select max(amount) from accepted a where a.item = i.id) as highest
+            (select max(amount) from accepted a where a.item = i.id) as highest,
+            coalesce((select verdict from decision d where d.item = i.id order by d.id desc limit 1), '') = 'release'
+                or i.stopped_ms < coalesce((select max(until_ms) from cut_off c where c.organisation = i.organisation), 0)
+                as waived
          from item i left join open o on o.item = i.id where i.id > ? order by i.id limit ?",
     )
     .bind(after)
@@ -44,7 +48,7 @@ pub(super) async fn standings(
     let mut standings = Vec::with_capacity(rows.len());
     for row in rows {
         let item = row.int("id")?;
-        let Leaves { paid, paid_finally, is_undecided } = stated.remove(&item).unwrap_or_default();
+        let leaves = stated.remove(&item).unwrap_or_default();
         let accepted = row.maybe_int("revision")?;
         let (amount, highest) = match accepted {
             Some(_) => (row.amount("amount")?, row.amount("highest")?),
@@ -52,8 +56,17 @@ pub(super) async fn standings(
         };
         let is_listed = row.flag("listed")?;
         let waits = row.maybe_int("newest")? > accepted;
-        let is_open = waits || is_undecided || amount.signed()? != paid_finally;
-        standings.push(Standing { item, is_listed, is_open, paid, highest });
+        let is_known = accepted >= leaves.revision;
+        let is_owed =
+            accepted.is_some() && accepted >= leaves.final_revision && !row.flag("waived")?;
+        let is_due = is_owed && amount.signed()? != leaves.paid_finally;
+        standings.push(Standing {
+            item,
+            is_listed,
+            is_open: waits || leaves.is_undecided || is_due,
+            paid: leaves.paid,
+            highest: is_known.then_some(highest),
+        });
     }
     Ok(standings)
 }
@@ -63,6 +76,9 @@ pub(super) async fn standings(
 struct Leaves {
     paid: i128,
     paid_finally: i128,
+    /// Highest revision in a settled statement, and in a final one.
+    revision: Option<i64>,
+    final_revision: Option<i64>,
     /// Whether a statement names it whose epoch nothing has finally settled.
     is_undecided: bool,
 }
@@ -74,7 +90,7 @@ async fn leaves_between(
     last: i64,
 ) -> Result<BTreeMap<i64, Leaves>> {
     let rows = sqlx::query(
-        "select l.item, l.amount, s.block is not null as settled,
+        "select l.item, l.revision, l.amount, s.block is not null as settled,
             coalesce(s.block <= chain.finalised, 0) as final,
             not exists (
                 select 1 from statement t2 join settled s2 on s2.statement = t2.id
@@ -93,9 +109,11 @@ async fn leaves_between(
         let add = |sum: i128| sum.checked_add(amount).ok_or(Error::Overflow("sum of leaves"));
         if row.flag("settled")? {
             entry.paid = add(entry.paid)?;
+            entry.revision = entry.revision.max(row.maybe_int("revision")?);
         }
         if row.flag("final")? {
             entry.paid_finally = add(entry.paid_finally)?;
+            entry.final_revision = entry.final_revision.max(row.maybe_int("revision")?);
         }
         entry.is_undecided |= row.flag("undecided")?;
     }

@@ -107,7 +107,9 @@ impl Found {
 
     fn item(&mut self, standing: &items::Standing) -> Result<()> {
         let items::Standing { item, paid, highest, is_listed, is_open, .. } = *standing;
-        if paid > highest.signed()? {
+        if let Some(highest) = highest
+            && paid > highest.signed()?
+        {
             let problem =
                 format!("{paid} base units are settled, at most {highest} were ever accepted");
             self.add(17, format!("item {item}"), problem);

@@ -1,7 +1,7 @@
 //! Invariants that are queries: number, and a query that returns place and problem of each row at fault.
 
 /// All of them, by number.
-pub(super) const QUERIES: [(u32, &str); 17] = [
+pub(super) const QUERIES: [(u32, &str); 18] = [
     (1, FACTS_HANG_ON_BLOCKS),
     (2, BLOCKS_NAME_THEIR_PARENTS),
     (3, FINALISED_IS_INDEXED),
@@ -11,6 +11,7 @@ pub(super) const QUERIES: [(u32, &str); 17] = [
     (12, CARRIES_COME_IN),
     (13, TOTALS_DIFFER),
     (15, LEAVES_NAME_AN_ITEM_ONCE),
+    (16, LIVE_IN_ONE_DEPOSIT),
     (18, LEAVES_NAME_ACCEPTED_WORK),
     (20, SIGNERS_ARE_NAMED),
     (21, DEPOSITS_PAY_FOR_ONE),
@@ -84,10 +85,6 @@ select 'statement ' || l.statement, 'it pays work of ' || min(i.organisation) ||
 from leaf l join item i on i.id = l.item group by l.statement having min(i.organisation) <> max(i.organisation)";
 
 /// A statement is live until a final block has settled its epoch.
-#[expect(
-    dead_code,
-    reason = "work does not yet wait until a final block retired what named it elsewhere"
-)]
 const LIVE_IN_ONE_DEPOSIT: &str = "
 select 'item ' || l.item as place, 'live statements of two deposits name it, the last is ' || max(t.id) as problem
 from statement t join leaf l on l.statement = t.id
@@ -100,6 +97,7 @@ const LEAVES_NAME_ACCEPTED_WORK: &str = "
 select 'leaf of statement ' || l.statement || ', item ' || l.item as place,
     'revision ' || l.revision || ' was not accepted' as problem
 from leaf l where l.item is not null
+and not exists (select 1 from imported m where m.statement = l.statement)
 and not exists (select 1 from accepted a where a.item = l.item and a.revision = l.revision)";
 
 const SIGNERS_ARE_NAMED: &str = "
@@ -114,7 +112,8 @@ from funding group by deposit having count(*) > 1";
 
 const WORK_IS_WHOLE: &str = "
 select 'item ' || i.id as place, 'it has no record, or no organisation' as problem from item i
-where not exists (select 1 from workload w where w.item = i.id)
+where (not exists (select 1 from workload w where w.item = i.id)
+    and not exists (select 1 from leaf l join imported m on m.statement = l.statement where l.item = i.id))
 or not exists (select 1 from organisation o where o.name = i.organisation)
 union all
 select 'accepted of item ' || a.item || ', revision ' || a.revision, 'there is no such record' from accepted a

@@ -148,8 +148,8 @@ async fn an_altered_removed_or_inserted_entry_is_named() {
 async fn tells_what_was_decided_in_order_and_only_changes() {
     let world = World::new().await;
     let before = audit::entries(&world.ledger).await.unwrap();
-    world.book.set_payee("machine-2", payout(2), 5).await.unwrap();
-    world.book.set_payee("machine-2", Address::repeat_byte(3), 6).await.unwrap();
+    world.book.set_payee("machine-2", payout(2), (0, 5)).await.unwrap();
+    world.book.set_payee("machine-2", Address::repeat_byte(3), (0, 6)).await.unwrap();
     world.book.close_until(100, 7).await.unwrap();
     world.book.close_until(90, 8).await.unwrap();
     let told: Vec<_> = audit::entries(&world.ledger).await.unwrap();

@@ -4,10 +4,11 @@ use alloy::primitives::{Address, B256};
 use ledger::{
     Amount, Error,
     book::SourceFile,
+    rules::Verdict,
     workload::{Outcome, WorkResult},
 };
 
-use crate::world::{ORGANISATION, World, payout, record, tariff};
+use crate::world::{FEE_BPS, ORGANISATION, World, payout, record, tariff};
 
 /// Base units that `micro_usd` come to at the test's rate.
 fn amount(micro_usd: u64) -> Amount {
@@ -140,9 +141,12 @@ async fn differing_output_digests_hold_the_work() {
     mirrored.revision.evidence.mirror_digest = Some(B256::repeat_byte(2));
     take(&world, &[mirrored]).await;
     let item = world.reader.books(ORGANISATION).await.unwrap().unwrap().open[0].clone();
-    assert!(item.is_held);
-    world.book.decide(item.item, "release", "reviewed", 1).await.unwrap();
-    assert!(!world.reader.books(ORGANISATION).await.unwrap().unwrap().open[0].is_held);
+    assert!(item.is_held());
+    let place = (B256::repeat_byte(3), 1);
+    assert_eq!(item.payable(place).unwrap(), None);
+    world.book.decide(item.item, Verdict::Pay, "reviewed", (FEE_BPS, 1)).await.unwrap();
+    let item = world.reader.books(ORGANISATION).await.unwrap().unwrap().open[0].clone();
+    assert!(item.payable(place).unwrap().is_some());
 }
 
 #[tokio::test]

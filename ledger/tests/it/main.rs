@@ -17,4 +17,5 @@ mod model;
 mod power;
 mod statement;
 mod store;
+mod traps;
 mod world;

@@ -1,7 +1,7 @@
 //! Random operations, reorgs included, against a small model in memory. After each step the ledger's balances are the
 //! model's, and its own invariants hold. The seed is in the message of a failure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::B256;
 use ledger::{
@@ -28,6 +28,8 @@ const DEPOSITS: [u8; 2] = [1, 2];
 struct Model {
     /// Accepted amount per work, by its number.
     accepted: BTreeMap<u64, u128>,
+    /// The highest amount that was ever accepted per work.
+    highest: BTreeMap<u64, u128>,
     /// Work that a record came in for: machine and highest revision.
     records: BTreeMap<u64, (u32, u32)>,
     /// Signed statements with what they pay per work, in the order of signing.
@@ -116,28 +118,38 @@ struct Run {
     model: Model,
     rng: ChaCha8Rng,
     next_work: u64,
+    /// Deposits that ever named a piece of work.
+    places: BTreeMap<u64, BTreeSet<B256>>,
+    /// How often work was named by another deposit than before, an epoch was retired by an empty statement, and a candidate
+    /// had rivals.
+    moved: usize,
+    retired: usize,
+    rivals: usize,
 }
 
 impl Run {
     async fn new(seed: u64) -> Self {
         let world = World::new().await;
-        Self { world, model: Model::default(), rng: ChaCha8Rng::seed_from_u64(seed), next_work: 1 }
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        let (model, places) = (Model::default(), BTreeMap::new());
+        Self { world, model, rng, next_work: 1, places, moved: 0, retired: 0, rivals: 0 }
     }
 
     async fn step(&mut self) {
         match self.rng.random_range(0..100) {
-            0..12 => {
+            0..16 => {
                 let (deposit, units) = (self.any_deposit(), self.rng.random_range(1..40_000_000));
                 self.world.fund(deposit, units).await;
             }
-            12..40 => self.take_in_new().await,
+            16..40 => self.take_in_new().await,
             40..48 => self.take_in_again().await,
             48..62 => self.state().await,
             62..74 => self.settle().await,
             74..80 => self.claim().await,
             80..84 => self.thaw().await,
             84..86 => self.withdraw().await,
-            86..94 => self.world.finalise(self.rng.random_range(0..4)).await,
+            86..88 => self.empty().await,
+            88..94 => self.world.finalise(self.rng.random_range(0..4)).await,
             94..98 => {
                 let depth = self.rng.random_range(1..5);
                 self.world.reorg(depth).await;
@@ -180,12 +192,18 @@ impl Run {
         ));
         self.model.records.insert(work, (machine, revision));
         if let Outcome::Accepted { amount } | Outcome::Unaddressed { amount } = outcomes[0] {
-            self.model.accepted.insert(work, amount.base_units());
+            self.accept(work, amount.base_units());
             assert!(before < 0 || self.available().await >= 0, "accepted more than there is");
         }
         // Once more changes nothing.
         let again = self.world.book.take_in(&[record], &tariff(), 0).await.unwrap();
         assert_eq!(again, [Outcome::Duplicate]);
+    }
+
+    fn accept(&mut self, work: u64, amount: u128) {
+        self.model.accepted.insert(work, amount);
+        let highest = self.model.highest.entry(work).or_default();
+        *highest = amount.max(*highest);
     }
 
     async fn available(&self) -> i128 {
@@ -197,34 +215,57 @@ impl Run {
     async fn read_accepted(&mut self) {
         for item in self.world.reader.books(ORGANISATION).await.unwrap().unwrap().open {
             if let Some((_, amount)) = item.accepted {
-                self.model.accepted.insert(item.external_id.parse().unwrap(), amount.base_units());
+                self.accept(item.external_id.parse().unwrap(), amount.base_units());
             }
         }
     }
 
-    /// Proposes and signs a statement for a deposit that has none under way.
+    /// Records and signs another candidate for a deposit's next epoch: what it can pay now, or nothing where no candidate
+    /// can settle and the epoch has to be retired.
     async fn state(&mut self) {
         let number = self.any_deposit();
+        self.state_of(number).await;
+    }
+
+    /// Empties a deposit, under its candidates if it has any, and states what is left to state.
+    async fn empty(&mut self) {
+        let number = self.any_deposit();
+        let key = deposit_key(number);
+        let balance = Units::new(replay(&self.world.blocks, 0, key.id()).balance);
+        let (deposit, recipient) = (key.id(), key.requestor);
+        let thawed = Event::Thawed { deposit, units: balance, ends: 1 };
+        let withdrawn = Event::Withdrawn { deposit, recipient, units: balance };
+        self.world.mine(vec![thawed, withdrawn]).await;
+        self.state_of(number).await;
+    }
+
+    async fn state_of(&mut self, number: u8) {
         let id = deposit_key(number).id();
-        let unsettled = self.world.reader.unsettled_statements().await.unwrap();
-        if unsettled.iter().any(|statement| statement.deposit == id && !statement.is_overtaken) {
-            return;
-        }
+        let candidates = self.world.reader.next_candidates(id).await.unwrap();
         let books = self.world.reader.books(ORGANISATION).await.unwrap().unwrap();
         let secret = secret().of_organisation(ORGANISATION);
-        let payables: Vec<_> =
-            books.open.iter().filter_map(|item| item.to_payable(&secret).unwrap()).collect();
         let state = self.world.reader.deposit_state(id).await.unwrap();
+        let place = (id, state.epoch + 1);
+        let mut payables: Vec<_> =
+            books.open.iter().filter_map(|item| item.to_payable(&secret, place).unwrap()).collect();
+        if self.rng.random_ratio(1, 3) {
+            payables.truncate(payables.len().div_ceil(2));
+        }
         let purse = Purse {
             unit: Unit::of_decimals(18).unwrap(),
             spendable: state.spendable(),
             carries: self.world.reader.carries(id).await.unwrap(),
         };
-        let fee = Fee { bps: FEE_BPS, operator: Some(OPERATOR) };
-        let proposal = rules::propose(&payables, &purse, fee, Limits::default()).unwrap();
-        if proposal.rows.is_empty() {
+        let policy = (Fee { bps: FEE_BPS, operator: Some(OPERATOR) }, Limits::default());
+        let taken = candidates.iter().map(|candidate| candidate.spent).collect();
+        let spent = (state.spent, &taken);
+        let proposal = rules::propose_apart(&payables, &purse, policy, spent).unwrap();
+        let is_stuck = !candidates.is_empty() && !candidates.iter().any(|known| known.fits);
+        if proposal.rows.is_empty() && (!is_stuck || taken.contains(&state.spent)) {
             return;
         }
+        self.retired += usize::from(proposal.rows.is_empty());
+        self.rivals += usize::from(!candidates.is_empty());
         assert!(
             proposal.total().unwrap() <= state.spendable(),
             "a statement spends money that is not final"
@@ -233,10 +274,11 @@ impl Run {
         for leaf in &proposal.leaves {
             let Some(of) = leaf.paid else { continue };
             let item = books.open.iter().find(|item| item.item == of.item).unwrap();
-            assert!(
-                paid.insert(item.external_id.parse().unwrap(), leaf.amount).is_none(),
-                "work appears twice"
-            );
+            let work = item.external_id.parse().unwrap();
+            assert!(paid.insert(work, leaf.amount).is_none(), "work appears twice");
+            let places = self.places.entry(work).or_default();
+            self.moved += usize::from(places.iter().any(|known| *known != id));
+            places.insert(id);
         }
         let signed =
             self.world.book.record_statement(id, &state, &proposal, FEE_BPS).await.unwrap();
@@ -296,7 +338,9 @@ impl Run {
         let id = deposit_key(self.any_deposit()).id();
         let balance = replay(&self.world.blocks, 0, id).balance;
         if balance > 0 {
-            let units = Units::new(self.rng.random_range(0..=balance / 2));
+            let is_all = self.rng.random_ratio(1, 2);
+            let units = if is_all { balance } else { self.rng.random_range(0..=balance) };
+            let units = Units::new(units);
             self.world.mine(vec![Event::Thawed { deposit: id, units, ends: 1 }]).await;
         }
     }
@@ -357,6 +401,8 @@ impl Run {
             books.open.iter().map(|item| (item.external_id.parse().unwrap(), item)).collect();
         for (work, accepted) in &self.model.accepted {
             let settled = self.model.settled(&self.world.blocks, *work);
+            let highest = i128::try_from(self.model.highest[work]).unwrap();
+            assert!(settled <= highest, "work {work} was paid {settled} of {highest}");
             let due = i128::try_from(*accepted).unwrap() - settled;
             match open.get(work) {
                 Some(item) => {
@@ -379,7 +425,7 @@ impl Run {
 async fn random_operations_agree_with_a_model_in_memory() {
     let (seeds, steps) =
         if std::env::var_os("QUITTANCE_TEST_DEEP").is_some() { (200, 400) } else { (8, 120) };
-    let mut settled = 0;
+    let (mut settled, mut moved, mut retired, mut rivals) = (0, 0, 0, 0);
     for seed in 0..seeds {
         println!("seed {seed}");
         let mut run = Run::new(seed).await;
@@ -388,6 +434,10 @@ async fn random_operations_agree_with_a_model_in_memory() {
             run.check().await;
         }
         assert_eq!(verify::book(&run.world.ledger, &secret()).await.unwrap(), []);
+        assert_eq!(invariants::violations(&run.world.ledger).await.unwrap(), []);
+        moved += run.moved;
+        retired += run.retired;
+        rivals += run.rivals;
         settled += run
             .model
             .signed
@@ -395,5 +445,7 @@ async fn random_operations_agree_with_a_model_in_memory() {
             .filter(|(s, _)| Model::is_settled(&run.world.blocks, s))
             .count();
     }
+    println!("{settled} settled, {rivals} with rivals, {retired} empty, {moved} moved");
     assert!(settled > 20, "only {settled} statements were settled; the run tests too little");
+    assert!(rivals > 8 && retired > 0 && moved > 0, "{rivals}, {retired}, {moved}: too few");
 }

@@ -15,10 +15,11 @@ use crate::world::{
 async fn proposal(world: &World, number: u8) -> (DepositState, Proposal) {
     let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
     let secret = secret().of_organisation(ORGANISATION);
-    let payables: Vec<_> =
-        books.open.iter().filter_map(|item| item.to_payable(&secret).unwrap()).collect();
     let deposit =
         books.deposits.iter().find(|deposit| deposit.id == deposit_key(number).id()).unwrap();
+    let place = (deposit.id, deposit.state.epoch + 1);
+    let payables: Vec<_> =
+        books.open.iter().filter_map(|item| item.to_payable(&secret, place).unwrap()).collect();
     let purse = Purse {
         unit: Unit::of_decimals(18).unwrap(),
         spendable: deposit.state.spendable(),
@@ -123,10 +124,14 @@ async fn what_was_paid_too_much_is_taken_back_from_the_provider_that_got_it() {
         world.book.record_statement(deposit_key(1).id(), &state, &paid, FEE_BPS).await.unwrap();
     let signed = world.book.sign_statement(signed.id, &attester()).await.unwrap();
     settle(&mut world, &signed).await;
-    world.book.set_payee("machine-2", crate::world::payout(3), 1).await.unwrap();
+    world.book.set_payee("machine-2", crate::world::payout(3), (0, 1)).await.unwrap();
     world.book.take_in(&[record(1, 2, 1, 400_000)], &tariff(), 0).await.unwrap();
     let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
-    let (provider, _, due) = books.open[0].payable().unwrap().unwrap();
+    let place = (deposit_key(1).id(), 2);
+    assert_eq!(books.open[0].payable(place).unwrap(), None, "the epoch that paid it is not final");
+    world.finalise(0).await;
+    let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
+    let (provider, _, due) = books.open[0].payable(place).unwrap().unwrap();
     assert_eq!(provider, 2);
     assert!(due < 0);
 }

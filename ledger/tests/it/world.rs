@@ -115,7 +115,7 @@ pub(crate) fn payout(number: u32) -> Address {
 
 pub(crate) fn tariff() -> Tariff {
     let rate = Rate { usd_per_token: "0.247".parse().unwrap(), source: "static".into(), at_ms: 0 };
-    Tariff { fee_bps: FEE_BPS, rates: BTreeMap::from([(token(), rate)]) }
+    Tariff { fee_bps: FEE_BPS, rates: BTreeMap::from([(token(), rate)]), address_delay: 0 }
 }
 
 /// A completed record of `micro_usd` millionths of a USD.
@@ -166,10 +166,54 @@ impl World {
         );
         world.mine(events).await;
         for machine in 2..=4 {
-            world.book.set_payee(&format!("machine-{machine}"), payout(machine), 0).await.unwrap();
+            world
+                .book
+                .set_payee(&format!("machine-{machine}"), payout(machine), (0, 0))
+                .await
+                .unwrap();
         }
         world.finalise(0).await;
         world
+    }
+
+    /// The same chain under a new ledger: that of a file copied here earlier, or none.
+    pub(crate) async fn after_loss(&self, backup: Option<&Path>) -> Self {
+        let folder = Folder { folder: tempfile::tempdir().unwrap(), is_damaged: Cell::new(false) };
+        if let Some(backup) = backup {
+            for entry in std::fs::read_dir(backup).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+            }
+        }
+        let ledger = Ledger::open(&folder.file(), identity()).await.unwrap();
+        let (chain, book) = (ChainWriter::new(ledger.clone()), BookWriter::new(ledger.clone()));
+        let reader = Reader::new(ledger.clone());
+        let (blocks, salt) = (self.blocks.clone(), self.salt + 1_000_000);
+        let world = Self { folder, ledger, chain, book, reader, blocks, salt };
+        let deposits = vec![deposit_key(1).id(), deposit_key(2).id()];
+        let organisation = Organisation { name: ORGANISATION.into(), token: token(), deposits };
+        let attester = statement::address_of(attester().verifying_key());
+        world.book.set_organisations(&[organisation], attester, 0).await.unwrap();
+        for machine in 2..=4 {
+            let name = format!("machine-{machine}");
+            world.book.set_payee(&name, payout(machine), (0, 0)).await.unwrap();
+        }
+        let from = world.chain.checkpoint().await.unwrap().map_or(0, |block| block.number);
+        let missing: Vec<_> =
+            world.blocks.iter().filter(|indexed| indexed.block.number > from).cloned().collect();
+        world.chain.apply(&missing).await.unwrap();
+        world.chain.set_finalised(self.chain.finalised().await.unwrap()).await.unwrap();
+        world
+    }
+
+    /// Copies the ledger's files as they are, as a backup of a ledger that nobody writes to.
+    pub(crate) fn backup(&self) -> TempDir {
+        let backup = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), backup.path().join(entry.file_name())).unwrap();
+        }
+        backup
     }
 
     /// Appends a block with these events.

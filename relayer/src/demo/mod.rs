@@ -259,7 +259,7 @@ impl<'a> Demo<'a> {
         for record in inputs.iter().flat_map(Input::records) {
             if record.payout.is_none() {
                 let address = generate::payout_address(&record.item.machine);
-                self.book.set_payee(&record.item.machine, address, now).await?;
+                self.book.set_payee(&record.item.machine, address, (0, now)).await?;
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, path::Path};
 use alloy::primitives::{Address, keccak256};
 use jiff::Timestamp;
 use ledger::{
-    Ledger, Millis,
+    Amount, Ledger, Millis,
     book::{BookWriter, SourceFile, Tariff},
     workload::{Outcome, Record},
 };
@@ -100,6 +100,10 @@ impl Report {
         let (name, detail) = match outcome {
             Outcome::Accepted { .. } => ("accepted", None),
             Outcome::Unaddressed { .. } => ("unaddressed", None),
+            Outcome::Unfunded { missing } if *missing == Amount::ZERO => (
+                "unfunded",
+                Some("its organisation is frozen, or its token or rate not known yet".into()),
+            ),
             Outcome::Unfunded { missing } => {
                 ("unfunded", Some(format!("{missing} base units are missing")))
             }
@@ -223,7 +227,7 @@ pub async fn take_in(
     now: Millis,
 ) -> Result<Report> {
     match parsed {
-        Parsed::Payees(entries) => take_payees(book, entries, now).await,
+        Parsed::Payees(entries) => take_payees(book, entries, (tariff.address_delay, now)).await,
         Parsed::Work { file, records } => {
             if let Some(file) = file {
                 book.add_source_file(file, now).await?;
@@ -263,7 +267,7 @@ async fn take_work(
 async fn take_payees(
     book: &BookWriter,
     entries: &[Result<(String, Address), Rejection>],
-    now: Millis,
+    times: (Millis, Millis),
 ) -> Result<Report> {
     let mut report = Report::default();
     for (index, entry) in entries.iter().enumerate() {
@@ -274,7 +278,7 @@ async fn take_payees(
                 report.reject(index, &Rejection::new("address", reason));
             }
             Ok((machine, address)) => {
-                let is_new = book.set_payee(machine, *address, now).await?;
+                let is_new = book.set_payee(machine, *address, times).await?;
                 let amount = ledger::Amount::ZERO;
                 report.add(
                     index,

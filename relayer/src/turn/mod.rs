@@ -7,7 +7,7 @@ mod push;
 mod settle;
 mod state;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Mutex};
 
 use alloy::{
     eips::BlockId,
@@ -30,6 +30,7 @@ use crate::{
     attester::Attester,
     config::Config,
     keys::Keys,
+    manifests::Manifests,
     sender::{
         Sender,
         plan::{self, GasPrice},
@@ -70,6 +71,8 @@ pub struct Relayer {
     attester: Attester,
     sender: Sender,
     provider: DynProvider,
+    /// Candidates that earlier turns found unsent.
+    unsent: Mutex<BTreeSet<i64>>,
 }
 
 /// What one turn has read at its start.
@@ -94,10 +97,11 @@ impl Relayer {
         let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger));
         let sender =
             Sender::new(provider.clone(), keys.sender, limits, reader.clone(), book.clone());
-        let manifests = config.path(&config.files.manifests);
+        let manifests = Manifests::new(&config);
         let attester =
             Attester::new(keys.attester, keys.secret, manifests, reader.clone(), book.clone());
-        Self { config, reader, book, attester, sender, provider }
+        let unsent = Mutex::default();
+        Self { config, reader, book, attester, sender, provider, unsent }
     }
 
     /// One turn at time `now`. Claims are pushed only if `push` is set, as that reads every credit.

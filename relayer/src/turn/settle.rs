@@ -1,10 +1,10 @@
 //! Batches of signed statements: packed, simulated, sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::{primitives::Bytes, sol_types::SolCall};
 use contracts::Settlement;
-use ledger::{book::Obligation, read::SignedStatement, rules};
+use ledger::{Units, book::Obligation, read::SignedStatement, rules};
 
 use super::{Relayer, Report, View};
 use crate::{Error, Result};
@@ -20,16 +20,14 @@ impl Relayer {
     /// Batches signed statements that follow their deposit's last one and that no transaction carries.
     pub(super) async fn settle(&self, view: &View, report: &mut Report) -> Result<()> {
         let mut ready = Vec::new();
-        for statement in self.reader.unsettled_statements().await? {
-            if !statement.is_signed
-                || statement.is_overtaken
-                || view.busy_statements.contains(&statement.id)
+        let mut stakes = BTreeMap::new();
+        for deposit in self.reader.ready_deposits().await? {
+            let is_busy = |id: &i64| view.busy_statements.contains(id);
+            if let Some(best) = deposit.candidates.first()
+                && !deposit.candidates.iter().any(is_busy)
             {
-                continue;
-            }
-            let state = self.reader.deposit_state(statement.deposit).await?;
-            if Some(statement.epoch) == state.epoch.checked_add(1) {
-                ready.push(self.reader.signed_statement(statement.id).await?);
+                ready.push(self.reader.signed_statement(*best).await?);
+                stakes.insert(*best, deposit.at_stake);
             }
         }
         for batch in pack(&ready) {
@@ -38,7 +36,7 @@ impl Relayer {
                 continue;
             }
             let ids = batch.iter().map(|statement| statement.id).collect();
-            let value = self.value_of(&batch).await?;
+            let value = self.value_of(&batch, &stakes).await?;
             self.send(view, &Obligation::Settle(ids), settle_input(&batch), Some(value), report)
                 .await?;
         }
@@ -70,15 +68,16 @@ impl Relayer {
         Ok(good)
     }
 
-    async fn value_of(&self, batch: &[&SignedStatement]) -> Result<u128> {
+    /// What a batch is worth, in millionths of a USD: what it moves, or frees for other deposits.
+    async fn value_of(
+        &self,
+        batch: &[&SignedStatement],
+        stakes: &BTreeMap<i64, Units>,
+    ) -> Result<u128> {
         let mut value = 0_u128;
         for statement in batch {
-            let units = contracts::rows::decode(&statement.statement.rows)
-                .map_err(ledger::Error::from)?
-                .iter()
-                .fold(0_u64, |sum, (_, units)| sum.saturating_add(*units));
-            let worth =
-                self.micro_usd(statement.statement.key.token, ledger::Units::new(units)).await?;
+            let units = stakes.get(&statement.id).copied().unwrap_or_default();
+            let worth = self.micro_usd(statement.statement.key.token, units).await?;
             value = value.saturating_add(worth);
         }
         Ok(value)

@@ -1,19 +1,42 @@
 //! Accepting what had waited for money, proposing what is payable, signing it.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::PoisonError,
+};
 
+use alloy::primitives::B256;
 use ledger::{
-    Millis,
-    read::{Books, FundingDeposit, UnsettledStatement},
-    rules::{self, Fee, Limits, Proposal, Purse},
+    Amount, Millis, Unit, Units,
+    read::{Books, FundingDeposit, NextCandidate},
+    rules::{self, Fee, Limits, Next, Proposal, Purse},
 };
 
 use super::{Relayer, Report, View};
 use crate::{Error, Result};
 
+/// What stating for one organisation needs to know besides its books.
+struct Desk<'a> {
+    name: &'a str,
+    unit: Unit,
+    fee: Fee,
+    closings: &'a [(i64, Millis)],
+}
+
+impl Desk<'_> {
+    fn purse(&self, deposit: &FundingDeposit) -> Purse {
+        Purse {
+            unit: self.unit,
+            spendable: deposit.state.spendable(),
+            carries: deposit.carries.clone(),
+        }
+    }
+}
+
 impl Relayer {
     /// Accepts what had waited for money, then proposes and signs what is payable.
     pub(super) async fn state(&self, view: &View, report: &mut Report) -> Result<()> {
+        self.attester.notice(view.now).await?;
         let tariff = self.config.tariff();
         let unsettled = self.reader.unsettled_statements().await?;
         for statement in
@@ -32,9 +55,7 @@ impl Relayer {
         for name in self.reader.organisations().await? {
             report.accepted += self.book.accept_unfunded(&name, &tariff, view.now).await?;
             match fee {
-                Some(fee) => {
-                    self.state_organisation(&name, &unsettled, fee, &closings, report).await?
-                }
+                Some(fee) => self.state_organisation((&name, view), fee, &closings, report).await?,
                 None => report
                     .waiting
                     .push("statements wait until the operator's registration is final".into()),
@@ -55,50 +76,98 @@ impl Relayer {
         }
     }
 
-    /// Proposes and signs the next statement of each deposit that has none under way.
+    /// Proposes and signs, for each deposit, the next statement that is worth having.
     async fn state_organisation(
         &self,
-        name: &str,
-        unsettled: &[UnsettledStatement],
+        (name, view): (&str, &View),
         fee: Fee,
         closings: &[(i64, Millis)],
         report: &mut Report,
     ) -> Result<()> {
         let Some(mut books) = self.reader.books(name).await? else { return Ok(()) };
         let Some(token) = books.token else { return Ok(()) };
-        if let Some(reason) = self.frozen(name, &books).await? {
-            report.waiting.push(reason);
+        report.waiting.extend(unaddressed(name, &books)?);
+        if books.deposits.iter().any(|deposit| deposit.is_usable && deposit.state.is_thawing()) {
+            let margin = u64::from(self.config.policy.settle_margin_hours) * 3600;
+            let bounds = (margin, self.config.tariff().fee_bps);
+            if self.book.decide_before_thaw_ends(name, bounds, view.now).await? > 0
+                && let Some(decided) = self.reader.books(name).await?
+            {
+                books = decided;
+            }
+        }
+        if let Some(freeze) = books.freezes.first() {
+            report.waiting.push(format!("organisation {name:?} is frozen: {}", freeze.reason));
             return Ok(());
         }
+        let mut free = BTreeMap::new();
         for deposit in books.deposits.clone() {
-            let is_under_way = |statement: &UnsettledStatement| {
-                statement.deposit == deposit.id && !statement.is_overtaken
-            };
-            if unsettled.iter().any(is_under_way) {
-                continue;
-            }
             if let Some(reason) = self.unusable(&deposit, &books) {
                 report.waiting.push(reason);
                 continue;
             }
-            let purse = Purse {
-                unit: token.unit,
-                spendable: deposit.state.spendable(),
-                carries: deposit.carries.clone(),
-            };
-            let Some(proposal) = self.proposal(name, &books, &purse, fee, closings)? else {
-                continue;
-            };
-            match self.sign(&mut books, &deposit, &proposal).await {
-                Ok(()) => report.signed += 1,
-                // The deposit moved on while this was proposed; the next turn sees it as it is.
-                Err(Error::Ledger(ledger::Error::Unsignable(reason))) => {
-                    report.waiting.push(reason)
+            let candidates = self.reader.next_candidates(deposit.id).await?;
+            let desk = Desk { name, unit: token.unit, fee, closings };
+            let next = self.next_statement(&desk, &books, (&deposit, &candidates), view)?;
+            let taken = candidates.iter().filter(|candidate| candidate.fits).map(|c| c.total).max();
+            let mut taken = taken.unwrap_or_default();
+            if let Some(proposal) = next {
+                taken = taken.max(proposal.total()?);
+                match self.sign(&mut books, &deposit, &proposal).await {
+                    Ok(()) => report.signed += 1,
+                    // The deposit moved on while this was proposed; the next turn sees it as it is.
+                    Err(Error::Ledger(ledger::Error::Unsignable(reason))) => {
+                        report.waiting.push(reason)
+                    }
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
             }
+            let left = deposit.state.spendable().get().saturating_sub(taken.get());
+            free.insert(deposit.id, left);
         }
+        report.waiting.extend(too_large(&books, token.unit, fee, &free)?);
         Ok(())
+    }
+
+    /// The next statement of a deposit that is worth having, if one is.
+    fn next_statement(
+        &self,
+        desk: &Desk<'_>,
+        books: &Books,
+        (deposit, candidates): (&FundingDeposit, &[NextCandidate]),
+        view: &View,
+    ) -> Result<Option<Proposal>> {
+        let has_settleable = candidates.iter().any(|candidate| candidate.fits);
+        let taken = candidates.iter().map(|candidate| candidate.spent).collect();
+        let proposal = self.proposal(desk, books, deposit, (has_settleable, &taken))?;
+        let known: Vec<_> = candidates
+            .iter()
+            .map(|candidate| rules::Candidate {
+                spent: candidate.spent,
+                total: candidate.total,
+                is_signed: candidate.is_signed,
+                is_sent: view.busy_statements.contains(&candidate.id),
+                has_waited: self.was_unsent(candidate.id),
+            })
+            .collect();
+        let prospect = rules::Prospect {
+            state: deposit.state,
+            fresh: proposal.total()?,
+            can_move: !candidates.is_empty()
+                && !has_settleable
+                && self.can_move(desk, books, deposit)?,
+        };
+        Ok(match rules::next_candidate(&known, &prospect) {
+            Next::Nothing => None,
+            Next::State => Some(proposal),
+            Next::Retire => Some(Proposal::default()),
+        })
+    }
+
+    /// Whether an earlier turn found this candidate unsent, as this one does: it waits for something.
+    fn was_unsent(&self, candidate: i64) -> bool {
+        let mut unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
+        !unsent.insert(candidate)
     }
 
     /// Why no statement can be made for a deposit, if none can.
@@ -116,51 +185,68 @@ impl Relayer {
         })
     }
 
-    /// Why nothing can be stated for an organisation, if nothing can: a settled statement of one of its deposits is not known
-    /// here, and what it paid would be paid again, by this deposit or the next.
-    async fn frozen(&self, name: &str, books: &Books) -> Result<Option<String>> {
-        for deposit in &books.deposits {
-            if let Some(epoch) = self.reader.foreign_epoch(deposit.id).await? {
-                let id = deposit.id;
-                return Ok(Some(format!(
-                    "organisation {name:?} is frozen: this ledger does not know what epoch {epoch} of deposit {id} paid for"
-                )));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The first closing that leaves something to pay decides what is proposed.
+    /// The first closing that leaves something to pay decides what is proposed. Where a candidate waits, the last closing does,
+    /// so that a larger one can take its place; where the requestor thaws, everything is stated at once.
     fn proposal(
         &self,
-        name: &str,
+        desk: &Desk<'_>,
         books: &Books,
-        purse: &Purse,
-        fee: Fee,
-        closings: &[(i64, Millis)],
-    ) -> Result<Option<Proposal>> {
-        let secret = self.attester.secret_of(name);
+        deposit: &FundingDeposit,
+        (has_settleable, taken): (bool, &BTreeSet<Units>),
+    ) -> Result<Proposal> {
+        let secret = self.attester.secret_of(desk.name);
+        let place = (deposit.id, deposit.state.epoch.saturating_add(1));
         let mut payables = Vec::new();
         let mut stops = Vec::new();
         // Oldest first, so that what a closing covers is a prefix.
         for item in &books.open {
-            if let Some(payable) = item.to_payable(&secret)? {
+            if let Some(payable) = item.to_payable(&secret, place)? {
                 payables.push(payable);
                 stops.push(item.stopped_ms);
             }
         }
+        let purse = desk.purse(deposit);
+        let propose = |covered: usize| {
+            let spent = (deposit.state.spent, taken);
+            rules::propose_apart(&payables[..covered], &purse, (desk.fee, Limits::default()), spent)
+        };
+        if deposit.state.is_thawing() {
+            return Ok(propose(payables.len())?);
+        }
+        let last = desk.closings.iter().map(|(_, until)| *until).max();
         let mut tried = 0;
-        for (_, until) in closings {
-            let covered = stops.partition_point(|stop| stop <= until);
+        for (_, until) in desk.closings {
+            let until = if has_settleable { last.unwrap_or(*until) } else { *until };
+            let covered = stops.partition_point(|stop| *stop <= until);
             if covered > tried {
                 tried = covered;
-                let proposal = rules::propose(&payables[..covered], purse, fee, Limits::default())?;
+                let proposal = propose(covered)?;
                 if !proposal.rows.is_empty() {
-                    return Ok(Some(proposal));
+                    return Ok(proposal);
                 }
             }
         }
-        Ok(None)
+        Ok(Proposal::default())
+    }
+
+    /// Whether another deposit could pay some of the work that candidates of this one name, once its epoch is retired.
+    fn can_move(&self, desk: &Desk<'_>, books: &Books, from: &FundingDeposit) -> Result<bool> {
+        let secret = self.attester.secret_of(desk.name);
+        let place = (from.id, from.state.epoch.saturating_add(1));
+        for to in books.deposits.iter().filter(|to| to.is_usable && to.id != from.id) {
+            let mut payables = Vec::new();
+            for item in &books.open {
+                if item.live.is_empty() {
+                    continue;
+                }
+                payables.extend(item.to_payable(&secret, place)?);
+            }
+            let purse = desk.purse(to);
+            if !rules::propose(&payables, &purse, desk.fee, Limits::default())?.rows.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Records a proposal, takes what it names out of the books at hand, and signs it. In this order: whether or not the
@@ -179,4 +265,61 @@ impl Relayer {
         books.open.retain(|item| !named.contains(&item.item));
         self.attester.sign(statement.id).await.map(drop)
     }
+}
+
+/// What machines without a number lose when a requestor withdraws, and by when.
+fn unaddressed(name: &str, books: &Books) -> Result<Option<String>> {
+    let thawing = books.deposits.iter().filter(|d| d.is_usable && d.state.is_thawing());
+    let Some(first) = thawing.min_by_key(|deposit| deposit.state.thaw_ends) else {
+        return Ok(None);
+    };
+    let mut lost = Amount::ZERO;
+    let mut machines = BTreeSet::new();
+    for item in books.open.iter().filter(|item| item.provider.is_none()) {
+        let due = item.due()?.max(0).unsigned_abs();
+        if due > 0 {
+            lost = lost.add(Amount::new(due))?;
+            machines.insert(&item.machine);
+        }
+    }
+    Ok((!machines.is_empty()).then(|| {
+        format!(
+            "organisation {name:?} thaws deposit {}: {lost} base units of {} machines without a final registration are lost \
+             to them once it withdraws, from {} on (seconds since 1970)",
+            first.id,
+            machines.len(),
+            first.state.thaw_ends
+        )
+    }))
+}
+
+/// Why the oldest payable work waits although it was accepted: no deposit alone has enough left for it. `free` is what each
+/// has left beside its candidates, in units.
+fn too_large(
+    books: &Books,
+    unit: Unit,
+    fee: Fee,
+    free: &BTreeMap<B256, u64>,
+) -> Result<Option<String>> {
+    let mut oldest = None;
+    for item in books.open.iter().filter(|item| item.live.is_empty()) {
+        if let Some((_, _, due)) = item.payable((B256::ZERO, 0))?.filter(|(_, _, due)| *due > 0) {
+            oldest = Some((item, Amount::new(due.unsigned_abs())));
+            break;
+        }
+    }
+    let Some((item, due)) = oldest else { return Ok(None) };
+    let bps = if fee.operator.is_some() { fee.bps } else { 0 };
+    let need = unit.split(due)?.0.add(unit.split(due.share(bps)?)?.0)?.get();
+    let most = free.values().copied().max().unwrap_or(0);
+    let sum = free.values().fold(0, |sum: u64, units| sum.saturating_add(*units));
+    let name = format!("work {:?} of source {:?}", item.external_id, item.source);
+    Ok(match () {
+        () if need <= most => None,
+        () if need <= sum => Some(format!(
+            "{name} needs {need} units; together the deposits have {sum} left, but none has more than {most}, and a statement \
+             spends one deposit: put the money into one"
+        )),
+        () => Some(format!("{name} needs {need} units, and the deposits have {sum} left")),
+    })
 }

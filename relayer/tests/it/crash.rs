@@ -125,14 +125,49 @@ async fn a_lost_database_pays_nothing_twice() {
     env.json("ingest", &[payees.to_str().unwrap()]).await;
     let report = env.json("ingest", &["--close", file.to_str().unwrap()]).await;
     assert!(
-        report["outcomes"]["accepted"].as_u64().unwrap()
+        report["outcomes"]["accepted"].as_u64().unwrap_or(0)
             + report["outcomes"]["unfunded"].as_u64().unwrap_or(0)
             > 0
     );
     waiting("is frozen").await;
     sleep(Duration::from_secs(3)).await;
-    assert!(terminate(server).await.success());
     assert_eq!(money(&env).await, before);
+
+    // The manifests bring back what was paid. The day is accepted again, and nothing of it is due.
+    let recovery = env.json("recover", &[]).await;
+    assert!(recovery["imported"].as_u64().unwrap() > 0, "{recovery}");
+    assert_eq!(recovery["refused"], json!([]));
+    let status = eventually("the freeze to end", async || {
+        let status = env.json_if_any("status").await?;
+        let organisations = status["organisations"].as_object()?.clone();
+        organisations.values().all(|known| known["unfunded"] == 0).then_some(organisations)
+    })
+    .await;
+    sleep(Duration::from_secs(3)).await;
+    assert!(terminate(server).await.success());
+    for (name, organisation) in status {
+        assert_eq!(organisation["payable"], 0, "{name}");
+    }
+    assert_eq!(money(&env).await, before);
+    assert_success(&env.run("verify", &[]).await);
+    prove_one(&env, &file).await;
+}
+
+/// Every workload can be followed to the transaction that paid it.
+async fn prove_one(env: &Env, file: &std::path::Path) {
+    let bytes = std::fs::read(file).unwrap();
+    let parsed = relayer::intake::parse("20261118-20261119.json", &bytes, "salad").unwrap();
+    let relayer::intake::Parsed::Work { records, .. } = parsed else { panic!("not work") };
+    let mut proved = 0;
+    for record in records.iter().flatten() {
+        let id = &record.item.external_id;
+        let proof = env.json("proof", &["--source", "salad", "--external-id", id]).await;
+        let Some(payment) = proof["payments"].get(0) else { continue };
+        assert_eq!(payment["progress"], "final", "{proof}");
+        assert!(payment["settled"]["tx_hash"].is_string(), "{proof}");
+        proved += 1;
+    }
+    assert!(proved > 5, "only {proved} workloads have a proof");
 }
 
 /// All money by token. Remainders below one unit are known to a ledger only, and are lost with it.

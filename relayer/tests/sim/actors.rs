@@ -6,7 +6,10 @@ use alloy::{
     sol_types::SolCall,
 };
 use contracts::Settlement;
-use ledger::workload::{Evidence, Item, Kind, Outcome, Price, Record, Revision, WorkResult};
+use ledger::{
+    rules::Verdict,
+    workload::{Evidence, Item, Kind, Outcome, Price, Record, Revision, WorkResult},
+};
 use rand::Rng;
 
 use crate::{
@@ -373,7 +376,7 @@ impl World {
         let now = self.now();
         let Some(running) = &self.process.running else { return };
         let name = format!("machine-{machine}");
-        let named = self.net.until_cut(running.book.set_payee(&name, address, now)).await;
+        let named = self.net.until_cut(running.book.set_payee(&name, address, (0, now))).await;
         self.net.cut_after(None);
         match named {
             Ok(Ok(_)) => {
@@ -420,7 +423,7 @@ impl World {
             return;
         }
         let (key, item) = items[self.rng.random_range(0..items.len())].clone();
-        let verdict = ["hold", "dispute", "release", "release", "pay"][self.rng.random_range(0..5)];
+        let verdict = ["hold", "dispute", "release", "pay", "pay"][self.rng.random_range(0..5)];
         self.decide_about(&key, item, verdict).await;
     }
 
@@ -428,9 +431,11 @@ impl World {
         self.arm();
         let now = self.now();
         let Some(running) = &self.process.running else { return };
+        let decision = Verdict::from_name(verdict).expect("a verdict");
+        let times = (self.process.tariff().fee_bps, now);
         let decided = self
             .net
-            .until_cut(running.book.decide(item, verdict, "the operator says so", now))
+            .until_cut(running.book.decide(item, decision, "the operator says so", times))
             .await;
         self.net.cut_after(None);
         match decided {
@@ -438,8 +443,11 @@ impl World {
                 self.say(format!("{verdict} {}", key.1));
                 self.mark("the operator decided");
                 if let Some(work) = self.works.get_mut(key) {
-                    work.is_held = matches!(verdict, "hold" | "dispute");
+                    work.is_held = decision != Verdict::Pay;
                 }
+            }
+            Ok(Err(ledger::Error::Undecidable(why))) => {
+                self.say(format!("{verdict} {} is refused: {why}", key.1));
             }
             Ok(Err(error)) => self.fail(format!("decision: {}", indexer::chain_of(&error))),
             Err(place) => self.crash(&place),
@@ -485,7 +493,7 @@ impl World {
             let address = self.payees.get(&machine).copied();
             self.set_payee(machine, address.unwrap_or_else(|| address_of_machine(machine))).await;
         }
-        // Whatever is held by now, for whatever reason, is released, save a few that stay held.
+        // Whatever is held by now, for whatever reason, is paid, save a few that stay held.
         let query = "select i.source, i.external_id, i.id from item i join decision d on d.item = i.id
              where d.id = (select max(id) from decision where item = i.id) and d.verdict in ('hold', 'dispute')
              order by i.id";
@@ -495,7 +503,7 @@ impl World {
                 work.is_held = true;
             }
             if self.rng.random_bool(0.8) {
-                self.decide_about(&key, item, "release").await;
+                self.decide_about(&key, item, "pay").await;
             } else {
                 self.mark("work stayed held to the end");
             }

@@ -1,0 +1,386 @@
+//! Recovery: noticing what was signed and is not known here, and bringing it back from manifests.
+//!
+//! A restored or lost database costs availability, never money: while the chain or a folder of manifests knows a statement
+//! that this ledger did not propose, nothing is paid from its deposit or from another of the same organisation.
+
+use alloy::primitives::B256;
+use sqlx::SqliteConnection;
+
+use super::{
+    BookWriter,
+    statements::{insert_leaves, insert_rows},
+};
+use crate::{
+    Error, Millis, Result, Unit,
+    audit::{self, Event},
+    chain::{Content, insert_deposit, insert_statement},
+    manifest::{CARRY, FEE, Leaf, Paid, Secret, Tree},
+    read, rules,
+    sql::{self, Columns, integer},
+    statement::{self, Row, Statement},
+    store,
+};
+
+/// A statement that somebody else than this ledger knows, and where it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// Its deposit.
+    pub deposit: B256,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Its digest.
+    pub digest: B256,
+    /// For people: the name of a file.
+    pub seen: String,
+}
+
+/// The work behind a leaf of a manifest, as far as its natural key and what no revision may change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// Who reported it.
+    pub source: String,
+    /// The source's own id.
+    pub external_id: String,
+    /// The revision that the leaf pays for.
+    pub revision: u32,
+    /// Which machine did it.
+    pub machine: String,
+    /// Start of the work.
+    pub started_ms: Millis,
+    /// End of the work.
+    pub stopped_ms: Millis,
+    /// Hash over everything that a revision may not change.
+    pub fixed: B256,
+}
+
+/// A statement with everything that its manifest says of it.
+#[derive(Debug, Clone)]
+pub struct Import {
+    /// The statement.
+    pub statement: Statement,
+    /// The digest that the manifest names.
+    pub digest: B256,
+    /// Its rows, carries included.
+    pub rows: Vec<Row>,
+    /// Its leaves, in their order, and the work behind each; none behind a carry or a fee.
+    pub leaves: Vec<(Leaf, Option<Work>)>,
+    /// The organisation that its deposit paid for.
+    pub organisation: String,
+    /// The operator's fee, ten-thousandths.
+    pub fee_bps: u16,
+}
+
+impl BookWriter {
+    /// Notices statements that were seen outside and are not known here, and those that the chain has settled. Each
+    /// freezes its deposit from now on, and is told in the audit log once. Returns how many are new.
+    pub async fn notice(&self, seen: &[Sighting], now: Millis) -> Result<usize> {
+        let mut conn = self.0.reader().acquire().await?;
+        let mut unknown = settled_by_others(&mut conn).await?;
+        for sighting in seen {
+            let is_known = sqlx::query("select 1 from statement where digest = ? and ours = 1")
+                .bind(sighting.digest.to_vec())
+                .fetch_optional(&mut *conn)
+                .await?
+                .is_some();
+            if !is_known {
+                unknown.push(sighting.clone());
+            }
+        }
+        drop(conn);
+        if unknown.is_empty() {
+            return Ok(0);
+        }
+        let mut tx = self.0.begin().await?;
+        let mut noticed = 0;
+        for Sighting { deposit, epoch, digest, seen } in unknown {
+            let done = sqlx::query(
+                "insert into unknown_statement (digest, deposit, epoch, seen, at) values (?, ?, ?, ?, ?)
+                 on conflict do nothing",
+            )
+            .bind(digest.to_vec())
+            .bind(deposit.to_vec())
+            .bind(i64::from(epoch))
+            .bind(&seen)
+            .bind(now)
+            .execute(&mut *tx)
+            .await?;
+            if done.rows_affected() > 0 {
+                noticed += 1;
+                let detail = format!("epoch {epoch}, statement {digest}, seen in {seen}");
+                tell(&mut tx, ("relayer", "freeze"), &deposit.to_string(), &detail, now).await?;
+            }
+        }
+        store::commit(tx, "notice").await?;
+        Ok(noticed)
+    }
+
+    /// Brings back a statement from its manifest: its leaves, and the items behind them, so that what it paid is known.
+    /// Returns false if it is known already. Its signature need not exist.
+    ///
+    /// Refused if digest, root, rows and workload ids do not follow from what the manifest says.
+    pub async fn import(&self, import: &Import, secret: &Secret, now: Millis) -> Result<bool> {
+        let mut tx = self.0.begin().await?;
+        let known = sqlx::query("select id, ours from statement where digest = ?")
+            .bind(import.digest.to_vec())
+            .fetch_optional(&mut *tx)
+            .await?;
+        let known =
+            known.map(|row| Ok::<_, Error>((row.int("id")?, row.flag("ours")?))).transpose()?;
+        if let Some((_, true)) = known {
+            return Ok(false);
+        }
+        if import.statement.digest(&self.0.identity().domain()) != import.digest {
+            return Err(unimportable(import, "its content does not have its digest"));
+        }
+        refuse_false(&mut tx, import, secret).await?;
+        insert_deposit(&mut tx, &import.statement.key).await?;
+        let id = match known {
+            Some((id, _)) => adopt(&mut tx, id, import).await?,
+            None => insert(&mut tx, import).await?,
+        };
+        let mut leaves = Vec::with_capacity(import.leaves.len());
+        let mut items = Vec::new();
+        for (leaf, work) in &import.leaves {
+            let paid = match work {
+                Some(work) => {
+                    let item = ensure_item(&mut tx, import, work).await?;
+                    items.push(item);
+                    Some(Paid { item, revision: work.revision })
+                }
+                None => None,
+            };
+            leaves.push(Leaf { paid, ..leaf.clone() });
+        }
+        insert_leaves(&mut tx, id, &leaves).await?;
+        let checkpoint = read::block_at_or_below(&mut tx, u64::MAX >> 1).await?;
+        sqlx::query("insert into imported (statement, until_block, at) values (?, ?, ?)")
+            .bind(id)
+            .bind(integer(checkpoint.map_or(0, |block| block.number))?)
+            .bind(now)
+            .execute(&mut *tx)
+            .await?;
+        for item in items {
+            read::refresh_open(&mut tx, item).await?;
+        }
+        let detail = format!("epoch {}, statement {}", import.statement.epoch, import.digest);
+        let deposit = import.statement.key.id().to_string();
+        tell(&mut tx, ("operator", "import"), &deposit, &detail, now).await?;
+        store::commit(tx, "import").await?;
+        Ok(true)
+    }
+
+    /// Takes the operator's word that what a frozen deposit's unknown epochs paid ended before `until`: work of its
+    /// organisation that ended before is regarded as paid, and those epochs freeze nothing any more. Returns the highest
+    /// of them.
+    pub async fn cut_off(
+        &self,
+        deposit: B256,
+        until: Millis,
+        reason: &str,
+        now: Millis,
+    ) -> Result<u32> {
+        let mut tx = self.0.begin().await?;
+        let refuse = |why: String| Err(Error::Unimportable(why));
+        let row = sqlx::query("select organisation from funding where deposit = ?")
+            .bind(deposit.to_vec())
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(row) = row else {
+            return refuse(format!(
+                "deposit {deposit} pays for no organisation of the configuration"
+            ));
+        };
+        let organisation = row.text("organisation")?;
+        let frozen = read::freezes(&mut tx, &organisation).await?;
+        let epoch = frozen.iter().filter(|freeze| freeze.deposit == deposit).map(|f| f.epoch).max();
+        let Some(epoch) = epoch else {
+            return refuse(format!("deposit {deposit} is not frozen; there is nothing to cut off"));
+        };
+        sqlx::query(
+            "insert into cut_off (deposit, organisation, epoch, until_ms, reason, at) values (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(deposit.to_vec())
+        .bind(&organisation)
+        .bind(i64::from(epoch))
+        .bind(until)
+        .bind(reason)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+        let items = sqlx::query(
+            "select o.item from open o join item i on i.id = o.item where i.organisation = ? and i.stopped_ms < ?",
+        )
+        .bind(&organisation)
+        .bind(until)
+        .fetch_all(&mut *tx)
+        .await?;
+        for row in items {
+            read::refresh_open(&mut tx, row.int("item")?).await?;
+        }
+        let detail = format!(
+            "to epoch {epoch}, work that ended before {until} ms is regarded as paid: {reason}"
+        );
+        tell(&mut tx, ("operator", "cut-off"), &deposit.to_string(), &detail, now).await?;
+        store::commit(tx, "cut-off").await?;
+        Ok(epoch)
+    }
+}
+
+pub(super) async fn tell(
+    conn: &mut SqliteConnection,
+    (actor, action): (&str, &str),
+    subject: &str,
+    detail: &str,
+    at: Millis,
+) -> Result<()> {
+    audit::append(conn, &Event { at, actor, action, subject, detail }).await
+}
+
+fn unimportable(import: &Import, why: &str) -> Error {
+    let (digest, deposit) = (import.digest, import.statement.key.id());
+    Error::Unimportable(format!("statement {digest} of deposit {deposit}: {why}"))
+}
+
+/// Settled statements of paying deposits that this ledger did not propose and has not noticed yet.
+async fn settled_by_others(conn: &mut SqliteConnection) -> Result<Vec<Sighting>> {
+    let rows = sqlx::query(
+        "select t.deposit, t.epoch, t.digest, s.block from settled s join statement t on t.id = s.statement
+         join funding f on f.deposit = t.deposit
+         where t.ours = 0 and not exists (select 1 from unknown_statement u where u.digest = t.digest)
+         order by s.block, s.log_index",
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Sighting {
+                deposit: row.b256("deposit")?,
+                epoch: row.u32("epoch")?,
+                digest: row.b256("digest")?,
+                seen: format!("block {}", row.u64("block")?),
+            })
+        })
+        .collect()
+}
+
+/// Refuses a manifest whose parts do not follow from each other.
+async fn refuse_false(conn: &mut SqliteConnection, import: &Import, secret: &Secret) -> Result<()> {
+    let refuse = |why: &str| Err(unimportable(import, why));
+    let token = sqlx::query("select decimals from token where address = ?")
+        .bind(import.statement.key.token.to_vec())
+        .fetch_optional(&mut *conn)
+        .await?;
+    let Some(token) = token else {
+        return refuse("its token is not known yet; let serve read the chain first");
+    };
+    let decimals = u8::try_from(token.int("decimals")?).map_err(|_| Error::Corrupt("decimals"))?;
+    let leaves: Vec<_> = import.leaves.iter().map(|(leaf, _)| leaf.clone()).collect();
+    if Tree::new(&leaves).root() != import.statement.manifest {
+        return refuse("its leaves do not have its root");
+    }
+    if rules::rows_of(&leaves, Unit::of_decimals(decimals)?)? != import.rows
+        || statement::pack(&import.rows)? != import.statement.rows
+    {
+        return refuse("its rows do not follow from its leaves");
+    }
+    let secret = secret.of_organisation(&import.organisation);
+    for (leaf, work) in &import.leaves {
+        let Some(Work { source, external_id, revision, .. }) = work else {
+            if [CARRY, FEE].contains(&leaf.workload) {
+                continue;
+            }
+            return refuse("a leaf does not say which work it pays");
+        };
+        if secret.workload_id(source, external_id, *revision) != leaf.workload {
+            return refuse(
+                "a leaf is not the work that it names under this installation's secret; restore keys/secret first",
+            );
+        }
+    }
+    let is_known = sqlx::query("select 1 from organisation where name = ?")
+        .bind(&import.organisation)
+        .fetch_optional(&mut *conn)
+        .await?
+        .is_some();
+    if !is_known {
+        return refuse("its organisation is not in the configuration");
+    }
+    let rival = sqlx::query(
+        "select 1 from statement where deposit = ? and epoch = ? and spent = ? and ours = 1",
+    )
+    .bind(import.statement.key.id().to_vec())
+    .bind(i64::from(import.statement.epoch))
+    .bind(sql::units(import.statement.spent))
+    .fetch_optional(&mut *conn)
+    .await?;
+    if rival.is_some() {
+        return refuse("this ledger has another candidate of the same epoch and sum");
+    }
+    Ok(())
+}
+
+/// Makes a statement that the chain showed first one of ours.
+async fn adopt(conn: &mut SqliteConnection, id: i64, import: &Import) -> Result<i64> {
+    sqlx::query("update statement set ours = 1, fee_bps = ? where id = ?")
+        .bind(i64::from(import.fee_bps))
+        .bind(id)
+        .execute(&mut *conn)
+        .await?;
+    for row in &import.rows {
+        sqlx::query(
+            "update \"row\" set carry_in = ?, carry_out = ? where statement = ? and provider = ?",
+        )
+        .bind(sql::amount(row.carry_in))
+        .bind(sql::amount(row.carry_out))
+        .bind(id)
+        .bind(i64::from(row.provider))
+        .execute(&mut *conn)
+        .await?;
+    }
+    Ok(id)
+}
+
+async fn insert(conn: &mut SqliteConnection, import: &Import) -> Result<i64> {
+    let content = Content {
+        deposit: import.statement.key.id(),
+        epoch: import.statement.epoch,
+        spent: import.statement.spent,
+        manifest: import.statement.manifest,
+        digest: import.digest,
+    };
+    let id = insert_statement(conn, &content, Some(import.fee_bps)).await?;
+    insert_rows(conn, id, &import.rows).await?;
+    Ok(id)
+}
+
+/// Row id of the item behind a leaf. A new one waits for its record, which has to match it.
+async fn ensure_item(conn: &mut SqliteConnection, import: &Import, work: &Work) -> Result<i64> {
+    let row = sqlx::query("select id, fixed from item where source = ? and external_id = ?")
+        .bind(&work.source)
+        .bind(&work.external_id)
+        .fetch_optional(&mut *conn)
+        .await?;
+    if let Some(row) = row {
+        if row.b256("fixed")? != work.fixed {
+            let Work { source, external_id, .. } = work;
+            let why =
+                format!("work {external_id:?} of source {source:?} is known here as another one");
+            return Err(unimportable(import, &why));
+        }
+        return row.int("id");
+    }
+    let done = sqlx::query(
+        "insert into item (source, external_id, organisation, machine, started_ms, stopped_ms, fixed)
+         values (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&work.source)
+    .bind(&work.external_id)
+    .bind(&import.organisation)
+    .bind(&work.machine)
+    .bind(work.started_ms)
+    .bind(work.stopped_ms)
+    .bind(work.fixed.to_vec())
+    .execute(conn)
+    .await?;
+    Ok(done.last_insert_rowid())
+}

@@ -1,0 +1,452 @@
+//! The worked traps: days on which money could be lost or paid twice, played through on the ledger.
+
+use std::collections::BTreeSet;
+
+use alloy::primitives::B256;
+use ledger::{
+    Amount, Error, Unit, Units,
+    book::SourceFile,
+    chain::Event,
+    read::{Books, SignedStatement},
+    rules::{self, DepositState, Fee, Limits, Next, Proposal, Prospect, Purse},
+    workload::{Outcome, Record},
+};
+
+use crate::world::{
+    FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, record, secret, tariff,
+};
+
+const UNIT: u128 = 1_000_000_000_000;
+
+fn id(number: u8) -> B256 {
+    deposit_key(number).id()
+}
+
+pub(crate) async fn books(world: &World) -> Books {
+    world.reader.books(ORGANISATION).await.unwrap().unwrap()
+}
+
+pub(crate) async fn take(world: &World, records: &[Record]) -> Vec<Outcome> {
+    world.book.take_in(records, &tariff(), 0).await.unwrap()
+}
+
+/// What a deposit can state now, of the work with these external ids, or of all.
+pub(crate) async fn propose(
+    world: &World,
+    number: u8,
+    only: Option<&[&str]>,
+) -> (DepositState, Proposal) {
+    let books = books(world).await;
+    let state = world.reader.deposit_state(id(number)).await.unwrap();
+    let place = (id(number), state.epoch + 1);
+    let secret = secret().of_organisation(ORGANISATION);
+    let payables: Vec<_> = books
+        .open
+        .iter()
+        .filter(|item| only.is_none_or(|only| only.contains(&item.external_id.as_str())))
+        .filter_map(|item| item.to_payable(&secret, place).unwrap())
+        .collect();
+    let purse = Purse {
+        unit: Unit::of_decimals(18).unwrap(),
+        spendable: state.spendable(),
+        carries: world.reader.carries(id(number)).await.unwrap(),
+    };
+    let candidates = world.reader.next_candidates(id(number)).await.unwrap();
+    let taken: BTreeSet<_> = candidates.iter().map(|candidate| candidate.spent).collect();
+    let fee = Fee { bps: FEE_BPS, operator: Some(OPERATOR) };
+    let policy = (fee, Limits::default());
+    (state, rules::propose_apart(&payables, &purse, policy, (state.spent, &taken)).unwrap())
+}
+
+pub(crate) async fn sign(
+    world: &World,
+    number: u8,
+    (state, proposal): (DepositState, Proposal),
+) -> SignedStatement {
+    let recorded =
+        world.book.record_statement(id(number), &state, &proposal, FEE_BPS).await.unwrap();
+    world.book.sign_statement(recorded.id, &attester()).await.unwrap()
+}
+
+/// Records and signs what can be stated of this work.
+async fn state(world: &World, number: u8, only: Option<&[&str]>) -> SignedStatement {
+    sign(world, number, propose(world, number, only).await).await
+}
+
+pub(crate) async fn settle(world: &mut World, signed: &SignedStatement) {
+    let statement = signed.statement.clone();
+    let event = Event::Settled {
+        deposit: statement.key.id(),
+        epoch: statement.epoch,
+        spent: statement.spent,
+        manifest: statement.manifest,
+        rows: statement.rows,
+    };
+    world.mine(vec![event]).await;
+}
+
+/// Σ that settled statements credited to a provider, units.
+async fn credited(world: &World, provider: u32) -> u64 {
+    let credits = world.reader.credits().await.unwrap();
+    credits.iter().filter(|credit| credit.provider == provider).map(|c| c.units.get()).sum()
+}
+
+async fn funded(first: u64, second: u64) -> World {
+    let mut world = World::new().await;
+    for (number, units) in [(1, first), (2, second)] {
+        if units > 0 {
+            world.fund(number, units).await;
+        }
+    }
+    world.finalise(0).await;
+    world
+}
+
+/// Units that a record of `micro_usd` comes to, the fee left out.
+fn units(micro_usd: u64) -> u64 {
+    u64::try_from(u128::from(micro_usd) * 1_000_000_000_000_000 / 247 / UNIT).unwrap()
+}
+
+async fn fits(world: &World, number: u8, statement: &SignedStatement) -> bool {
+    let candidates = world.reader.next_candidates(id(number)).await.unwrap();
+    candidates.iter().any(|candidate| candidate.id == statement.id && candidate.fits)
+}
+
+#[tokio::test]
+async fn two_candidates_of_equal_total_and_a_reorg_between_them() {
+    let mut world = funded(100_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)]).await;
+    let (deposit, rival) = propose(&world, 1, Some(&["2"])).await;
+    let a = state(&world, 1, Some(&["1"])).await;
+
+    // Another statement that brings the deposit to the same sum: a successor could follow either.
+    let error = world.book.record_statement(id(1), &deposit, &rival, FEE_BPS).await.unwrap_err();
+    assert!(matches!(&error, Error::Unsignable(why) if why.contains("successor")), "{error}");
+
+    // A larger one has another sum. The smaller settles first, and its successor follows it and nothing else.
+    let b = state(&world, 1, None).await;
+    assert_ne!(a.statement.spent, b.statement.spent);
+    settle(&mut world, &a).await;
+    take(&world, &[record(3, 4, 0, 1_000_000)]).await;
+    let c = state(&world, 1, Some(&["3"])).await;
+    world.reorg(1).await;
+    settle(&mut world, &b).await;
+    assert!(!fits(&world, 1, &c).await, "the successor of a cannot settle after b");
+
+    // Its work is stated again in the same epoch, which c's successor may still take on another fork.
+    let d = state(&world, 1, None).await;
+    assert_eq!((c.statement.epoch, d.statement.epoch), (2, 2));
+    settle(&mut world, &d).await;
+    world.finalise(0).await;
+    for provider in [2, 3, 4] {
+        assert_eq!(credited(&world, provider).await, units(1_000_000));
+    }
+    assert_eq!(books(&world).await.open, []);
+}
+
+#[tokio::test]
+async fn overlapping_daily_files() {
+    let world = funded(100_000_000, 0).await;
+    let file = |first: &str, until: &str, hash: u8| SourceFile {
+        source: "salad".into(),
+        name: format!("{first}-{until}.json"),
+        first_day: first.into(),
+        until_day: until.into(),
+        sha256: B256::repeat_byte(hash),
+    };
+    world.book.add_source_file(&file("20261118", "20261119", 1), 0).await.unwrap();
+    let error = world.book.add_source_file(&file("20261118", "20261120", 2), 0).await.unwrap_err();
+    assert!(matches!(error, Error::FileOverlap { .. }), "{error}");
+    // The same days again are a revision of the file: each record says whether it is new.
+    world.book.add_source_file(&file("20261118", "20261119", 3), 0).await.unwrap();
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let mut longer = record(1, 2, 0, 2_000_000);
+    longer.item.stopped_ms += 1;
+    assert!(matches!(take(&world, &[longer]).await[0], Outcome::Conflict { .. }));
+    assert_eq!(books(&world).await.open.len(), 1);
+}
+
+#[tokio::test]
+async fn a_revision_after_settlement_whose_statement_a_reorg_then_drops() {
+    let mut world = funded(100_000_000, 100_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let first = state(&world, 1, None).await;
+    settle(&mut world, &first).await;
+    take(&world, &[record(1, 2, 1, 1_500_000)]).await;
+    for number in [1, 2] {
+        let (_, early) = propose(&world, number, None).await;
+        assert_eq!(early.rows, [], "the difference waits until what was paid is final");
+    }
+    world.reorg(1).await;
+    let item = books(&world).await.open[0].clone();
+    assert_eq!(item.due().unwrap(), i128::try_from(item.reserved().unwrap().base_units()).unwrap());
+
+    // The larger candidate takes the smaller one's place; the other deposit may not name the work at all.
+    assert_eq!(propose(&world, 2, None).await.1.rows, []);
+    let second = state(&world, 1, None).await;
+    settle(&mut world, &second).await;
+    world.finalise(0).await;
+    assert_eq!(credited(&world, 2).await, units(1_500_000));
+    assert_eq!(books(&world).await.open, []);
+}
+
+#[tokio::test]
+async fn a_deposit_emptied_under_a_live_candidate_and_work_moved_on() {
+    let mut world = funded(5_000_000, 5_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let stuck = state(&world, 1, None).await;
+    let key = deposit_key(1);
+    let all = Units::new(5_000_000);
+    world.mine(vec![Event::Thawed { deposit: id(1), units: all, ends: 1 }]).await;
+    world
+        .mine(vec![Event::Withdrawn { deposit: id(1), recipient: key.requestor, units: all }])
+        .await;
+    assert!(!fits(&world, 1, &stuck).await);
+    assert_eq!(propose(&world, 1, None).await.1.rows, []);
+    assert_eq!(propose(&world, 2, None).await.1.rows, [], "it is live in the first deposit");
+
+    let deposit = world.reader.deposit_state(id(1)).await.unwrap();
+    let candidates: Vec<_> = world
+        .reader
+        .next_candidates(id(1))
+        .await
+        .unwrap()
+        .iter()
+        .map(|c| rules::Candidate {
+            spent: c.spent,
+            total: c.total,
+            is_signed: c.is_signed,
+            is_sent: false,
+            has_waited: true,
+        })
+        .collect();
+    let prospect = Prospect { state: deposit, fresh: Units::ZERO, can_move: true };
+    assert_eq!(rules::next_candidate(&candidates, &prospect), Next::Retire);
+    let empty = sign(&world, 1, (deposit, Proposal::default())).await;
+    let ready = world.reader.ready_deposits().await.unwrap();
+    assert_eq!(ready[0].candidates, [empty.id]);
+    assert!(ready[0].at_stake > Units::ZERO, "what it frees bounds its fee");
+
+    settle(&mut world, &empty).await;
+    assert_eq!(propose(&world, 2, None).await.1.rows, [], "a reorg could still drop the empty one");
+    world.finalise(0).await;
+    let moved = state(&world, 2, None).await;
+    settle(&mut world, &moved).await;
+    world.finalise(0).await;
+    assert_eq!(credited(&world, 2).await, units(1_000_000));
+    assert_eq!(books(&world).await.open, []);
+}
+
+#[tokio::test]
+async fn the_fee_bound_against_a_thaw() {
+    let mut world = funded(50_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)]).await;
+    let small = state(&world, 1, Some(&["1"])).await;
+    assert_eq!(world.reader.ready_deposits().await.unwrap()[0].deadline, None);
+
+    // While a signed statement waits under the fee policy, a little more work makes no other one.
+    let deposit = world.reader.deposit_state(id(1)).await.unwrap();
+    let known = |total: u64| rules::Candidate {
+        spent: deposit.spent.add(Units::new(total)).unwrap(),
+        total: Units::new(total),
+        is_signed: true,
+        is_sent: false,
+        has_waited: true,
+    };
+    let prospect = |state, fresh| Prospect { state, fresh: Units::new(fresh), can_move: false };
+    assert_eq!(rules::next_candidate(&[known(100)], &prospect(deposit, 124)), Next::Nothing);
+    let young = rules::Candidate { has_waited: false, ..known(100) };
+    assert_eq!(rules::next_candidate(&[young], &prospect(deposit, 900)), Next::Nothing);
+    assert_eq!(rules::next_candidate(&[known(100)], &prospect(deposit, 125)), Next::State);
+
+    // Once the requestor thaws, everything is stated at once, and the sender knows by when it has to settle.
+    let event = Event::Thawed { deposit: id(1), units: Units::new(1), ends: 700_000 };
+    world.mine(vec![event]).await;
+    let deposit = world.reader.deposit_state(id(1)).await.unwrap();
+    assert_eq!(rules::next_candidate(&[known(100)], &prospect(deposit, 101)), Next::State);
+    let large = state(&world, 1, None).await;
+    let ready = world.reader.ready_deposits().await.unwrap();
+    assert_eq!(ready[0].candidates, [large.id, small.id], "best first");
+    assert_eq!(ready[0].deadline, Some(700_000));
+}
+
+#[tokio::test]
+async fn one_percent_fee_against_an_exactly_funded_deposit() {
+    // 100 units of work and one of fee; the work alone is covered by one unit less, and would stay unpaid for ever.
+    let micro_usd = 25; // 101.2 units: its fee is 1.01 units.
+    let work = Amount::new(u128::from(micro_usd) * 1_000_000_000_000_000_u128 / 247);
+    let need = work.base_units() + work.share(FEE_BPS).unwrap().base_units();
+    let exact = u64::try_from(need.div_ceil(UNIT)).unwrap();
+    let short = funded(exact - 1, 0).await;
+    assert!(matches!(
+        take(&short, &[record(1, 2, 0, micro_usd)]).await[0],
+        Outcome::Unfunded { .. }
+    ));
+
+    let mut world = funded(exact, 0).await;
+    assert!(matches!(
+        take(&world, &[record(1, 2, 0, micro_usd)]).await[0],
+        Outcome::Accepted { .. }
+    ));
+    assert!(books(&world).await.available(FEE_BPS).unwrap() >= 0);
+    let signed = state(&world, 1, None).await;
+    settle(&mut world, &signed).await;
+    world.finalise(0).await;
+    assert_eq!(credited(&world, 2).await, units(micro_usd));
+    assert_eq!(credited(&world, OPERATOR).await, 1);
+    let after = books(&world).await;
+    assert_eq!(after.open, []);
+    assert!(after.available(FEE_BPS).unwrap() >= 0);
+}
+
+#[tokio::test]
+async fn a_deposit_reorged_away_before_finality() {
+    let mut world = funded(0, 0).await;
+    world.fund(1, 50_000_000).await;
+    assert!(matches!(
+        take(&world, &[record(1, 2, 0, 1_000_000)]).await[0],
+        Outcome::Unfunded { .. }
+    ));
+    assert_eq!(world.book.accept_unfunded(ORGANISATION, &tariff(), 0).await.unwrap(), 0);
+    world.reorg(1).await;
+    let lost = world.reader.deposit_state(id(1)).await.unwrap();
+    assert_eq!((lost.balance, lost.spendable()), (Units::ZERO, Units::ZERO));
+    assert_eq!(books(&world).await.available(FEE_BPS).unwrap(), 0);
+
+    world.fund(1, 50_000_000).await;
+    world.finalise(0).await;
+    assert_eq!(world.book.accept_unfunded(ORGANISATION, &tariff(), 0).await.unwrap(), 1);
+    // Money on top that is not final yet is not spent either.
+    world.fund(1, 1).await;
+    let deposit = world.reader.deposit_state(id(1)).await.unwrap();
+    assert_eq!(deposit.spendable(), Units::new(50_000_000));
+    let signed = state(&world, 1, None).await;
+    settle(&mut world, &signed).await;
+    assert_eq!(credited(&world, 2).await, units(1_000_000));
+}
+
+/// Another price of the token than when the work was accepted first.
+fn later_tariff() -> ledger::book::Tariff {
+    let mut tariff = tariff();
+    for rate in tariff.rates.values_mut() {
+        rate.usd_per_token = "0.5".parse().unwrap();
+    }
+    tariff
+}
+
+async fn assert_unsignable(world: &World, number: u8, (state, proposal): (DepositState, Proposal)) {
+    let refused = world.book.record_statement(id(number), &state, &proposal, FEE_BPS).await;
+    assert!(matches!(refused, Err(Error::Unsignable(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_database_lost_after_a_statement_settled_and_the_same_day_ingested_again() {
+    let mut world = funded(100_000_000, 100_000_000).await;
+    let day: Vec<_> = (1..=3).map(|n| record(n, 2, 0, 1_000_000)).collect();
+    take(&world, &day).await;
+    let paid = state(&world, 1, None).await;
+    settle(&mut world, &paid).await;
+    world.finalise(0).await;
+    take(&world, &[record(4, 3, 0, 1_000_000)]).await;
+    let unsettled = state(&world, 1, None).await;
+    let mut manifests = Vec::new();
+    for statement in [&paid, &unsettled] {
+        manifests.push(world.reader.export(statement.id).await.unwrap());
+    }
+
+    // Without its database the ledger is frozen by the chain alone, and promises nothing.
+    let mut lost = world.after_loss(None).await;
+    let (deposit, _) = propose(&lost, 2, None).await;
+    for again in take(&lost, &day).await {
+        assert_eq!(again, Outcome::Unfunded { missing: Amount::ZERO });
+    }
+    assert_eq!(books(&lost).await.freezes.len(), 1);
+    assert_unsignable(&lost, 2, (deposit, Proposal::default())).await;
+
+    // One manifest brings back one epoch; the folder still knows another.
+    let seen = ledger::book::Sighting {
+        deposit: id(1),
+        epoch: 2,
+        digest: unsettled.digest,
+        seen: "a file".into(),
+    };
+    assert_eq!(lost.book.notice(std::slice::from_ref(&seen), 0).await.unwrap(), 2);
+    assert_eq!(lost.book.notice(&[seen], 0).await.unwrap(), 0, "it is noticed once");
+    let secret = secret();
+    let mut forged = manifests[0].clone();
+    let work = forged.leaves.iter_mut().find_map(|(_, work)| work.as_mut()).unwrap();
+    work.external_id = "99".into();
+    let refused = lost.book.import(&forged, &secret, 0).await;
+    assert!(matches!(refused, Err(Error::Unimportable(_))), "{refused:?}");
+    assert!(lost.book.import(&manifests[0], &secret, 0).await.unwrap());
+    assert!(!lost.book.import(&manifests[0], &secret, 0).await.unwrap(), "it is known now");
+    assert_eq!(books(&lost).await.freezes[0].epoch, 2);
+    lost.mine(Vec::new()).await;
+    assert!(lost.book.import(&manifests[1], &secret, 0).await.unwrap());
+    assert_eq!(books(&lost).await.freezes.len(), 1, "what came since may be unknown as well");
+    lost.finalise(0).await;
+    assert_eq!(books(&lost).await.freezes, []);
+
+    // The same day again, though the token has another price by now: nothing is due. A revision is paid the difference.
+    lost.book.accept_unfunded(ORGANISATION, &later_tariff(), 0).await.unwrap();
+    assert_eq!(propose(&lost, 2, None).await.1.rows, []);
+    let work = [record(4, 3, 0, 1_000_000), record(5, 4, 0, 1_000_000), record(1, 2, 1, 1_500_000)];
+    take(&lost, &work).await;
+    let second = state(&lost, 2, None).await;
+    settle(&mut lost, &second).await;
+    let next = lost.reader.next_candidates(id(1)).await.unwrap()[0].id;
+    let candidate = lost.book.sign_statement(next, &attester()).await.unwrap();
+    settle(&mut lost, &candidate).await;
+    lost.finalise(0).await;
+    assert_eq!(credited(&lost, 2).await, units(3_000_000) + units(500_000));
+    assert_eq!(credited(&lost, 3).await, units(1_000_000));
+    assert_eq!(credited(&lost, 4).await, units(1_000_000));
+    assert_eq!(books(&lost).await.open, []);
+}
+
+#[tokio::test]
+async fn a_backup_older_than_the_last_settlement() {
+    let mut world = funded(100_000_000, 100_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)]).await;
+    let backup = world.backup();
+    let paid = state(&world, 1, None).await;
+    settle(&mut world, &paid).await;
+    world.finalise(0).await;
+    let manifest = world.reader.export(paid.id).await.unwrap();
+
+    let mut restored = world.after_loss(Some(backup.path())).await;
+    let stale = propose(&restored, 2, None).await;
+    assert_eq!(stale.1.rows.len(), 3, "the old books say that all of it is due");
+    assert_unsignable(&restored, 2, stale).await;
+    assert!(restored.book.import(&manifest, &secret(), 0).await.unwrap());
+    assert_eq!(books(&restored).await.freezes, []);
+    assert_eq!(books(&restored).await.open, []);
+    take(&restored, &[record(3, 4, 0, 1_000_000)]).await;
+    let next = state(&restored, 1, None).await;
+    assert_eq!(next.statement.epoch, 2);
+    settle(&mut restored, &next).await;
+    for provider in [2, 3, 4] {
+        assert_eq!(credited(&restored, provider).await, units(1_000_000));
+    }
+}
+
+#[tokio::test]
+async fn without_manifests_a_cut_off_says_what_is_paid() {
+    let mut world = funded(100_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let paid = state(&world, 1, None).await;
+    settle(&mut world, &paid).await;
+    world.finalise(0).await;
+
+    let mut lost = world.after_loss(None).await;
+    let refused = lost.book.cut_off(id(2), 10, "no manifests", 0).await;
+    assert!(matches!(refused, Err(Error::Unimportable(_))), "the other deposit is not frozen");
+    take(&lost, &[record(1, 2, 0, 1_000_000), record(20, 3, 0, 1_000_000)]).await;
+    assert_eq!(lost.book.cut_off(id(1), 10, "no manifests", 0).await.unwrap(), 1);
+    assert_eq!(books(&lost).await.freezes, []);
+    lost.book.accept_unfunded(ORGANISATION, &tariff(), 0).await.unwrap();
+    let next = state(&lost, 1, None).await;
+    settle(&mut lost, &next).await;
+    assert_eq!(credited(&lost, 2).await, units(1_000_000), "work 1 ended before the cut-off");
+    assert_eq!(credited(&lost, 3).await, units(1_000_000));
+}

@@ -1,0 +1,309 @@
+//! Manifests as files: what each statement pays for, outside the database, in every configured folder.
+//!
+//! A signature never leaves before its manifest is a synced file in each of them, so that a lost database costs time and
+//! no money.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use alloy::primitives::{Address, B256};
+use contracts::eip712::DepositKey;
+use ledger::{
+    Amount, Millis, ProviderNumber, Units,
+    book::{Import, Sighting, Work},
+    manifest::Leaf,
+    point::{self, Side},
+    statement::{self, Row, Statement},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, config::Config};
+
+/// What the first field of a manifest says.
+const SCHEMA: &str = "manifest/1";
+
+/// The folders that hold manifests, the first one and its copies.
+#[derive(Debug)]
+pub struct Manifests {
+    folders: Vec<PathBuf>,
+    /// Names of files that were looked at.
+    seen: Mutex<BTreeSet<String>>,
+}
+
+/// A manifest as its file holds it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Content {
+    schema: String,
+    digest: B256,
+    organisation: String,
+    fee_bps: u16,
+    deposit: B256,
+    requestor: Address,
+    signer: Address,
+    cosigner: Address,
+    token: Address,
+    salt: B256,
+    epoch: u32,
+    spent: Units,
+    root: B256,
+    rows: Vec<RowEntry>,
+    leaves: Vec<LeafEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RowEntry {
+    provider: ProviderNumber,
+    units: Units,
+    carry_in: Amount,
+    carry_out: Amount,
+}
+
+/// A leaf; a carry or a fee has no work behind it.
+#[derive(Debug, Serialize, Deserialize)]
+struct LeafEntry {
+    workload: B256,
+    provider: ProviderNumber,
+    amount: String,
+    #[serde(flatten)]
+    work: Option<WorkEntry>,
+}
+
+/// The work behind a leaf: its natural key, and what no revision may change.
+#[derive(Debug, Serialize, Deserialize)]
+struct WorkEntry {
+    source: String,
+    external_id: String,
+    revision: u32,
+    machine: String,
+    started_ms: Millis,
+    stopped_ms: Millis,
+    fixed: B256,
+}
+
+impl Manifests {
+    /// The folders of an installation.
+    pub fn new(config: &Config) -> Self {
+        let copies = config.files.manifest_copies.iter();
+        let folders = std::iter::once(&config.files.manifests).chain(copies);
+        Self {
+            folders: folders.map(|folder| config.path(folder)).collect(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Writes a statement's manifest into every folder, named by deposit, epoch and digest, and syncs it. Refuses if one
+    /// of them cannot be written.
+    pub async fn publish(&self, import: &Import) -> Result<()> {
+        let content = serde_json::to_vec(&Content::from(import))?;
+        let (deposit, epoch) = (import.statement.key.id(), import.statement.epoch);
+        let name = format!("{deposit}-{epoch}-{}.json", import.digest);
+        for folder in &self.folders {
+            point::reach("file manifest", Side::Before).await;
+            let written = write_synced(folder, &name, &content);
+            point::reach("file manifest", Side::After).await;
+            written.map_err(|error| {
+                let reason = format!(
+                    "the manifest {name} cannot be written into {}: {}; no signature leaves before it is there",
+                    folder.display(),
+                    crate::chain_of(&error)
+                );
+                Error::Ledger(ledger::Error::Unsignable(reason))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Every manifest in the folders that was not reported before.
+    pub fn unseen(&self) -> Result<Vec<Sighting>> {
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut sightings = Vec::new();
+        for sighting in self.list()? {
+            if !seen.contains(&sighting.seen) {
+                sightings.push(sighting);
+            }
+        }
+        seen.extend(sightings.iter().map(|sighting| sighting.seen.clone()));
+        Ok(sightings)
+    }
+
+    /// Every manifest in the folders, one per name.
+    pub fn list(&self) -> Result<Vec<Sighting>> {
+        let mut names = BTreeSet::new();
+        for folder in &self.folders {
+            let entries = match fs::read_dir(folder) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::file(folder)(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(Error::file(folder))?;
+                names.insert(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(names.iter().filter_map(|name| sighting(name)).collect())
+    }
+
+    /// What a manifest says, from the first folder that has it whole.
+    pub fn read(&self, sighting: &Sighting) -> Result<Import> {
+        let failed = |reason: String| Error::Input { name: sighting.seen.clone(), reason };
+        let mut reason = "no folder holds it".to_owned();
+        for folder in &self.folders {
+            let path = folder.join(&sighting.seen);
+            let read = match fs::read(&path) {
+                Ok(bytes) => parse(&bytes, sighting),
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => Err(error.to_string()),
+            };
+            match read {
+                Ok(import) => return Ok(import),
+                Err(problem) => reason = format!("{}: {problem}", path.display()),
+            }
+        }
+        Err(failed(reason))
+    }
+}
+
+impl From<&Import> for Content {
+    fn from(import: &Import) -> Self {
+        let Statement { key, epoch, spent, manifest, .. } = &import.statement;
+        let row = |row: &Row| RowEntry {
+            provider: row.provider,
+            units: row.units,
+            carry_in: row.carry_in,
+            carry_out: row.carry_out,
+        };
+        let leaf = |(leaf, work): &(Leaf, Option<Work>)| LeafEntry {
+            workload: leaf.workload,
+            provider: leaf.provider,
+            amount: leaf.amount.to_string(),
+            work: work.as_ref().map(|work| WorkEntry {
+                source: work.source.clone(),
+                external_id: work.external_id.clone(),
+                revision: work.revision,
+                machine: work.machine.clone(),
+                started_ms: work.started_ms,
+                stopped_ms: work.stopped_ms,
+                fixed: work.fixed,
+            }),
+        };
+        Self {
+            schema: SCHEMA.to_owned(),
+            digest: import.digest,
+            organisation: import.organisation.clone(),
+            fee_bps: import.fee_bps,
+            deposit: key.id(),
+            requestor: key.requestor,
+            signer: key.signer,
+            cosigner: key.cosigner,
+            token: key.token,
+            salt: key.salt,
+            epoch: *epoch,
+            spent: *spent,
+            root: *manifest,
+            rows: import.rows.iter().map(row).collect(),
+            leaves: import.leaves.iter().map(leaf).collect(),
+        }
+    }
+}
+
+/// Deposit, epoch and digest of a file name; `None` for any other file.
+fn sighting(name: &str) -> Option<Sighting> {
+    let mut parts = name.strip_suffix(".json")?.splitn(3, '-');
+    let (deposit, epoch, digest) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(Sighting {
+        deposit: deposit.parse().ok()?,
+        epoch: epoch.parse().ok()?,
+        digest: digest.parse().ok()?,
+        seen: name.to_owned(),
+    })
+}
+
+/// Reads a manifest. Whether its parts follow from each other is for the ledger to check.
+fn parse(bytes: &[u8], sighting: &Sighting) -> std::result::Result<Import, String> {
+    let content: Content = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if content.schema != SCHEMA {
+        return Err(format!("its schema is {:?}, not {SCHEMA:?}", content.schema));
+    }
+    let Content { requestor, signer, cosigner, token, salt, .. } = content;
+    let key = DepositKey { requestor, signer, cosigner, token, salt };
+    if (key.id(), content.epoch, content.digest)
+        != (sighting.deposit, sighting.epoch, sighting.digest)
+    {
+        return Err("its name is not made of its deposit, epoch and digest".into());
+    }
+    let rows: Vec<_> = content
+        .rows
+        .iter()
+        .map(|row| Row {
+            provider: row.provider,
+            units: row.units,
+            carry_in: row.carry_in,
+            carry_out: row.carry_out,
+        })
+        .collect();
+    let mut leaves = Vec::with_capacity(content.leaves.len());
+    for (index, LeafEntry { workload, provider, amount, work }) in
+        content.leaves.into_iter().enumerate()
+    {
+        let amount = amount
+            .parse()
+            .map_err(|_| format!("the amount of leaf {index} is {amount:?}, not base units"))?;
+        let work = work.map(|work| Work {
+            source: work.source,
+            external_id: work.external_id,
+            revision: work.revision,
+            machine: work.machine,
+            started_ms: work.started_ms,
+            stopped_ms: work.stopped_ms,
+            fixed: work.fixed,
+        });
+        leaves.push((Leaf { workload, provider, amount, paid: None }, work));
+    }
+    let packed = statement::pack(&rows).map_err(|error| error.to_string())?;
+    let statement = Statement {
+        key,
+        epoch: content.epoch,
+        spent: content.spent,
+        manifest: content.root,
+        rows: packed,
+    };
+    let (organisation, fee_bps) = (content.organisation, content.fee_bps);
+    Ok(Import { statement, digest: content.digest, rows, leaves, organisation, fee_bps })
+}
+
+/// Writes a file whole: under another name first, then synced, renamed, and its folder synced.
+fn write_synced(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    fs::create_dir_all(folder).map_err(Error::file(folder))?;
+    let path = folder.join(name);
+    let draft = folder.join(format!("{name}.draft"));
+    let mut file = File::create(&draft).map_err(Error::file(&draft))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::file(&draft))?;
+    fs::rename(&draft, &path).map_err(Error::file(&path))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::file(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_files_are_no_manifests() {
+        let hash = B256::repeat_byte(1);
+        for name in [
+            "notes.txt".to_owned(),
+            format!("{hash}-1-{hash}.json.draft"),
+            format!("{hash}-x-{hash}.json"),
+            format!("{hash}-1.json"),
+        ] {
+            assert_eq!(sighting(&name), None, "{name}");
+        }
+        let seen = format!("{hash}-7-{hash}.json");
+        let expected = Sighting { deposit: hash, epoch: 7, digest: hash, seen: seen.clone() };
+        assert_eq!(sighting(&seen), Some(expected));
+    }
+}

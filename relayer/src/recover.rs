@@ -1,0 +1,106 @@
+//! `recover`: brings back from manifests what a lost or restored database does not know.
+
+use alloy::primitives::B256;
+use ledger::{
+    Millis,
+    book::BookWriter,
+    manifest::Secret,
+    read::{Freeze, Reader},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, chain_of, config::Config, manifests::Manifests};
+
+/// What recovering came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Statements that were brought back.
+    pub imported: u64,
+    /// Manifests that were not, and why.
+    pub refused: Vec<String>,
+    /// What stays frozen, and why.
+    pub frozen: Vec<String>,
+}
+
+impl Recovery {
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = format!("{} statements brought back from their manifests", self.imported);
+        for (name, lines) in [("refused", &self.refused), ("frozen", &self.frozen)] {
+            for line in lines {
+                text.push_str(&format!("\n  {name}: {line}"));
+            }
+        }
+        if self.frozen.is_empty() {
+            text.push_str("\nnothing is frozen");
+        }
+        text
+    }
+}
+
+/// A cut-off as it is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CutOff {
+    /// The frozen deposit.
+    pub deposit: B256,
+    /// Work that ended before this time, ms, is regarded as paid.
+    pub until_ms: Millis,
+    /// Why; kept in the audit log.
+    pub reason: String,
+}
+
+/// Imports every manifest that the ledger does not know. Importing again changes nothing.
+pub async fn recover(
+    config: &Config,
+    secret: &Secret,
+    book: &BookWriter,
+    reader: &Reader,
+    now: Millis,
+) -> Result<Recovery> {
+    let manifests = Manifests::new(config);
+    let mut recovery = Recovery::default();
+    for sighting in manifests.list()? {
+        if reader.is_own(sighting.digest).await? {
+            continue;
+        }
+        let imported = match manifests.read(&sighting) {
+            Ok(import) => book.import(&import, secret, now).await.map_err(Into::into),
+            Err(error) => Err(error),
+        };
+        match imported {
+            Ok(is_new) => recovery.imported += u64::from(is_new),
+            Err(error @ (Error::Input { .. } | Error::Ledger(ledger::Error::Unimportable(_)))) => {
+                recovery.refused.push(chain_of(&error))
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    recovery.frozen = frozen(reader).await?;
+    Ok(recovery)
+}
+
+/// Regards work as paid by what is not known of a deposit; see [`BookWriter::cut_off`].
+pub async fn cut_off(
+    cut_off: &CutOff,
+    book: &BookWriter,
+    reader: &Reader,
+    now: Millis,
+) -> Result<Recovery> {
+    let CutOff { deposit, until_ms, reason } = cut_off;
+    if reason.trim().is_empty() {
+        return Err(Error::Usage("reason is empty; say why, it is kept in the audit log".into()));
+    }
+    book.cut_off(*deposit, *until_ms, reason, now).await?;
+    Ok(Recovery { frozen: frozen(reader).await?, ..Recovery::default() })
+}
+
+async fn frozen(reader: &Reader) -> Result<Vec<String>> {
+    let mut frozen = Vec::new();
+    for name in reader.organisations().await? {
+        let freezes = reader.freezes(&name).await?;
+        let line = |Freeze { reason, .. }: Freeze| format!("organisation {name:?}: {reason}");
+        frozen.extend(freezes.into_iter().map(line));
+    }
+    Ok(frozen)
+}
