@@ -12,7 +12,7 @@ use alloy::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indexer::Endpoint;
 use jiff::civil::Date;
-use ledger::Ledger;
+use ledger::{Ledger, book::BookWriter, read::Reader};
 
 use crate::{
     Error, Result,
@@ -24,6 +24,7 @@ use crate::{
     reconcile,
     remote::Remote,
     screen::{Screen, print},
+    sender::Sender,
     serve,
     status::Status,
 };
@@ -54,8 +55,30 @@ enum Command {
     Reconcile(ReportArgs),
     /// Rebuild everything from the contract's logs and compare; check that all else follows.
     Verify(ReportArgs),
+    /// Account for transactions of the sending account that this ledger did not send.
+    Sender(SenderArgs),
     /// Write realistic input files.
     Generate(GenerateArgs),
+}
+
+#[derive(Debug, Args)]
+struct SenderArgs {
+    #[command(subcommand)]
+    command: SenderCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SenderCommand {
+    /// After somebody else used the account: account for everything that it has sent, and go on after it.
+    Adopt {
+        #[command(flatten)]
+        folder: Folder,
+        /// What was found out about those transactions, for the record.
+        #[arg(long)]
+        reason: String,
+    },
+    /// After a lost or restored database: find the transactions that it does not know and take them in.
+    Recover(Folder),
 }
 
 #[derive(Debug, Args)]
@@ -220,6 +243,7 @@ impl Cli {
             Command::Status(args) => status(args).await,
             Command::Reconcile(args) => run_reconcile(args).await,
             Command::Verify(args) => run_verify(args).await,
+            Command::Sender(args) => run_sender(args.command).await,
             Command::Generate(args) => generate_files(&args),
         }
     }
@@ -303,6 +327,36 @@ async fn run_verify(args: ReportArgs) -> Result<()> {
         0 => Ok(()),
         n => Err(Error::Differences(format!("{n} differences"))),
     }
+}
+
+async fn run_sender(command: SenderCommand) -> Result<()> {
+    let (SenderCommand::Adopt { folder, .. } | SenderCommand::Recover(folder)) = &command;
+    let config = Config::read(&folder.dir)?;
+    let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
+    let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger));
+    let (keys, limits) = (Keys::open(&config)?, config.sending_limits());
+    let sender = Sender::new(provider(&config)?, keys.sender, limits, reader, book);
+    let now = jiff::Timestamp::now().as_millisecond();
+    let address = sender.address();
+    match command {
+        SenderCommand::Adopt { reason, .. } => {
+            if reason.trim().is_empty() {
+                return Err(Error::Usage(
+                    "--reason is empty; say what those transactions were".into(),
+                ));
+            }
+            let until = sender.adopt(&reason, now).await?;
+            print(format!("{address} goes on with tx nonce {until}; start quittance serve"));
+        }
+        SenderCommand::Recover(_) => {
+            let recovered = sender.recover(now).await?;
+            print(format!(
+                "{address}: took in {} transactions of this contract and accounted for {} others; it goes on with tx nonce {}",
+                recovered.imported, recovered.other, recovered.until
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn generate_files(args: &GenerateArgs) -> Result<()> {

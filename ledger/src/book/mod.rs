@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use alloy::primitives::{Address, B256};
 use sqlx::SqliteConnection;
 
+pub use self::slots::{Lease, Outcome};
 use crate::{
     Error, Ledger, Millis, ProviderNumber, Result,
     read::SlotKind,

@@ -10,6 +10,7 @@
 
 mod intake;
 mod model;
+mod slots;
 mod statement;
 mod store;
 mod world;
