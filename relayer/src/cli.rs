@@ -5,12 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alloy::{
-    primitives::Address,
-    providers::{DynProvider, ProviderBuilder},
-};
+use alloy::primitives::Address;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use indexer::Endpoint;
+use indexer::Endpoints;
 use jiff::civil::Date;
 use ledger::{Ledger, book::BookWriter, read::Reader};
 
@@ -198,26 +195,16 @@ enum Format {
 struct Installation {
     config: Config,
     ledger: Ledger,
-    provider: DynProvider,
+    endpoints: Endpoints,
 }
 
 impl Installation {
     async fn open(folder: &Path) -> Result<Self> {
         let config = Config::read(folder)?;
         let ledger = Ledger::open_read_only(&config.path(&config.files.database)).await?;
-        let provider = provider(&config)?;
-        Ok(Self { config, ledger, provider })
+        let endpoints = config.endpoints()?;
+        Ok(Self { config, ledger, endpoints })
     }
-}
-
-/// A provider of the configured endpoint.
-pub(crate) fn provider(config: &Config) -> Result<DynProvider> {
-    use alloy::providers::Provider;
-    let url = config.chain.rpc_url.parse().map_err(|_| Error::Config {
-        path: crate::config::FILE_NAME.into(),
-        reason: "chain.rpc_url is not a URL".into(),
-    })?;
-    Ok(ProviderBuilder::new().connect_http(url).erased())
 }
 
 impl Cli {
@@ -309,8 +296,8 @@ async fn status(args: ReportArgs) -> Result<()> {
 }
 
 async fn run_reconcile(args: ReportArgs) -> Result<()> {
-    let Installation { config, ledger, provider } = Installation::open(&args.folder.dir).await?;
-    let result = reconcile::reconcile(&config, &ledger, &provider).await?;
+    let Installation { config, ledger, endpoints } = Installation::open(&args.folder.dir).await?;
+    let result = reconcile::reconcile(&config, &ledger, &endpoints.provider()).await?;
     print(if args.json { serde_json::to_string(&result)? } else { result.text() });
     match result.differences.len() {
         0 => Ok(()),
@@ -319,9 +306,8 @@ async fn run_reconcile(args: ReportArgs) -> Result<()> {
 }
 
 async fn run_verify(args: ReportArgs) -> Result<()> {
-    let Installation { config, ledger, provider } = Installation::open(&args.folder.dir).await?;
-    let endpoint = Endpoint::new(provider, config.chain.contract, config.chain.finality);
-    let result = reconcile::verify(&config, &Keys::open(&config)?, &ledger, &endpoint).await?;
+    let Installation { config, ledger, endpoints } = Installation::open(&args.folder.dir).await?;
+    let result = reconcile::verify(&config, &Keys::open(&config)?, &ledger, &endpoints).await?;
     print(if args.json { serde_json::to_string(&result)? } else { result.text() });
     match result.differences.len() {
         0 => Ok(()),
@@ -335,7 +321,7 @@ async fn run_sender(command: SenderCommand) -> Result<()> {
     let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
     let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger));
     let (keys, limits) = (Keys::open(&config)?, config.sending_limits());
-    let sender = Sender::new(provider(&config)?, keys.sender, limits, reader, book);
+    let sender = Sender::new(config.endpoints()?.provider(), keys.sender, limits, reader, book);
     let now = jiff::Timestamp::now().as_millisecond();
     let address = sender.address();
     match command {

@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     routing::{get, post},
 };
-use indexer::{Endpoint, Indexer};
+use indexer::Indexer;
 use jiff::Timestamp;
 use ledger::{Ledger, Millis, book::BookWriter, read::Reader};
 use serde_json::{Value, json};
@@ -27,7 +27,6 @@ use tokio::{
 
 use crate::{
     Error, Result, chain_of,
-    cli::provider,
     config::Config,
     intake,
     keys::Keys,
@@ -45,8 +44,15 @@ const MAX_BODY: usize = 256 << 20;
 
 /// Runs an installation until SIGINT or SIGTERM.
 pub async fn run(config: Config) -> Result<()> {
-    let provider = provider(&config)?;
-    let code = provider
+    let endpoints = config.endpoints()?;
+    if endpoints.needed() == 1 {
+        tracing::warn!(
+            operators = endpoints.operators(),
+            "one endpoint alone says what is final; name several operators in [[endpoint]]"
+        );
+    }
+    let code = endpoints
+        .provider()
         .get_code_at(config.chain.contract)
         .await
         .map_err(Error::endpoint("eth_getCode"))?;
@@ -59,9 +65,8 @@ pub async fn run(config: Config) -> Result<()> {
     let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
     let book = BookWriter::new(ledger.clone());
     book.set_organisations(&config.ledger_organisations(), config.policy.attester).await?;
-    let endpoint = Endpoint::new(provider.clone(), config.chain.contract, config.chain.finality);
-    let indexer = Indexer::new(endpoint, ledger.clone()).await?;
-    let relayer = Relayer::new(config.clone(), Keys::open(&config)?, ledger.clone(), provider);
+    let indexer = Indexer::new(endpoints.clone(), ledger.clone()).await?;
+    let relayer = Relayer::new(config.clone(), Keys::open(&config)?, ledger.clone(), endpoints);
 
     let mut interrupts = Interrupts::listen()?;
     let (stop, stopped) = watch::channel(false);

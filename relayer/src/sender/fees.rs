@@ -239,10 +239,7 @@ mod tests {
         let price = price_within(allowed, gas, &native).unwrap();
         let cost = |price: u128| native.value_of(Amount::new(price * u128::from(gas)), 18).unwrap();
         assert!(cost(price) <= allowed && cost(price + 1) > allowed, "{price}");
-        assert_eq!(
-            price_within(0, gas, &"0.000001".parse().unwrap()).unwrap(),
-            999_999_999_999
-        );
+        assert_eq!(price_within(0, gas, &"0.000001".parse().unwrap()).unwrap(), 999_999_999_999);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::{
 };
 
 use alloy::{eips::BlockId, primitives::Address, providers::DynProvider};
+use indexer::Endpoints;
 use ledger::{
     Ledger, Millis, ProviderNumber,
     book::{BookWriter, Obligation},
@@ -126,7 +127,8 @@ impl View {
 
 impl Relayer {
     /// A relayer over an open ledger.
-    pub fn new(config: Config, keys: Keys, ledger: Ledger, provider: DynProvider) -> Self {
+    pub fn new(config: Config, keys: Keys, ledger: Ledger, endpoints: Endpoints) -> Self {
+        let provider = endpoints.provider();
         let limits = config.sending_limits();
         let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger));
         let sender =

@@ -13,7 +13,7 @@ use alloy::{
     sol_types::SolCall,
 };
 use contracts::Settlement;
-use indexer::{Endpoint, Indexer, Turn};
+use indexer::{Indexer, Turn};
 use ledger::{
     Ledger, Millis,
     book::{BookWriter, Obligation},
@@ -66,7 +66,7 @@ impl World {
         let config = env.config();
         let provider = env.provider();
         rpc(&provider, "evm_setAutomine", "[false]").await;
-        let live = Live::open(&config, &provider).await;
+        let live = Live::open(&config).await;
         let mut world = Self { env, config, provider, now: 0, live };
         world.index().await;
         world
@@ -135,7 +135,7 @@ impl World {
         let path = self.config.path(&self.config.files.database).with_extension("lock");
         // The test's own handles still hold it.
         std::fs::remove_file(path).unwrap();
-        self.live = Live::open(&self.config, &self.provider).await;
+        self.live = Live::open(&self.config).await;
         self.index().await;
     }
 
@@ -170,20 +170,19 @@ impl World {
 }
 
 impl Live {
-    pub(crate) async fn open(config: &Config, provider: &DynProvider) -> Self {
+    pub(crate) async fn open(config: &Config) -> Self {
         let path = config.path(&config.files.database);
         let ledger = Ledger::open(&path, config.identity()).await.unwrap();
-        let endpoint =
-            Endpoint::new(provider.clone(), config.chain.contract, config.chain.finality);
+        let endpoints = config.endpoints().unwrap();
         let book = BookWriter::new(ledger.clone());
         book.set_organisations(&config.ledger_organisations(), config.policy.attester)
             .await
             .unwrap();
         let keys = Keys::open(config).unwrap();
         let sender = keys.sender.address();
-        let relayer = Relayer::new(config.clone(), keys, ledger.clone(), provider.clone());
+        let relayer = Relayer::new(config.clone(), keys, ledger.clone(), endpoints.clone());
         Self {
-            indexer: Indexer::new(endpoint, ledger.clone()).await.unwrap(),
+            indexer: Indexer::new(endpoints, ledger.clone()).await.unwrap(),
             reader: Reader::new(ledger.clone()),
             relayer,
             ledger,
@@ -432,7 +431,7 @@ async fn a_lost_database_freezes_the_sender_until_its_transactions_are_recovered
             assert!(name.contains("db-"), "{name}: {error}");
         }
     }
-    world.live = Live::open(&world.config, &world.provider).await;
+    world.live = Live::open(&world.config).await;
     world.index().await;
     world.work(0, 1).await;
     let report = world.turn().await;
