@@ -64,7 +64,7 @@ pub async fn run(config: Config) -> Result<()> {
     }
     let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
     let book = BookWriter::new(ledger.clone());
-    book.set_organisations(&config.ledger_organisations(), config.policy.attester).await?;
+    book.set_organisations(&config.ledger_organisations(), config.policy.attester, now()).await?;
     let indexer = Indexer::new(endpoints.clone(), ledger.clone()).await?;
     let relayer = Relayer::new(config.clone(), Keys::open(&config)?, ledger.clone(), endpoints);
 

@@ -16,7 +16,7 @@ use alloy::{
     providers::{DynProvider, Provider},
 };
 use indexer::{Endpoints, Indexer, Turn};
-use jiff::civil::Date;
+use jiff::{Timestamp, civil::Date};
 use ledger::{
     Ledger, Millis,
     book::BookWriter,
@@ -210,7 +210,12 @@ impl<'a> Demo<'a> {
         let config = chain.config.clone();
         let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
         let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger.clone()));
-        book.set_organisations(&config.ledger_organisations(), config.policy.attester).await?;
+        book.set_organisations(
+            &config.ledger_organisations(),
+            config.policy.attester,
+            Timestamp::now().as_millisecond(),
+        )
+        .await?;
         let endpoints = config.endpoints()?;
         let indexer = Indexer::new(endpoints.clone(), ledger.clone()).await?;
         let keys = Keys::open(&config)?;
