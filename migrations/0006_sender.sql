@@ -30,3 +30,8 @@ create table lease (
 
 -- A cancellation is a transaction to the sender itself that does nothing but consume the tx nonce.
 alter table attempt add column kind text not null default 'work' check (kind in ('work', 'cancel'));
+
+create trigger outcome_is_not_updated before update on outcome begin select raise(abort, 'outcome is append-only'); end;
+create trigger outcome_is_not_deleted before delete on outcome begin select raise(abort, 'outcome is append-only'); end;
+create trigger adoption_is_not_updated before update on adoption begin select raise(abort, 'adoption is append-only'); end;
+create trigger adoption_is_not_deleted before delete on adoption begin select raise(abort, 'adoption is append-only'); end;

@@ -8,6 +8,7 @@ use sqlx::SqliteConnection;
 use super::{BookWriter, Obligation, TxReceipt};
 use crate::{
     Amount, Error, Millis, Result,
+    audit::{self, Event},
     read::Attempt,
     sql::{self, Columns, integer},
     store,
@@ -75,13 +76,27 @@ impl BookWriter {
     }
 
     /// Records what consumed the tx nonce of a slot, in a block that is final. What the slot carries is free from here on.
-    pub async fn add_outcome(&self, outcome: &Outcome) -> Result<()> {
+    /// One by a transaction that this ledger had not signed is audited.
+    pub async fn add_outcome(&self, outcome: &Outcome, now: Millis) -> Result<()> {
         let mut tx = self.0.begin().await?;
+        if outcome.attempt.is_none() {
+            let event = Event {
+                at: now,
+                actor: "relayer",
+                action: "foreign transaction",
+                subject: &format!("slot {}", outcome.slot),
+                detail: &format!(
+                    "{} in block {} consumed its tx nonce",
+                    outcome.hash, outcome.block
+                ),
+            };
+            audit::append(&mut tx, &event).await?;
+        }
         insert_outcome(&mut tx, outcome).await?;
         store::commit(tx, "outcome").await
     }
 
-    /// Accounts for every tx nonce of a sender below `tx_nonce`, whatever consumed it.
+    /// Accounts for every tx nonce of a sender below `tx_nonce`, whatever consumed it; audited.
     pub async fn adopt(
         &self,
         sender: Address,
@@ -90,6 +105,14 @@ impl BookWriter {
         now: Millis,
     ) -> Result<()> {
         let mut tx = self.0.begin().await?;
+        let event = Event {
+            at: now,
+            actor: "operator",
+            action: "adopt",
+            subject: &format!("sender {sender}"),
+            detail: &format!("tx nonces below {tx_nonce}: {reason}"),
+        };
+        audit::append(&mut tx, &event).await?;
         sqlx::query("insert into adoption (sender, tx_nonce, reason, at) values (?, ?, ?, ?)")
             .bind(sender.to_vec())
             .bind(integer(tx_nonce)?)

@@ -5,27 +5,22 @@ use ledger::{
     Error, Units,
     book::{Lease, Obligation, Outcome, TxReceipt},
     chain::Event,
-    read::{Attempt, AttemptKind, Memory},
+    read::{Attempt, Memory},
 };
 
 use crate::{
+    invariants,
     statement::{proposal, world_with_work},
     world::{FEE_BPS, World, attester, deposit_key, payout, token},
 };
 
-const SENDER: Address = Address::repeat_byte(0x5e);
+/// The first attempt at a tx nonce.
+fn attempt(tx_nonce: u64) -> Attempt {
+    invariants::attempt(tx_nonce, 800, 80)
+}
 
-fn attempt(number: u8) -> Attempt {
-    Attempt {
-        id: 0,
-        kind: AttemptKind::Work,
-        hash: B256::repeat_byte(number),
-        raw: vec![number],
-        max_fee: 100,
-        tip: 1,
-        gas_limit: 21_000,
-        at: 5,
-    }
+fn account() -> Address {
+    invariants::sender().address()
 }
 
 /// A world with one signed statement, and a lease on sending.
@@ -48,48 +43,49 @@ fn outcome(slot: i64, attempt: Option<i64>) -> Outcome {
 async fn a_process_that_lost_its_lease_commits_no_slot_and_no_attempt() {
     let (world, statement, old) = signed().await;
     let settle = Obligation::Settle(vec![statement]);
-    let slot = world.book.open_slot(old, (SENDER, 0), &settle, &attempt(1)).await.unwrap();
+    let slot = world.book.open_slot(old, (account(), 0), &settle, &attempt(0)).await.unwrap();
     let new = world.book.take_lease().await.unwrap();
+    let dearer = invariants::attempt(0, 1000, 100);
     let register = Obligation::Register(vec![payout(9)]);
-    let refused = world.book.open_slot(old, (SENDER, 1), &register, &attempt(2)).await;
+    let refused = world.book.open_slot(old, (account(), 1), &register, &attempt(1)).await;
     assert!(matches!(refused, Err(Error::Fenced)), "{refused:?}");
-    let refused = world.book.add_attempt(old, slot, &attempt(2)).await;
+    let refused = world.book.add_attempt(old, slot, &dearer).await;
     assert!(matches!(refused, Err(Error::Fenced)), "{refused:?}");
-    world.book.add_attempt(new, slot, &attempt(2)).await.unwrap();
-    let slots = world.reader.open_slots(SENDER).await.unwrap();
+    world.book.add_attempt(new, slot, &dearer).await.unwrap();
+    let slots = world.reader.open_slots(account()).await.unwrap();
     let hashes: Vec<_> = slots[0].attempts.iter().map(|attempt| attempt.hash).collect();
-    assert_eq!(hashes, [B256::repeat_byte(1), B256::repeat_byte(2)]);
+    assert_eq!(hashes, [attempt(0).hash, dearer.hash]);
 }
 
 #[tokio::test]
 async fn a_statement_gets_a_second_slot_only_after_an_outcome_of_the_first() {
     let (world, statement, lease) = signed().await;
     let settle = Obligation::Settle(vec![statement]);
-    let slot = world.book.open_slot(lease, (SENDER, 4), &settle, &attempt(1)).await.unwrap();
-    let again = world.book.open_slot(lease, (SENDER, 5), &settle, &attempt(2)).await;
+    let slot = world.book.open_slot(lease, (account(), 4), &settle, &attempt(4)).await.unwrap();
+    let again = world.book.open_slot(lease, (account(), 5), &settle, &attempt(5)).await;
     assert!(matches!(again, Err(Error::Busy { tx_nonce: 4, .. })), "{again:?}");
-    assert_eq!(world.reader.open_slots(SENDER).await.unwrap().len(), 1);
+    assert_eq!(world.reader.open_slots(account()).await.unwrap().len(), 1);
 
-    let first = world.reader.open_slots(SENDER).await.unwrap()[0].attempts[0].id;
-    world.book.add_outcome(&outcome(slot, Some(first))).await.unwrap();
-    assert_eq!(world.reader.open_slots(SENDER).await.unwrap(), []);
+    let first = world.reader.open_slots(account()).await.unwrap()[0].attempts[0].id;
+    world.book.add_outcome(&outcome(slot, Some(first)), 0).await.unwrap();
+    assert_eq!(world.reader.open_slots(account()).await.unwrap(), []);
     assert_eq!(world.reader.last_carried(statement).await.unwrap(), Some(9));
-    world.book.open_slot(lease, (SENDER, 5), &settle, &attempt(2)).await.unwrap();
+    world.book.open_slot(lease, (account(), 5), &settle, &attempt(5)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_foreign_outcome_is_remembered_until_it_is_adopted() {
     let (world, statement, lease) = signed().await;
     let settle = Obligation::Settle(vec![statement]);
-    let slot = world.book.open_slot(lease, (SENDER, 4), &settle, &attempt(1)).await.unwrap();
+    let slot = world.book.open_slot(lease, (account(), 4), &settle, &attempt(4)).await.unwrap();
     let memory = Memory { slotted: 5, adopted: 0, foreign: None };
-    assert_eq!(world.reader.memory(SENDER).await.unwrap(), memory);
-    world.book.add_outcome(&outcome(slot, None)).await.unwrap();
+    assert_eq!(world.reader.memory(account()).await.unwrap(), memory);
+    world.book.add_outcome(&outcome(slot, None), 0).await.unwrap();
     let foreign = Some((4, B256::repeat_byte(1)));
-    assert_eq!(world.reader.memory(SENDER).await.unwrap(), Memory { foreign, ..memory });
-    world.book.adopt(SENDER, 7, "the treasurer paid the rent", 0).await.unwrap();
+    assert_eq!(world.reader.memory(account()).await.unwrap(), Memory { foreign, ..memory });
+    world.book.adopt(account(), 7, "the treasurer paid the rent", 0).await.unwrap();
     let adopted = Memory { slotted: 5, adopted: 7, foreign: None };
-    assert_eq!(world.reader.memory(SENDER).await.unwrap(), adopted);
+    assert_eq!(world.reader.memory(account()).await.unwrap(), adopted);
     assert_eq!(adopted.next(), 7);
     assert_eq!(world.reader.memory(Address::ZERO).await.unwrap(), Memory::default());
 }
@@ -154,10 +150,10 @@ async fn an_imported_slot_is_over_and_accounts_for_its_tx_nonce() {
         fee: 42,
     };
     let settle = Obligation::Settle(vec![statement]);
-    world.book.import_slot((SENDER, 2), &settle, &attempt(8), &mined).await.unwrap();
-    assert_eq!(world.reader.open_slots(SENDER).await.unwrap(), []);
-    assert!(world.reader.has_slot(SENDER, 2).await.unwrap());
-    assert_eq!(world.reader.memory(SENDER).await.unwrap().next(), 3);
+    world.book.import_slot((account(), 2), &settle, &attempt(2), &mined).await.unwrap();
+    assert_eq!(world.reader.open_slots(account()).await.unwrap(), []);
+    assert!(world.reader.has_slot(account(), 2).await.unwrap());
+    assert_eq!(world.reader.memory(account()).await.unwrap().next(), 3);
     assert_eq!(world.reader.last_carried(statement).await.unwrap(), Some(3));
     assert_eq!(world.reader.spending().await.unwrap()["settle"].gas, 21_000);
 }

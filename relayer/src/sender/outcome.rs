@@ -49,7 +49,7 @@ pub struct Recovered {
 impl Sender {
     /// Records what consumed each open slot whose tx nonce is finally consumed, as far as the chain tells. Answers that fail
     /// are left for a later turn.
-    pub async fn resolve(&self, anchors: &Anchors) -> Result<()> {
+    pub async fn resolve(&self, anchors: &Anchors, now: Millis) -> Result<()> {
         let Some(finalised) = anchors.finalised else { return Ok(()) };
         let slots = self.reader.open_slots(self.address()).await?;
         if slots.is_empty() {
@@ -61,7 +61,7 @@ impl Sender {
             match self.outcome(slot, below, &finalised).await {
                 Ok(Some(outcome)) => {
                     below = outcome.block.saturating_sub(1);
-                    self.book.add_outcome(&outcome).await?;
+                    self.book.add_outcome(&outcome, now).await?;
                 }
                 Ok(None) => {}
                 Err(error) if error.is_transient() => {
@@ -202,9 +202,11 @@ impl Sender {
 
     /// Takes a mined transaction in as a slot that is over. False if it carries nothing that this ledger knows.
     async fn import(&self, tx_nonce: u64, mined: &Mined, now: Millis) -> Result<bool> {
-        if mined.envelope.kind() != TxKind::Call(self.contract) {
+        // This ledger signs no other form.
+        let is_call = mined.envelope.kind() == TxKind::Call(self.contract);
+        let (true, Some(tip)) = (is_call, mined.envelope.max_priority_fee_per_gas()) else {
             return Ok(false);
-        }
+        };
         let Some(obligation) = self.obligation_of(mined.envelope.input()).await? else {
             return Ok(false);
         };
@@ -220,7 +222,7 @@ impl Sender {
             hash: mined.hash,
             raw: mined.envelope.encoded_2718(),
             max_fee: mined.envelope.max_fee_per_gas(),
-            tip: mined.envelope.max_priority_fee_per_gas().unwrap_or_default(),
+            tip,
             gas_limit: mined.envelope.gas_limit(),
             at: now,
         };

@@ -165,7 +165,7 @@ impl Relayer {
     async fn view(&self, now: Millis) -> Result<Option<View>> {
         let Some(anchors) = self.reader.anchors().await? else { return Ok(None) };
         self.sender.take_lease().await?;
-        self.sender.resolve(&anchors).await?;
+        self.sender.resolve(&anchors, now).await?;
         let prices = self.sender.prices().await?;
         let mut bounds = BTreeMap::new();
         for slot in self.reader.open_slots(self.sender.address()).await? {
