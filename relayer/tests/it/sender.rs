@@ -175,7 +175,7 @@ impl Live {
         let ledger = Ledger::open(&path, config.identity()).await.unwrap();
         let endpoints = config.endpoints().unwrap();
         let book = BookWriter::new(ledger.clone());
-        book.set_organisations(&config.ledger_organisations(), config.policy.attester)
+        book.set_organisations(&config.ledger_organisations(), config.policy.attester, 0)
             .await
             .unwrap();
         let keys = Keys::open(config).unwrap();
