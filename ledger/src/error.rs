@@ -89,6 +89,19 @@ pub enum Error {
         /// The file that it overlaps.
         other: String,
     },
+    /// Another process took the lease on sending.
+    #[error("another process has taken over sending for this ledger; this one has to stop")]
+    Fenced,
+    /// A slot that could still take effect carries the statement.
+    #[error(
+        "statement {statement} waits for tx nonce {tx_nonce}, which carries it, to be finally consumed"
+    )]
+    Busy {
+        /// Row id of the statement.
+        statement: i64,
+        /// Tx nonce of the slot.
+        tx_nonce: u64,
+    },
     /// A signing rule refused a statement.
     #[error("refused to sign: {0}")]
     Unsignable(String),

@@ -1,5 +1,7 @@
 //! Reading: every balance and every status is a query over facts, promises and intents.
 
+mod slots;
+
 use std::collections::BTreeMap;
 
 use alloy::primitives::{Address, B256};
@@ -7,6 +9,7 @@ use contracts::eip712::DepositKey;
 use serde::Serialize;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
+pub use self::slots::{Anchors, Attempt, AttemptKind, Memory, Slot, SlotKind};
 use crate::{
     Amount, Error, Ledger, ProviderNumber, Result, Unit, Units,
     book::{Import, Work},
@@ -88,10 +91,6 @@ pub struct ReadyDeposit {
     pub deposit: B256,
     /// Row ids of the candidates, best first.
     pub candidates: Vec<i64>,
-    /// What sending one is worth: what the best moves, or what an empty one frees for another deposit.
-    pub at_stake: Units,
-    /// When its requestor can withdraw, seconds since 1970, if it is thawing.
-    pub deadline: Option<u64>,
 }
 
 /// A statement of ours that is not settled.
@@ -142,70 +141,6 @@ pub struct Decision {
     pub external_id: String,
     /// `hold`, `release`, `dispute` or `pay`.
     pub verdict: String,
-}
-
-/// A transaction nonce and what was signed for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slot {
-    /// Row id.
-    pub id: i64,
-    /// The nonce.
-    pub tx_nonce: u64,
-    /// What it is for.
-    pub kind: SlotKind,
-    /// Every attempt, oldest first.
-    pub attempts: Vec<Attempt>,
-}
-
-/// What a slot is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SlotKind {
-    /// A batch of statements.
-    Settle,
-    /// A batch of claims.
-    Claim,
-    /// A batch of registrations.
-    Register,
-}
-
-impl SlotKind {
-    /// Its name in the database.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Settle => "settle",
-            Self::Claim => "claim",
-            Self::Register => "register",
-        }
-    }
-
-    fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "settle" => Ok(Self::Settle),
-            "claim" => Ok(Self::Claim),
-            "register" => Ok(Self::Register),
-            _ => Err(Error::Corrupt("kind of a slot")),
-        }
-    }
-}
-
-/// One signed transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// Row id.
-    pub id: i64,
-    /// Its hash.
-    pub hash: B256,
-    /// The signed bytes.
-    pub raw: Vec<u8>,
-    /// `maxFeePerGas` in wei.
-    pub max_fee: u128,
-    /// `maxPriorityFeePerGas` in wei.
-    pub tip: u128,
-    /// Gas limit.
-    pub gas_limit: u64,
-    /// When it was signed, ms.
-    pub at: i64,
 }
 
 /// How far a ledger has come.
@@ -370,6 +305,13 @@ impl Reader {
         next_candidates(&mut tx, deposit, &state).await
     }
 
+    /// The largest total among the candidates for a deposit's next epoch: what an empty one, which retires the epoch, frees
+    /// for another deposit.
+    pub async fn at_stake(&self, deposit: B256) -> Result<Units> {
+        let candidates = self.next_candidates(deposit).await?;
+        Ok(candidates.iter().map(|candidate| candidate.total).max().unwrap_or_default())
+    }
+
     /// Every deposit with signed candidates of its next epoch that could settle at the checkpoint, best first: all may be
     /// sent, one settles.
     pub async fn ready_deposits(&self) -> Result<Vec<ReadyDeposit>> {
@@ -390,14 +332,10 @@ impl Reader {
             let all = next_candidates(&mut tx, deposit, &state).await?;
             let candidates: Vec<_> =
                 all.iter().filter(|candidate| candidate.is_signed && candidate.fits).collect();
-            let Some(best) = candidates.first() else { continue };
-            let largest = all.iter().map(|candidate| candidate.total).max().unwrap_or_default();
-            ready.push(ReadyDeposit {
-                deposit,
-                candidates: candidates.iter().map(|candidate| candidate.id).collect(),
-                at_stake: if best.total == Units::ZERO { largest } else { best.total },
-                deadline: state.is_thawing().then_some(state.thaw_ends),
-            });
+            if !candidates.is_empty() {
+                let candidates = candidates.iter().map(|candidate| candidate.id).collect();
+                ready.push(ReadyDeposit { deposit, candidates });
+            }
         }
         Ok(ready)
     }
@@ -512,104 +450,6 @@ impl Reader {
     pub async fn carries(&self, deposit: B256) -> Result<BTreeMap<ProviderNumber, Amount>> {
         let mut conn = self.0.reader().acquire().await?;
         carries(&mut conn, deposit).await
-    }
-
-    /// Slots of a sender from tx nonce `from` on, with their attempts.
-    pub async fn slots(&self, sender: Address, from: u64) -> Result<Vec<Slot>> {
-        let rows = sqlx::query(
-            "select id, tx_nonce, kind from slot where sender = ? and tx_nonce >= ? order by tx_nonce",
-        )
-        .bind(sender.to_vec())
-        .bind(integer(from)?)
-        .fetch_all(self.0.reader())
-        .await?;
-        let mut slots = Vec::new();
-        for row in rows {
-            let id = row.int("id")?;
-            let attempts = sqlx::query("select * from attempt where slot = ? order by id")
-                .bind(id)
-                .fetch_all(self.0.reader())
-                .await?;
-            slots.push(Slot {
-                id,
-                tx_nonce: row.u64("tx_nonce")?,
-                kind: SlotKind::from_name(&row.text("kind")?)?,
-                attempts: attempts.iter().map(attempt).collect::<Result<_>>()?,
-            });
-        }
-        Ok(slots)
-    }
-
-    /// Highest tx nonce that has a slot, if there is one.
-    pub async fn last_nonce(&self, sender: Address) -> Result<Option<u64>> {
-        let row = sqlx::query("select max(tx_nonce) as n from slot where sender = ?")
-            .bind(sender.to_vec())
-            .fetch_one(self.0.reader())
-            .await?;
-        row.maybe_int("n")?
-            .map(|n| u64::try_from(n).map_err(|_| Error::Corrupt("tx nonce")))
-            .transpose()
-    }
-
-    /// Attempts of slots below a tx nonce of which no tx receipt is known: row id and hash.
-    pub async fn attempts_without_receipt(
-        &self,
-        sender: Address,
-        below: u64,
-    ) -> Result<Vec<(i64, B256)>> {
-        let rows = sqlx::query(
-            "select a.id, a.hash from slot s join attempt a on a.slot = s.id
-             where s.sender = ? and s.tx_nonce < ? and not exists (
-                 select 1 from tx_receipt r join attempt b on b.id = r.attempt where b.slot = s.id)
-             order by a.id",
-        )
-        .bind(sender.to_vec())
-        .bind(integer(below)?)
-        .fetch_all(self.0.reader())
-        .await?;
-        rows.iter().map(|row| Ok((row.int("id")?, row.b256("hash")?))).collect()
-    }
-
-    /// Statements that a slot at or above tx nonce `from` carries.
-    pub async fn carried_statements(&self, sender: Address, from: u64) -> Result<Vec<i64>> {
-        let query = "select c.statement from carried_statement c join slot s on s.id = c.slot
-             where s.sender = ? and s.tx_nonce >= ?";
-        let rows = self.carried(query, sender, from).await?;
-        rows.iter().map(|row| row.int("statement")).collect()
-    }
-
-    /// Claims that a slot at or above tx nonce `from` carries.
-    pub async fn carried_claims(
-        &self,
-        sender: Address,
-        from: u64,
-    ) -> Result<Vec<(Address, ProviderNumber)>> {
-        let query = "select c.token, c.provider from carried_claim c join slot s on s.id = c.slot
-             where s.sender = ? and s.tx_nonce >= ?";
-        let rows = self.carried(query, sender, from).await?;
-        rows.iter().map(|row| Ok((row.address("token")?, row.u32("provider")?))).collect()
-    }
-
-    /// Addresses that a slot at or above tx nonce `from` registers.
-    pub async fn carried_registrations(&self, sender: Address, from: u64) -> Result<Vec<Address>> {
-        let query = "select c.address from carried_registration c join slot s on s.id = c.slot
-             where s.sender = ? and s.tx_nonce >= ?";
-        let rows = self.carried(query, sender, from).await?;
-        rows.iter().map(|row| row.address("address")).collect()
-    }
-
-    /// What `query` selects of the slots of a sender at or above a tx nonce.
-    async fn carried(
-        &self,
-        query: &'static str,
-        sender: Address,
-        from: u64,
-    ) -> Result<Vec<SqliteRow>> {
-        Ok(sqlx::query(query)
-            .bind(sender.to_vec())
-            .bind(integer(from)?)
-            .fetch_all(self.0.reader())
-            .await?)
     }
 
     /// Addresses that machines are paid at and that have no number yet, in the order in which they were named.
@@ -794,18 +634,6 @@ fn credit(row: &SqliteRow) -> Result<Credit> {
         provider: row.u32("provider")?,
         token: row.address("token")?,
         units: row.units("units")?,
-    })
-}
-
-fn attempt(row: &SqliteRow) -> Result<Attempt> {
-    Ok(Attempt {
-        id: row.int("id")?,
-        hash: row.b256("hash")?,
-        raw: row.blob("raw")?,
-        max_fee: row.amount("max_fee")?.base_units(),
-        tip: row.amount("tip")?.base_units(),
-        gas_limit: row.u64("gas_limit")?,
-        at: row.int("at")?,
     })
 }
 

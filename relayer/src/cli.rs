@@ -26,6 +26,7 @@ use crate::{
     recover::{self, CutOff},
     remote::Remote,
     screen::{Screen, print},
+    sender::Sender,
     serve,
     status::Status,
 };
@@ -70,6 +71,8 @@ enum Command {
     Audit(ReportArgs),
     /// Copy the database into a new file, also while a server writes to it.
     Backup(BackupArgs),
+    /// Account for transactions of the sending account that this ledger did not send.
+    Sender(SenderArgs),
     /// Write realistic input files.
     Generate(GenerateArgs),
 }
@@ -84,6 +87,26 @@ struct EndpointsArgs {
     /// Why.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct SenderArgs {
+    #[command(subcommand)]
+    command: SenderCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SenderCommand {
+    /// After somebody else used the account: account for everything that it has sent, and go on after it.
+    Adopt {
+        #[command(flatten)]
+        folder: Folder,
+        /// What was found out about those transactions, for the record.
+        #[arg(long)]
+        reason: String,
+    },
+    /// After a lost or restored database: find the transactions that it does not know and take them in.
+    Recover(Folder),
 }
 
 #[derive(Debug, Args)]
@@ -337,6 +360,7 @@ impl Cli {
             Command::Doctor(args) => run_doctor(args).await,
             Command::Audit(args) => run_audit(args).await,
             Command::Backup(args) => run_backup(args).await,
+            Command::Sender(args) => run_sender(args.command).await,
             Command::Generate(args) => generate_files(&args),
         }
     }
@@ -597,6 +621,36 @@ async fn open_to_read(folder: &Path) -> Result<(Config, Ledger)> {
     let config = Config::read(folder)?;
     let ledger = Ledger::open_read_only(&config.path(&config.files.database)).await?;
     Ok((config, ledger))
+}
+
+async fn run_sender(command: SenderCommand) -> Result<()> {
+    let (SenderCommand::Adopt { folder, .. } | SenderCommand::Recover(folder)) = &command;
+    let config = Config::read(&folder.dir)?;
+    let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
+    let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger));
+    let (keys, limits) = (Keys::open(&config)?, config.sending_limits());
+    let sender = Sender::new(config.endpoints()?.provider(), keys.sender, limits, reader, book);
+    let now = jiff::Timestamp::now().as_millisecond();
+    let address = sender.address();
+    match command {
+        SenderCommand::Adopt { reason, .. } => {
+            if reason.trim().is_empty() {
+                return Err(Error::Usage(
+                    "--reason is empty; say what those transactions were".into(),
+                ));
+            }
+            let until = sender.adopt(&reason, now).await?;
+            print(format!("{address} goes on with tx nonce {until}; start quittance serve"));
+        }
+        SenderCommand::Recover(_) => {
+            let recovered = sender.recover(now).await?;
+            print(format!(
+                "{address}: took in {} transactions of this contract and accounted for {} others; it goes on with tx nonce {}",
+                recovered.imported, recovered.other, recovered.until
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What `verify` prints as JSON.

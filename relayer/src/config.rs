@@ -20,7 +20,7 @@ use ledger::{
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, sender::plan::Limits};
 
 /// Name of the configuration file in its folder.
 pub const FILE_NAME: &str = "quittance.toml";
@@ -44,6 +44,9 @@ pub struct Config {
     /// HTTP server of `quittance serve`.
     #[serde(default)]
     pub http: Http,
+    /// Process that signs transactions, instead of the file `sender`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<SignerConfig>,
     /// Tokens that organisations pay in.
     #[serde(default, rename = "token", skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<TokenConfig>,
@@ -326,6 +329,23 @@ impl Default for Http {
     }
 }
 
+/// A process on this machine that holds the sender's key and signs digests over HTTP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignerConfig {
+    /// Loopback address and port, as `127.0.0.1:8500`.
+    pub listens: std::net::SocketAddr,
+    /// The account that it signs for.
+    pub address: Address,
+    /// Milliseconds after which an answer is no longer waited for.
+    #[serde(default = "default_signer_timeout")]
+    pub timeout_ms: u64,
+}
+
+const fn default_signer_timeout() -> u64 {
+    10_000
+}
+
 /// A token that organisations pay in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -531,6 +551,14 @@ impl Config {
         let fee_bps = if self.policy.operator_payout.is_some() { self.policy.fee_bps } else { 0 };
         let address_delay = i64::from(self.policy.address_delay_hours) * 3_600_000;
         Tariff { fee_bps, rates, address_delay }
+    }
+
+    /// What bounds the sender.
+    pub fn sending_limits(&self) -> Limits {
+        Limits {
+            cap: u128::from(self.policy.max_gas_gwei) * 1_000_000_000,
+            bump_after_ms: i64::from(self.policy.bump_after_seconds) * 1000,
+        }
     }
 
     /// Organisations as the ledger wants them.

@@ -36,6 +36,9 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// The sender's key did not sign. Nothing was stored or sent.
+    #[error("the signer of the sender failed: {0}")]
+    Signer(String),
     /// An input file cannot be read as what it claims to be. None of it was taken in.
     #[error("{name}: {reason}")]
     Input {

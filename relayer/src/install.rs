@@ -17,12 +17,13 @@ use contracts::{
     },
 };
 use indexer::Finality;
+use ledger::{Ledger, book::BookWriter, read::Reader};
 use serde_json::json;
 
 use crate::{
     Error, Result,
     config::{Chain, Config, FILE_NAME, Files, Http, Policy},
-    keys::{self, Keys, PASSWORD_VARIABLE, Password},
+    keys::{self, Keys, PASSWORD_VARIABLE, Password, TxKey},
 };
 
 /// Writes a configuration and new keys into a folder, for the chain behind an endpoint. Returns what to do next.
@@ -60,6 +61,7 @@ pub async fn init(
         files: Files::default(),
         policy: Policy { operator_payout, attester: address(&attester), ..Policy::default() },
         http: Http::default(),
+        signer: None,
         tokens: Vec::new(),
         organisations: Vec::new(),
         folder: folder.to_owned(),
@@ -86,14 +88,20 @@ pub async fn init(
 pub async fn deploy(config: &Config) -> Result<String> {
     let keys = Keys::open(config)?;
     let sender = keys.sender.address();
-    let provider = ProviderBuilder::new()
-        .wallet(EthereumWallet::new(keys.sender))
-        .connect_http(config.first_url()?);
+    let TxKey::Local(key) = keys.sender else {
+        return Err(Error::Usage(
+            "quittance deploy signs with the key file of the sender; take [signer] out of the configuration for it".into(),
+        ));
+    };
+    let book = open_book(config).await?;
+    let provider =
+        ProviderBuilder::new().wallet(EthereumWallet::new(key)).connect_http(config.first_url()?);
     if provider.get_balance(sender).await.map_err(Error::endpoint("eth_getBalance"))?.is_zero() {
         return Err(Error::Usage(format!(
             "the sender {sender} has no gas money; send it some first"
         )));
     }
+    let before = nonce(&provider, sender).await?;
     let deployment = contracts::deploy(&provider, THAW_PERIOD, B256::ZERO).await?;
     if deployment.address != config.chain.contract {
         let reason = format!(
@@ -122,11 +130,37 @@ pub async fn deploy(config: &Config) -> Result<String> {
         contracts::deploy::deploy_helper(&provider, deployment.address, B256::ZERO).await?;
     let verb = if helper.is_new { "deployed" } else { "found" };
     report.push_str(&format!("\n{verb} the deposit helper at {}", helper.address));
+    adopt(&book, sender, (before, nonce(&provider, sender).await?)).await?;
     let folder = write_verification(config, deployment.address, helper.address)?;
     report
         .push_str(&format!("\nwrote what explorers verify the source by to {}", folder.display()));
     report.push_str("\nnext: quittance serve");
     Ok(report)
+}
+
+/// The ledger, for the transactions that deploying takes; nothing else may send meanwhile.
+async fn open_book(config: &Config) -> Result<(Reader, BookWriter)> {
+    let path = config.path(&config.files.database);
+    let ledger = Ledger::open(&path, config.identity()).await?;
+    Ok((Reader::new(ledger.clone()), BookWriter::new(ledger)))
+}
+
+async fn nonce(provider: &impl Provider, sender: Address) -> Result<u64> {
+    let count = provider.get_transaction_count(sender);
+    count.await.map_err(Error::endpoint("eth_getTransactionCount"))
+}
+
+/// Accounts for the transactions of a deployment, unless there were others before that the ledger does not know.
+async fn adopt(
+    (reader, book): &(Reader, BookWriter),
+    sender: Address,
+    (before, after): (u64, u64),
+) -> Result<()> {
+    if after > before && reader.memory(sender).await?.next() >= before {
+        let now = jiff::Timestamp::now().as_millisecond();
+        book.adopt(sender, after, "quittance deploy", now).await?;
+    }
+    Ok(())
 }
 
 /// Writes each contract's standard JSON input, and a file that says which is where, to `verification/`.

@@ -11,14 +11,20 @@ use std::{
     path::Path,
 };
 
-use alloy::{primitives::B256, signers::local::PrivateKeySigner};
+use alloy::{
+    primitives::{Address, B256, Signature},
+    signers::{SignerSync, local::PrivateKeySigner},
+};
 use k256::{
     ecdsa::SigningKey,
     elliptic_curve::rand_core::{OsRng, RngCore},
 };
 use ledger::manifest::Secret;
 
+pub use self::remote::RemoteKey;
 use crate::{Error, Result, config::Config};
+
+mod remote;
 
 /// Environment variable that may hold the password instead of a file.
 pub const PASSWORD_VARIABLE: &str = "QUITTANCE_PASSWORD";
@@ -28,8 +34,8 @@ pub const PASSWORD_VARIABLE: &str = "QUITTANCE_PASSWORD";
 pub struct Keys {
     /// Signs statements.
     pub attester: SigningKey,
-    /// Sends transactions.
-    pub sender: PrivateKeySigner,
+    /// Signs transactions.
+    pub sender: TxKey,
     /// Salts workload ids.
     pub secret: Secret,
 }
@@ -37,6 +43,57 @@ pub struct Keys {
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys").field("sender", &self.sender.address()).finish_non_exhaustive()
+    }
+}
+
+/// The key of the sending account: opened here, or held by another process.
+#[derive(Clone)]
+pub enum TxKey {
+    /// From a keystore file.
+    Local(PrivateKeySigner),
+    /// In a process on this machine that signs digests.
+    Remote(RemoteKey),
+}
+
+impl fmt::Debug for TxKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TxKey({})", self.address())
+    }
+}
+
+impl TxKey {
+    /// The account's address.
+    pub const fn address(&self) -> Address {
+        match self {
+            Self::Local(key) => key.address(),
+            Self::Remote(key) => key.address(),
+        }
+    }
+
+    /// Signs a digest. What comes back is the account's own signature with low s, or an error.
+    pub async fn sign(&self, digest: B256) -> Result<Signature> {
+        let signature = match self {
+            Self::Local(key) => {
+                key.sign_hash_sync(&digest).map_err(|error| Error::Signer(error.to_string()))?
+            }
+            Self::Remote(key) => key.sign(digest).await?,
+        };
+        check(&signature, digest, self.address())?;
+        Ok(signature)
+    }
+}
+
+/// Refuses a signature that is not the account's, or that nodes would refuse.
+fn check(signature: &Signature, digest: B256, address: Address) -> Result<()> {
+    if signature.normalize_s().is_some() {
+        return Err(Error::Signer("its signature has a high s, which nodes refuse".into()));
+    }
+    match signature.recover_address_from_prehash(&digest) {
+        Ok(signer) if signer == address => Ok(()),
+        Ok(signer) => {
+            Err(Error::Signer(format!("it signed with the key of {signer} instead of {address}")))
+        }
+        Err(_) => Err(Error::Signer("its signature is none".into())),
     }
 }
 
@@ -60,12 +117,17 @@ impl Keys {
         let password = password(&config.path(&config.files.password))?;
         let open = |file: &Path| {
             let path = config.path(file);
+            refuse_readable(&path)?;
             let failed = |error: &dyn fmt::Display| key_error(&path, error);
             PrivateKeySigner::decrypt_keystore(&path, &password).map_err(|error| failed(&error))
         };
         let attester = open(&config.files.attester)?;
-        let sender = open(&config.files.sender)?;
+        let sender = match &config.signer {
+            Some(signer) => TxKey::Remote(RemoteKey::new(signer)?),
+            None => TxKey::Local(open(&config.files.sender)?),
+        };
         let path = config.path(&config.files.secret);
+        refuse_readable(&path)?;
         let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
         let secret =
             text.trim().parse().map_err(|_| key_error(&path, &"it must be 32 bytes in hex"))?;
@@ -105,6 +167,9 @@ fn password(path: &Path) -> Result<String> {
     if let Ok(password) = std::env::var(PASSWORD_VARIABLE) {
         return Ok(password);
     }
+    if path.exists() {
+        refuse_readable(path)?;
+    }
     let text = fs::read_to_string(path).map_err(|_| {
         key_error(path, &format!("set {PASSWORD_VARIABLE} or put the password into this file"))
     })?;
@@ -122,6 +187,16 @@ fn encrypt(path: &Path, key: &B256, password: &str) -> Result<()> {
     PrivateKeySigner::encrypt_keystore(folder, &mut OsRng, key, password, Some(name))
         .map_err(|error| key_error(path, &error))?;
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(Error::file(path))
+}
+
+/// Refuses a key file that others than its owner may read or write.
+fn refuse_readable(path: &Path) -> Result<()> {
+    let mode = fs::metadata(path).map_err(Error::file(path))?.permissions().mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let reason = format!("its mode is {mode:04o}; others may use it; run chmod 600 on it");
+    Err(key_error(path, &reason))
 }
 
 fn refuse_existing(path: &Path) -> Result<()> {

@@ -14,6 +14,7 @@ use sqlx::SqliteConnection;
 
 pub(crate) use self::group::Group;
 pub use self::recovery::{Import, Sighting, Work};
+pub use self::slots::{Lease, Outcome};
 use crate::{
     Error, Ledger, Millis, ProviderNumber, Result,
     audit::{self, Event},

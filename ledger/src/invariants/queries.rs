@@ -129,17 +129,16 @@ from slot s where not exists (select 1 from attempt a where a.slot = s.id)";
 
 const SLOTS_ARE_CONTIGUOUS: &str = "
 select 'slot ' || id as place, 'there is none for the tx nonce before ' || tx_nonce as problem from (
-    select id, tx_nonce, lag(tx_nonce) over (partition by sender order by tx_nonce) as before from slot)
-where before is not null and tx_nonce <> before + 1";
+    select id, sender, tx_nonce, lag(tx_nonce) over (partition by sender order by tx_nonce) as before from slot) s
+where before is not null and tx_nonce <> before + 1
+and not exists (select 1 from adoption d where d.sender = s.sender and d.tx_nonce >= s.tx_nonce)";
 
-/// A slot is known to be consumed once a tx receipt of it, or of one above it, was seen.
+/// What a slot carries is free once it is known what finally consumed its tx nonce.
 const OBLIGATIONS_ARE_CARRIED_ONCE: &str = "
 select what as place, 'slots ' || min(slot) || ' and ' || max(slot) || ' both carry it' as problem from (
     select 'statement ' || c.statement as what, c.slot from carried_statement c
     union all select 'claim of provider ' || c.provider || ' in 0x' || lower(hex(c.token)), c.slot from carried_claim c
     union all select 'registration of 0x' || lower(hex(c.address)), c.slot from carried_registration c) o
 join slot s on s.id = o.slot
-where not exists (
-    select 1 from slot n join attempt a on a.slot = n.id join tx_receipt r on r.attempt = a.id
-    where n.sender = s.sender and n.tx_nonce >= s.tx_nonce)
+where not exists (select 1 from outcome u where u.slot = s.id)
 group by what having count(*) > 1";

@@ -9,10 +9,10 @@ use alloy::{
 };
 use ledger::{
     Units,
-    book::{Obligation, SourceFile, TxReceipt},
+    book::{Obligation, Outcome, SourceFile, TxReceipt},
     chain::Event,
     invariants,
-    read::{Attempt, SignedStatement},
+    read::{Attempt, AttemptKind, SignedStatement},
     rules::{Fee, Limits, Purse, Verdict},
 };
 use sqlx::{
@@ -73,7 +73,7 @@ impl Damage {
     }
 }
 
-fn sender() -> PrivateKeySigner {
+pub(crate) fn sender() -> PrivateKeySigner {
     PrivateKeySigner::from_slice(&[3; 32]).unwrap()
 }
 
@@ -90,7 +90,8 @@ pub(crate) fn attempt(tx_nonce: u64, max_fee: u128, tip: u128) -> Attempt {
     };
     let signature = sender().sign_transaction_sync(&mut tx).unwrap();
     let raw = tx.into_signed(signature).encoded_2718();
-    Attempt { id: 0, hash: keccak256(&raw), raw, max_fee, tip, gas_limit: 100_000, at: 0 }
+    let (kind, hash) = (AttemptKind::Work, keccak256(&raw));
+    Attempt { id: 0, kind, hash, raw, max_fee, tip, gas_limit: 100_000, at: 0 }
 }
 
 /// States what is payable from a deposit, signed.
@@ -182,21 +183,24 @@ pub(crate) async fn sound_world() -> World {
 /// Slots 1 to 4: a settlement that was mined, one that was replaced, a claim, a registration.
 async fn open_slots(world: &World) {
     let sender = sender().address();
+    let lease = world.book.take_lease().await.unwrap();
     let mined = Obligation::Settle(vec![3]);
-    world.book.open_slot(sender, 6, &mined, &attempt(6, 800, 80)).await.unwrap();
+    let slot =
+        world.book.open_slot(lease, (sender, 6), &mined, &attempt(6, 800, 80)).await.unwrap();
     let (block_hash, block) = (B256::repeat_byte(1), 5);
     let receipt = TxReceipt { attempt: 1, block_hash, block, succeeded: true, gas_used: 1, fee: 1 };
     world.book.add_tx_receipt(&receipt).await.unwrap();
-    let slot = world
-        .book
-        .open_slot(sender, 7, &Obligation::Settle(vec![4]), &attempt(7, 800, 80))
-        .await
-        .unwrap();
-    world.book.add_attempt(slot, &attempt(7, 900, 90)).await.unwrap();
+    let hash = attempt(6, 800, 80).hash;
+    let outcome = Outcome { slot, attempt: Some(1), hash, block, block_hash, succeeded: true };
+    world.book.add_outcome(&outcome, 0).await.unwrap();
+    let settle = Obligation::Settle(vec![4]);
+    let slot =
+        world.book.open_slot(lease, (sender, 7), &settle, &attempt(7, 800, 80)).await.unwrap();
+    world.book.add_attempt(lease, slot, &attempt(7, 900, 90)).await.unwrap();
     let claim = Obligation::Claim(token(), vec![2, 3]);
-    world.book.open_slot(sender, 8, &claim, &attempt(8, 800, 80)).await.unwrap();
+    world.book.open_slot(lease, (sender, 8), &claim, &attempt(8, 800, 80)).await.unwrap();
     let register = Obligation::Register(vec![Address::repeat_byte(0x11)]);
-    world.book.open_slot(sender, 9, &register, &attempt(9, 800, 80)).await.unwrap();
+    world.book.open_slot(lease, (sender, 9), &register, &attempt(9, 800, 80)).await.unwrap();
 }
 
 /// One damage, and what has to be found: the number, and the row.

@@ -15,6 +15,7 @@ mod intake;
 mod invariants;
 mod model;
 mod power;
+mod slots;
 mod statement;
 mod store;
 mod traps;

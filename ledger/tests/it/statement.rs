@@ -12,7 +12,7 @@ use crate::world::{
 };
 
 /// A world with one accepted piece of work, and the proposal for deposit `number` that pays it.
-async fn proposal(world: &World, number: u8) -> (DepositState, Proposal) {
+pub(crate) async fn proposal(world: &World, number: u8) -> (DepositState, Proposal) {
     let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
     let secret = secret().of_organisation(ORGANISATION);
     let deposit =
@@ -29,7 +29,7 @@ async fn proposal(world: &World, number: u8) -> (DepositState, Proposal) {
     (deposit.state, rules::propose(&payables, &purse, fee, Limits::default()).unwrap())
 }
 
-async fn world_with_work() -> World {
+pub(crate) async fn world_with_work() -> World {
     let mut world = World::new().await;
     world.fund(1, 100_000_000).await;
     world.fund(2, 100_000_000).await;

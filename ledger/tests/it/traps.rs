@@ -225,7 +225,8 @@ async fn a_deposit_emptied_under_a_live_candidate_and_work_moved_on() {
     let empty = sign(&world, 1, (deposit, Proposal::default())).await;
     let ready = world.reader.ready_deposits().await.unwrap();
     assert_eq!(ready[0].candidates, [empty.id]);
-    assert!(ready[0].at_stake > Units::ZERO, "what it frees bounds its fee");
+    let at_stake = world.reader.at_stake(ready[0].deposit).await.unwrap();
+    assert!(at_stake > Units::ZERO, "what it frees bounds its fee");
 
     settle(&mut world, &empty).await;
     assert_eq!(propose(&world, 2, None).await.1.rows, [], "a reorg could still drop the empty one");

@@ -267,6 +267,7 @@ async fn config(
         files: Files::default(),
         policy,
         http: Http { listen: format!("127.0.0.1:{}", free_port()?) },
+        signer: None,
         tokens: tokens.collect::<Result<_>>()?,
         organisations,
         folder: folder.to_owned(),

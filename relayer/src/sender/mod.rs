@@ -1,274 +1,488 @@
-//! Sending transactions: one tx nonce per obligation, signed bytes on disk before they leave.
+//! Sending transactions: one tx nonce slot per obligation, until something finally consumes it.
 //!
-//! Whether an obligation is fulfilled is told by facts alone. The sender only keeps tx nonces moving: every slot whose
-//! nonce the chain has not consumed is sent again, replaced by one that pays more when it ages, and found again after a
-//! crash or a reorg, because open slots are a query: those with a nonce at or above the account's.
+//! Whether an obligation is fulfilled is told by facts alone. The sender only keeps tx nonces moving: [`plan`] decides,
+//! this module reads what it decides by and carries it out. Bytes are on disk before they leave. What consumed a slot is
+//! read from final blocks ([`outcome`]); until then it is unknown, and what the slot carries stays busy.
 
+pub mod fees;
+pub mod outcome;
 pub mod plan;
 
+use std::{collections::BTreeMap, sync::Mutex};
+
 use alloy::{
-    consensus::{SignableTransaction, TxEip1559},
-    eips::{BlockId, BlockNumberOrTag, eip2718::Encodable2718},
-    network::TxSignerSync,
-    primitives::{Address, Bytes, TxKind, U256, keccak256},
+    consensus::{SignableTransaction, Transaction, TxEip1559, TxEnvelope},
+    eips::{
+        BlockId, BlockNumberOrTag,
+        eip2718::{Decodable2718, Encodable2718},
+    },
+    primitives::{Address, B256, Bytes, TxKind, U256, keccak256},
     providers::{DynProvider, Provider},
     rpc::types::TransactionRequest,
-    signers::local::PrivateKeySigner,
+    transports::{RpcError, TransportErrorKind},
 };
 use indexer::without_url;
 use ledger::{
     Millis,
-    book::{BookWriter, Obligation, TxReceipt},
-    read::{Attempt, Reader, Slot},
+    book::{BookWriter, Lease, Obligation},
+    read::{Anchors, Attempt, AttemptKind, Reader, Slot},
 };
+use tokio::sync::OnceCell;
 
-use self::plan::{Action, Fees, GasPrice, Limits, plan};
-use crate::{Error, Result};
+use self::{
+    fees::{Fees, Prices, Urgency},
+    plan::{Action, Bound, Counts, Limits, Pending, Plan, View, Wait, plan},
+};
+use crate::{Error, Result, keys::TxKey};
 
-/// Most transactions in flight; nodes keep about 16 per account.
-const MAX_IN_FLIGHT: usize = 8;
 /// Gas of one transaction is limited by EIP-7825.
-const MAX_GAS: u64 = 16_777_216;
-
-/// Tx nonces of the sending account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Nonces {
-    /// Consumed at the ledger's checkpoint: whatever these carried, facts tell what became of it.
-    pub indexed: u64,
-    /// Consumed at the newest block.
-    pub latest: u64,
-}
+pub(crate) const MAX_GAS: u64 = 16_777_216;
+/// Gas of a transaction that does nothing.
+const CANCEL_GAS: u64 = 21_000;
+/// Blocks whose tips are looked at.
+const HISTORY: u64 = 10;
+/// How the code of an account begins that is an EIP-7702 delegation.
+const DELEGATION: [u8; 3] = [0xef, 0x01, 0x00];
 
 /// The sending account.
 #[derive(Debug)]
 pub struct Sender {
     provider: DynProvider,
-    signer: PrivateKeySigner,
+    key: TxKey,
     chain_id: u64,
     contract: Address,
     limits: Limits,
     reader: Reader,
     book: BookWriter,
+    lease: OnceCell<Lease>,
+    /// Newest attempts that the pool refused because another of the same tx nonce pays more, by slot.
+    underpriced: Mutex<BTreeMap<i64, B256>>,
+}
+
+/// What a sender knows and has decided in a turn.
+#[derive(Debug)]
+pub struct Standing {
+    /// Consumed tx nonces.
+    pub counts: Counts,
+    /// What gas costs.
+    pub prices: Prices,
+    /// The account's balance, wei.
+    pub balance: U256,
+    /// Slots of which it is not known what finally consumed their tx nonce, ascending.
+    pub slots: Vec<Slot>,
+    /// What is done.
+    pub plan: Plan,
+}
+
+/// What a transaction carries and may cost.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// The obligation.
+    pub obligation: &'a Obligation,
+    /// Calldata for the contract.
+    pub input: Bytes,
+    /// Gas limit.
+    pub gas_limit: u64,
+    /// What bounds its fees.
+    pub bound: Bound,
 }
 
 impl Sender {
     /// A sender for the ledger's contract.
     pub fn new(
         provider: DynProvider,
-        signer: PrivateKeySigner,
+        key: TxKey,
         limits: Limits,
         reader: Reader,
         book: BookWriter,
     ) -> Self {
         let identity = *reader.ledger().identity();
         let (chain_id, contract) = (identity.chain_id, identity.contract);
-        Self { provider, signer, chain_id, contract, limits, reader, book }
+        let (lease, underpriced) = (OnceCell::new(), Mutex::default());
+        Self { provider, key, chain_id, contract, limits, reader, book, lease, underpriced }
     }
 
     /// The account's address.
     pub const fn address(&self) -> Address {
-        self.signer.address()
+        self.key.address()
     }
 
-    /// The account's nonces at the checkpoint and at the newest block.
-    pub async fn nonces(&self, checkpoint: BlockId) -> Result<Nonces> {
-        let count = |block| {
-            let call = self.provider.get_transaction_count(self.address()).block_id(block);
-            async move { call.await.map_err(Error::endpoint("eth_getTransactionCount")) }
+    /// What bounds the sender.
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Reads everything that the sender decides by, and decides. `bounds` tells what the fees of slots are bounded by, by row
+    /// id.
+    pub async fn stand(
+        &self,
+        anchors: &Anchors,
+        now: Millis,
+        prices: Prices,
+        bounds: &BTreeMap<i64, Bound>,
+    ) -> Result<Standing> {
+        let counts = self.counts(anchors).await?;
+        let slots = self.reader.open_slots(self.address()).await?;
+        let mut pending = Vec::new();
+        let lowest = slots.iter().find(|slot| slot.tx_nonce >= counts.latest).map(|slot| slot.id);
+        for slot in slots.iter().filter(|slot| slot.tx_nonce >= counts.latest) {
+            let usual = Bound { cap: self.limits.cap, urgency: Urgency::Normal };
+            let bound = bounds.get(&slot.id).copied().unwrap_or(usual);
+            pending.push(self.pending(slot, bound, now, lowest == Some(slot.id)).await?);
+        }
+        let is_unexplained = |slot: &&Slot| slot.tx_nonce < counts.finalised;
+        let view = View {
+            now,
+            counts,
+            memory: self.reader.memory(self.address()).await?,
+            pending,
+            unexplained: slots.iter().filter(is_unexplained).map(|slot| slot.tx_nonce).collect(),
+            prices,
+            is_delegated: self.is_delegated().await?,
+            limits: self.limits,
         };
-        let indexed = count(checkpoint).await?;
-        let latest = count(BlockId::latest()).await?;
-        Ok(Nonces { indexed: indexed.min(latest), latest })
+        let balance = self.provider.get_balance(self.address());
+        let balance = balance.await.map_err(Error::endpoint("eth_getBalance"))?;
+        Ok(Standing { counts, prices, balance, slots, plan: plan(&view) })
     }
 
-    /// What gas costs now.
-    pub async fn gas_price(&self) -> Result<GasPrice> {
+    /// Carries out what was decided about open slots. A signer that fails leaves a slot as it is; that is what is returned.
+    pub async fn act(&self, standing: &Standing, now: Millis) -> Result<Option<String>> {
+        for action in &standing.plan.actions {
+            let (Action::Rebroadcast(id) | Action::Bump(id, _) | Action::Cancel(id, _)) = *action;
+            let Some(slot) = standing.slots.iter().find(|slot| slot.id == id) else { continue };
+            let Some(newest) = slot.attempts.last() else { continue };
+            let attempt = match *action {
+                Action::Rebroadcast(_) => {
+                    // All of them: the pool may take an older one that the balance still covers.
+                    for attempt in slot.attempts.iter().rev() {
+                        self.broadcast(slot.id, attempt, attempt == newest).await;
+                    }
+                    continue;
+                }
+                Action::Bump(_, fees) => {
+                    let (to, input) = content_of(newest)?;
+                    self.sign(slot.tx_nonce, (newest.kind, to, input), newest.gas_limit, fees, now)
+                        .await
+                }
+                Action::Cancel(_, fees) => {
+                    let nothing = (AttemptKind::Cancel, TxKind::Call(self.address()), Bytes::new());
+                    self.sign(slot.tx_nonce, nothing, CANCEL_GAS, fees, now).await
+                }
+            };
+            let attempt = match attempt {
+                Ok(attempt) => attempt,
+                Err(error @ Error::Signer(_)) => return Ok(Some(error.to_string())),
+                Err(error) => return Err(error),
+            };
+            self.book.add_attempt(self.lease().await?, slot.id, &attempt).await?;
+            tracing::info!(
+                old = %newest.hash, new = %attempt.hash, max_fee = attempt.max_fee, tip = attempt.tip,
+                kind = attempt.kind.name(), "replaced a transaction"
+            );
+            self.broadcast(slot.id, &attempt, true).await;
+        }
+        Ok(None)
+    }
+
+    /// Opens a slot for an obligation and sends its first attempt. The bytes are on disk before they leave. Returns why it
+    /// waits if it does.
+    pub async fn open(
+        &self,
+        standing: &Standing,
+        order: Order<'_>,
+        now: Millis,
+    ) -> Result<Option<String>> {
+        let slots = self.reader.open_slots(self.address()).await?;
+        let pending: Vec<_> =
+            slots.iter().filter(|slot| slot.tx_nonce >= standing.counts.latest).collect();
+        let opened =
+            pending.iter().filter(|slot| !standing.slots.iter().any(|old| old.id == slot.id));
+        if opened.count() >= standing.plan.room {
+            return Ok(Some("it waits for transactions before it".into()));
+        }
+        let fees = standing.prices.fees(order.bound.urgency, order.bound.cap.min(self.limits.cap));
+        let promised = pending.iter().filter_map(|slot| slot.attempts.last());
+        let needed = promised
+            .map(|attempt| U256::from(attempt.gas_limit) * U256::from(attempt.max_fee))
+            .fold(U256::from(order.gas_limit) * U256::from(fees.max_fee), U256::saturating_add);
+        if standing.balance < needed {
+            return Ok(Some(format!(
+                "the sender {} has {} wei and needs {needed} with what is under way; send it {} wei more",
+                self.address(),
+                standing.balance,
+                needed - standing.balance
+            )));
+        }
+        let tx_nonce = plan::next_nonce(standing.counts.latest, &slots);
+        let content = (AttemptKind::Work, TxKind::Call(self.contract), order.input);
+        let attempt = match self.sign(tx_nonce, content, order.gas_limit, fees, now).await {
+            Ok(attempt) => attempt,
+            Err(error @ Error::Signer(_)) => return Ok(Some(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        let place = (self.address(), tx_nonce);
+        let opened = self.book.open_slot(self.lease().await?, place, order.obligation, &attempt);
+        let slot = match opened.await {
+            Ok(slot) => slot,
+            Err(error @ ledger::Error::Busy { .. }) => return Ok(Some(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        self.broadcast(slot, &attempt, true).await;
+        Ok(None)
+    }
+
+    /// What gas costs: the next base fee from the newest header, tips from the last blocks, or from the node's advice where
+    /// it does not serve their history.
+    pub async fn prices(&self) -> Result<Prices> {
         let block = self
             .provider
             .get_block_by_number(BlockNumberOrTag::Latest)
             .await
             .map_err(Error::endpoint("eth_getBlockByNumber"))?;
-        let base = block.and_then(|block| block.header.inner.base_fee_per_gas).unwrap_or_default();
+        let header = block.map(|block| block.header.inner).unwrap_or_default();
+        let base = u128::from(header.base_fee_per_gas.unwrap_or_default());
+        let base = fees::next_base_fee(base, header.gas_used, header.gas_limit);
+        let history = self
+            .provider
+            .get_fee_history(HISTORY, BlockNumberOrTag::Latest, &fees::PERCENTILES)
+            .await;
+        let tips = match history {
+            Ok(history) => fees::tips(&history.reward.unwrap_or_default()),
+            Err(error) if error.is_error_resp() => None,
+            Err(error) => return Err(Error::endpoint("eth_feeHistory")(error)),
+        };
+        if let Some(tips) = tips {
+            return Ok(Prices { base, tips });
+        }
         let tip = self
             .provider
             .get_max_priority_fee_per_gas()
             .await
             .map_err(Error::endpoint("eth_maxPriorityFeePerGas"))?;
-        Ok(GasPrice { base: u128::from(base), tip })
+        Ok(Prices::flat(base, tip))
     }
 
-    /// Gas that a call of the contract needs, with a fifth to spare. `None` if it would revert or not fit.
-    pub async fn gas_limit(&self, input: &Bytes) -> Result<Option<u64>> {
+    /// Gas that a call of the contract needs at a block, with a fifth to spare, or why it would fail.
+    pub async fn gas_limit(
+        &self,
+        input: &Bytes,
+        at: BlockId,
+    ) -> Result<std::result::Result<u64, String>> {
         let request = TransactionRequest::default()
             .from(self.address())
             .to(self.contract)
             .input(input.clone().into());
-        match self.provider.estimate_gas(request).await {
-            Ok(gas) => {
-                let limit = gas.saturating_add(gas / 5);
-                Ok((gas <= MAX_GAS).then_some(limit.min(MAX_GAS)))
+        match self.provider.estimate_gas(request).block(at).await {
+            Ok(gas) if gas > MAX_GAS => {
+                Ok(Err(format!("it needs {gas} gas, a transaction has {MAX_GAS}")))
             }
-            Err(error) if error.is_error_resp() => Ok(None),
-            Err(error) => Err(Error::endpoint("eth_estimateGas")(error)),
+            Ok(gas) => Ok(Ok(gas.saturating_add(gas / 5).min(MAX_GAS))),
+            Err(error) => match refusal(&error) {
+                Some(reason) => Ok(Err(reason)),
+                None => Err(Error::endpoint("eth_estimateGas")(error)),
+            },
         }
     }
 
-    /// What the account lacks to pay for so much gas, if it lacks anything.
-    pub async fn shortage(&self, gas_limit: u64, price: GasPrice) -> Result<Option<String>> {
-        let call = self.provider.get_balance(self.address());
-        let balance = call.await.map_err(Error::endpoint("eth_getBalance"))?;
-        let needed = u128::from(gas_limit).saturating_mul(price.fees(self.limits.cap).max_fee);
-        let is_short = balance < U256::from(needed);
-        Ok(is_short
-            .then(|| format!("the sender {} has {balance} wei, it needs {needed}", self.address())))
+    /// Consumed tx nonces, at the blocks that the ledger knows and at the newest one.
+    async fn counts(&self, anchors: &Anchors) -> Result<Counts> {
+        let count = |block: BlockId| {
+            let call = self.provider.get_transaction_count(self.address()).block_id(block);
+            async move { call.await.map_err(Error::endpoint("eth_getTransactionCount")) }
+        };
+        let finalised = match anchors.finalised {
+            Some(block) => count(block.hash.into()).await?,
+            None => 0,
+        };
+        let indexed = count(anchors.checkpoint.hash.into()).await?;
+        let latest = count(BlockId::latest()).await?;
+        Ok(Counts { finalised, indexed, latest })
     }
 
-    /// Keeps open slots moving: the lowest is sent again or replaced, the others are sent again if they got lost. Returns
-    /// what keeps the lowest one, if anything does.
-    pub async fn drive(
+    /// What is known of a slot that is not consumed. Whether its content could still have an effect is asked only where
+    /// something would be done about it.
+    async fn pending(
         &self,
-        nonces: Nonces,
-        price: GasPrice,
+        slot: &Slot,
+        bound: Bound,
         now: Millis,
-    ) -> Result<Option<String>> {
-        let slots = self.reader.slots(self.address(), nonces.latest).await?;
-        let mut waiting = None;
-        for (index, slot) in slots.iter().enumerate() {
-            let Some(newest) = slot.attempts.last() else { continue };
-            let is_known = self.is_known(slot).await?;
-            let action = if index == 0 {
-                plan(newest, is_known, now, price, self.limits)
-            } else if is_known {
-                Action::Wait
-            } else {
-                Action::Rebroadcast
-            };
-            match action {
-                Action::Wait => {}
-                // All of them: the pool may take an older one that the balance still covers.
-                Action::Rebroadcast => {
-                    for attempt in slot.attempts.iter().rev() {
-                        self.broadcast(attempt).await;
-                    }
-                }
-                Action::Bump(fees) => self.bump(slot, newest, fees, now).await?,
-                Action::AtCap => {
-                    waiting = Some(format!(
-                        "transaction {} waits for gas below the cap of {} wei",
-                        newest.hash, self.limits.cap
-                    ));
-                }
-            }
-        }
-        Ok(waiting)
+        is_lowest: bool,
+    ) -> Result<Pending> {
+        let newest = slot.attempts.last();
+        let is_known = match newest {
+            Some(newest) => self.is_known(newest.hash).await?,
+            None => false,
+        };
+        let is_old =
+            newest.is_some_and(|newest| now.saturating_sub(newest.at) >= self.limits.bump_after_ms);
+        let is_void =
+            is_lowest && (is_old || !is_known) && self.reader.is_void(&slot.obligation).await?;
+        let refused =
+            self.underpriced.lock().ok().and_then(|refused| refused.get(&slot.id).copied());
+        let is_underpriced = newest.is_some_and(|newest| refused == Some(newest.hash));
+        Ok(Pending { slot: slot.clone(), is_known, is_void, is_underpriced, bound })
     }
 
-    /// Whether another slot may be opened.
-    pub async fn has_room(&self, nonces: Nonces) -> Result<bool> {
-        Ok(self.reader.slots(self.address(), nonces.latest).await?.len() < MAX_IN_FLIGHT)
-    }
-
-    /// Opens a slot for an obligation and sends its first attempt. The bytes are on disk before they leave.
-    pub async fn open(
-        &self,
-        nonces: Nonces,
-        obligation: &Obligation,
-        input: Bytes,
-        gas_limit: u64,
-        (price, now): (GasPrice, Millis),
-    ) -> Result<()> {
-        let last = self.reader.last_nonce(self.address()).await?;
-        let tx_nonce = last.map_or(nonces.latest, |last| nonces.latest.max(last + 1));
-        let attempt = self.sign(tx_nonce, input, gas_limit, price.fees(self.limits.cap), now)?;
-        self.book.open_slot(self.address(), tx_nonce, obligation, &attempt).await?;
-        self.broadcast(&attempt).await;
-        Ok(())
-    }
-
-    /// Stores what tx receipts say about consumed slots, for fee reports.
-    pub async fn collect_receipts(&self, nonces: Nonces) -> Result<()> {
-        for (attempt, hash) in
-            self.reader.attempts_without_receipt(self.address(), nonces.indexed).await?
-        {
-            let receipt = self
-                .provider
-                .get_transaction_receipt(hash)
-                .await
-                .map_err(Error::endpoint("eth_getTransactionReceipt"))?;
-            let Some(receipt) = receipt else { continue };
-            let (Some(block), Some(block_hash)) = (receipt.block_number, receipt.block_hash) else {
-                continue;
-            };
-            let fee = u128::from(receipt.gas_used).saturating_mul(receipt.effective_gas_price);
-            let (succeeded, gas_used) = (receipt.status(), receipt.gas_used);
-            self.book
-                .add_tx_receipt(&TxReceipt { attempt, block_hash, block, succeeded, gas_used, fee })
-                .await?;
-        }
-        Ok(())
-    }
-
-    async fn is_known(&self, slot: &Slot) -> Result<bool> {
-        let Some(newest) = slot.attempts.last() else { return Ok(false) };
+    async fn is_known(&self, hash: B256) -> Result<bool> {
         let found = self
             .provider
-            .get_transaction_by_hash(newest.hash)
+            .get_transaction_by_hash(hash)
             .await
             .map_err(Error::endpoint("eth_getTransactionByHash"))?;
         Ok(found.is_some())
     }
 
-    /// Sends signed bytes. The outcome is not interpreted: whatever the endpoint says, the nonce decides.
-    async fn broadcast(&self, attempt: &Attempt) {
-        if let Err(error) = self.provider.send_raw_transaction(&attempt.raw).await {
-            tracing::debug!(hash = %attempt.hash, "broadcast: {}", without_url(error));
+    async fn is_delegated(&self) -> Result<bool> {
+        let code = self.provider.get_code_at(self.address());
+        Ok(code.await.map_err(Error::endpoint("eth_getCode"))?.starts_with(&DELEGATION))
+    }
+
+    async fn lease(&self) -> Result<Lease> {
+        let lease = self.lease.get_or_try_init(|| self.book.take_lease()).await?;
+        Ok(*lease)
+    }
+
+    /// Takes the lease on sending, if this process has not taken it yet.
+    pub async fn take_lease(&self) -> Result<()> {
+        self.lease().await.map(drop)
+    }
+
+    /// Sends signed bytes. No answer is taken for a failure of the obligation: the chain decides. That the pool holds a
+    /// dearer transaction of the same tx nonce is remembered, so that the newest attempt is replaced at once.
+    async fn broadcast(&self, slot: i64, attempt: &Attempt, is_newest: bool) {
+        let answer = match self.provider.send_raw_transaction(&attempt.raw).await {
+            Ok(_) => Answer::Taken,
+            Err(error) => {
+                let answer = Answer::of(&error);
+                tracing::debug!(hash = %attempt.hash, ?answer, "broadcast: {}", without_url(error));
+                answer
+            }
+        };
+        if !is_newest {
+            return;
+        }
+        if let Ok(mut refused) = self.underpriced.lock() {
+            match answer {
+                Answer::Underpriced => refused.insert(slot, attempt.hash),
+                Answer::Taken | Answer::TxNonceTooLow | Answer::NoFunds | Answer::Unknown => {
+                    refused.remove(&slot)
+                }
+            };
         }
     }
 
-    async fn bump(&self, slot: &Slot, newest: &Attempt, fees: Fees, now: Millis) -> Result<()> {
-        let input = input_of(newest)?;
-        let attempt = self.sign(slot.tx_nonce, input, newest.gas_limit, fees, now)?;
-        self.book.add_attempt(slot.id, &attempt).await?;
-        tracing::info!(old = %newest.hash, new = %attempt.hash, max_fee = fees.max_fee, "replaced a transaction");
-        self.broadcast(&attempt).await;
-        Ok(())
-    }
-
-    fn sign(
+    async fn sign(
         &self,
         nonce: u64,
-        input: Bytes,
+        (kind, to, input): (AttemptKind, TxKind, Bytes),
         gas_limit: u64,
         fees: Fees,
         at: Millis,
     ) -> Result<Attempt> {
-        let mut tx = TxEip1559 {
+        let tx = TxEip1559 {
             chain_id: self.chain_id,
             nonce,
             gas_limit,
             max_fee_per_gas: fees.max_fee,
             max_priority_fee_per_gas: fees.tip,
-            to: TxKind::Call(self.contract),
+            to,
             input,
             ..Default::default()
         };
-        let signature = self
-            .signer
-            .sign_transaction_sync(&mut tx)
-            .map_err(|error| Error::Key { path: "sender".into(), reason: error.to_string() })?;
+        let signature = self.key.sign(tx.signature_hash()).await?;
         let raw = tx.into_signed(signature).encoded_2718();
         let hash = keccak256(&raw);
-        Ok(Attempt { id: 0, hash, raw, max_fee: fees.max_fee, tip: fees.tip, gas_limit, at })
+        let (max_fee, tip) = (fees.max_fee, fees.tip);
+        Ok(Attempt { id: 0, kind, hash, raw, max_fee, tip, gas_limit, at })
     }
 }
 
-/// Calldata of a stored attempt.
-fn input_of(attempt: &Attempt) -> Result<Bytes> {
-    use alloy::{
-        consensus::{Transaction, TxEnvelope},
-        eips::eip2718::Decodable2718,
-    };
+/// What a node says to a transaction that is sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It has it, now or before.
+    Taken,
+    /// Something consumed the tx nonce; the chain tells what.
+    TxNonceTooLow,
+    /// The pool has another of the same tx nonce that this one does not outbid.
+    Underpriced,
+    /// The balance does not cover it.
+    NoFunds,
+    /// Anything else: the node may have it or not.
+    Unknown,
+}
+
+impl Answer {
+    /// Reads a failed broadcast. Nodes agree on no codes, hence the words.
+    pub fn of(error: &RpcError<TransportErrorKind>) -> Self {
+        let Some(answer) = error.as_error_resp() else { return Self::Unknown };
+        let text = answer.message.to_lowercase();
+        let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
+        if says(&["already known", "already imported", "alreadyknown", "known transaction"]) {
+            Self::Taken
+        } else if says(&["nonce too low", "nonce is too low", "old nonce"]) {
+            Self::TxNonceTooLow
+        } else if says(&["underpriced", "replacement fee too low", "gas price too low to replace"])
+        {
+            Self::Underpriced
+        } else if says(&["insufficient funds", "insufficient balance"]) {
+            Self::NoFunds
+        } else {
+            Self::Unknown
+        }
+    }
+}
+
+/// Why the contract would refuse a call, if that is what the node says. Anything else it says, of limits or of blocks that
+/// it does not have, tells nothing about the call.
+pub(crate) fn refusal(error: &RpcError<TransportErrorKind>) -> Option<String> {
+    let answer = error.as_error_resp()?;
+    let text = answer.message.to_lowercase();
+    let words =
+        ["revert", "out of gas", "outofgas", "gas required exceeds", "intrinsic gas", "evm error"];
+    let says = words.iter().any(|words| text.contains(words));
+    (says || answer.as_revert_data().is_some()).then(|| answer.message.to_string())
+}
+
+/// Recipient and calldata of a stored attempt.
+fn content_of(attempt: &Attempt) -> Result<(TxKind, Bytes)> {
     let envelope = TxEnvelope::decode_2718(&mut attempt.raw.as_slice())
         .map_err(|_| Error::Ledger(ledger::Error::Corrupt("signed transaction")))?;
-    Ok(envelope.input().clone())
+    Ok((envelope.kind(), envelope.input().clone()))
+}
+
+impl Wait {
+    /// For people: what waits, why, and what ends it.
+    pub fn text(&self, sender: Address) -> String {
+        match self {
+            Self::UnknownTransactions { from, until } => format!(
+                "the sender {sender} is frozen: this ledger does not know its transactions with tx nonces {from} to {}; if the \
+                 database is older than they are, run quittance sender recover; if somebody else sent them, stop that and \
+                 run quittance sender adopt",
+                until.saturating_sub(1)
+            ),
+            Self::ForeignTransaction { tx_nonce, hash } => format!(
+                "the sender {sender} is frozen: its tx nonce {tx_nonce} was consumed by {hash}, which this ledger did not \
+                 sign; find out who has the key, then run quittance sender adopt"
+            ),
+            Self::StaleEndpoint => {
+                "transactions wait: the endpoint's newest block is older than what is indexed"
+                    .into()
+            }
+            Self::Unexplained(tx_nonce) => format!(
+                "what tx nonce {tx_nonce} carries waits: it is finally consumed, and the endpoint does not tell by which \
+                 transaction"
+            ),
+            Self::AtCap { hash, cap } => format!(
+                "transaction {hash} waits until gas is cheaper: it cannot be replaced within the bound of {cap} wei per gas"
+            ),
+            Self::Delegated => format!(
+                "the sender {sender} has delegated its account (EIP-7702): one transaction at a time until that is undone"
+            ),
+            Self::Gap(tx_nonce) => {
+                format!("transactions wait for tx nonce {tx_nonce}, which the next batch gets")
+            }
+        }
+    }
 }

@@ -1,44 +1,29 @@
-//! What to do about one open slot. Pure, tested by a table.
+//! The whole decision of a sender: what it knows goes in, what it does comes out. Pure, tested by tables.
 
-use ledger::read::Attempt;
+use alloy::primitives::B256;
+use ledger::{
+    Millis,
+    read::{Attempt, AttemptKind, Memory, Slot},
+};
 
-/// What gas costs now, wei per gas.
+use super::fees::{self, Fees, Prices, Urgency};
+
+/// Most transactions in a node's pool from one account.
+pub const MAX_IN_FLIGHT: usize = 16;
+/// Nodes take one transaction at a time from an account whose code is an EIP-7702 delegation.
+const MAX_DELEGATED: usize = 1;
+/// How many times longer an attempt that pays enough is waited for.
+const PATIENCE: i64 = 5;
+
+/// How many tx nonces the chain says the account has consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GasPrice {
-    /// Base fee of the newest block.
-    pub base: u128,
-    /// Tip that gets a transaction mined.
-    pub tip: u128,
-}
-
-/// Fee fields of a transaction, wei per gas.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fees {
-    /// `maxFeePerGas`.
-    pub max_fee: u128,
-    /// `maxPriorityFeePerGas`.
-    pub tip: u128,
-}
-
-impl GasPrice {
-    /// Fees of a first attempt: room for the base fee to double, within `cap`.
-    pub fn fees(self, cap: u128) -> Fees {
-        let max_fee = self.base.saturating_mul(2).saturating_add(self.tip).min(cap).max(1);
-        Fees { max_fee, tip: self.tip.min(max_fee) }
-    }
-}
-
-/// What to do about an open slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Nothing yet: the newest attempt is in the pool and young.
-    Wait,
-    /// Send the newest attempt's bytes again: the endpoint does not know it.
-    Rebroadcast,
-    /// Sign a replacement that pays this.
-    Bump(Fees),
-    /// The fee cap keeps the slot from being bumped; keep sending what there is.
-    AtCap,
+pub struct Counts {
+    /// At the ledger's last final block.
+    pub finalised: u64,
+    /// At the ledger's checkpoint.
+    pub indexed: u64,
+    /// At the newest block that the endpoint has.
+    pub latest: u64,
 }
 
 /// What bounds the sender.
@@ -50,102 +35,502 @@ pub struct Limits {
     pub bump_after_ms: i64,
 }
 
-/// How many times longer an attempt that pays enough is waited for.
-const PATIENCE: i64 = 5;
-
-/// Decides about the lowest open slot; those above wait for it.
-///
-/// A replacement raises both fee fields by at least an eighth, because nodes refuse less than a tenth, and to what the
-/// price is now if that is more.
-pub fn plan(
-    newest: &Attempt,
-    is_known: bool,
-    now_ms: i64,
-    price: GasPrice,
-    limits: Limits,
-) -> Action {
-    if now_ms.saturating_sub(newest.at) < limits.bump_after_ms {
-        return if is_known { Action::Wait } else { Action::Rebroadcast };
-    }
-    let fresh = price.fees(limits.cap);
-    let age = now_ms.saturating_sub(newest.at);
-    let pays_enough = newest.max_fee >= fresh.max_fee && newest.tip >= fresh.tip;
-    if pays_enough && age < limits.bump_after_ms.saturating_mul(PATIENCE) {
-        // The chain is slow, not the price too low.
-        return Action::Rebroadcast;
-    }
-    let max_fee = raised(newest.max_fee).max(fresh.max_fee);
-    let tip = raised(newest.tip).max(fresh.tip);
-    if max_fee > limits.cap {
-        return if is_known { Action::AtCap } else { Action::Rebroadcast };
-    }
-    Action::Bump(Fees { max_fee, tip: tip.min(max_fee) })
+/// What bounds the fees of one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// Highest `maxFeePerGas` that its content is worth, wei.
+    pub cap: u128,
+    /// How soon it has to be mined.
+    pub urgency: Urgency,
 }
 
-/// An eighth more, rounded up, and one.
-const fn raised(fee: u128) -> u128 {
-    fee.saturating_add(fee.div_ceil(8)).saturating_add(1)
+/// A slot whose tx nonce the newest block has not consumed, with what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// The slot.
+    pub slot: Slot,
+    /// Whether the endpoint knows its newest attempt.
+    pub is_known: bool,
+    /// Whether nothing that it carries can have an effect any more.
+    pub is_void: bool,
+    /// Whether the pool refused its newest attempt because another of the same tx nonce pays more.
+    pub is_underpriced: bool,
+    /// What bounds its fees.
+    pub bound: Bound,
+}
+
+/// Everything that a sender decides by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Now, ms.
+    pub now: Millis,
+    /// Consumed tx nonces.
+    pub counts: Counts,
+    /// What the ledger remembers of the account.
+    pub memory: Memory,
+    /// Slots from `counts.latest` on, ascending.
+    pub pending: Vec<Pending>,
+    /// Slots below `counts.finalised` of which it is not known what consumed their tx nonce.
+    pub unexplained: Vec<u64>,
+    /// What gas costs.
+    pub prices: Prices,
+    /// Whether the account's code is an EIP-7702 delegation.
+    pub is_delegated: bool,
+    /// What bounds the sender.
+    pub limits: Limits,
+}
+
+/// What to do about one slot, by its row id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Send the stored bytes of all its attempts again.
+    Rebroadcast(i64),
+    /// Sign a replacement that pays this.
+    Bump(i64, Fees),
+    /// Sign a replacement that pays this and does nothing, since the content could have no effect any more.
+    Cancel(i64, Fees),
+}
+
+/// Why the sender holds something back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// The chain has consumed more tx nonces than slots and adoptions account for.
+    UnknownTransactions {
+        /// The lowest that nothing accounts for.
+        from: u64,
+        /// The first that the chain has not consumed.
+        until: u64,
+    },
+    /// A transaction that this ledger had not signed consumed the tx nonce of a slot.
+    ForeignTransaction {
+        /// The tx nonce.
+        tx_nonce: u64,
+        /// The transaction.
+        hash: B256,
+    },
+    /// The endpoint's newest block is older than what the ledger has indexed.
+    StaleEndpoint,
+    /// The tx nonce is finally consumed, and the endpoint does not tell by what.
+    Unexplained(u64),
+    /// The fee bound keeps the newest attempt from being replaced.
+    AtCap {
+        /// The newest attempt.
+        hash: B256,
+        /// The bound, wei per gas.
+        cap: u128,
+    },
+    /// The account's code is a delegation, so that it sends one transaction at a time.
+    Delegated,
+    /// No slot has the tx nonce that the chain takes next; the next obligation gets it.
+    Gap(u64),
+}
+
+impl Wait {
+    /// Whether nothing may be sent until the operator has acted.
+    pub const fn is_freeze(self) -> bool {
+        matches!(self, Self::UnknownTransactions { .. } | Self::ForeignTransaction { .. })
+    }
+}
+
+/// What a sender does in one turn.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// What to do, in this order.
+    pub actions: Vec<Action>,
+    /// What is held back, and why.
+    pub waiting: Vec<Wait>,
+    /// How many slots may be opened.
+    pub room: usize,
+}
+
+/// Decides what a sender does about its slots.
+///
+/// The lowest slot whose tx nonce is not consumed decides the fate of all: it alone is replaced or cancelled. Those above
+/// are sent again when they got lost. A freeze stops everything; an endpoint that lags stops it until it has caught up.
+pub fn plan(view: &View) -> Plan {
+    let mut plan = Plan::default();
+    if let Some(freeze) = freeze(view) {
+        plan.waiting.push(freeze);
+        return plan;
+    }
+    plan.waiting.extend(view.unexplained.iter().map(|tx_nonce| Wait::Unexplained(*tx_nonce)));
+    if view.counts.latest < view.counts.indexed {
+        plan.waiting.push(Wait::StaleEndpoint);
+        return plan;
+    }
+    if view.is_delegated {
+        plan.waiting.push(Wait::Delegated);
+    }
+    let most = if view.is_delegated { MAX_DELEGATED } else { MAX_IN_FLIGHT };
+    plan.room = most.saturating_sub(view.pending.len());
+    if let Some(lowest) = view.pending.first()
+        && lowest.slot.tx_nonce > view.counts.latest
+    {
+        plan.waiting.push(Wait::Gap(view.counts.latest));
+        plan.room = plan.room.max(1);
+    }
+    for (index, pending) in view.pending.iter().take(most).enumerate() {
+        if index == 0 {
+            // Whatever stands behind the lowest waits for it: it is worth what the worthiest of them is.
+            let cap =
+                view.pending.iter().map(|pending| pending.bound.cap).max().unwrap_or_default();
+            let urgency = view.pending.iter().map(|pending| pending.bound.urgency).max();
+            let bound = Bound { cap, urgency: urgency.unwrap_or(Urgency::Normal) };
+            decide(view, pending, bound, &mut plan);
+        } else if !pending.is_known {
+            plan.actions.push(Action::Rebroadcast(pending.slot.id));
+        }
+    }
+    plan
+}
+
+/// The lowest tx nonce from `latest` on that has no slot: where the next obligation goes.
+pub fn next_nonce(latest: u64, slots: &[Slot]) -> u64 {
+    let mut next = latest;
+    for slot in slots.iter().filter(|slot| slot.tx_nonce >= latest) {
+        if slot.tx_nonce != next {
+            break;
+        }
+        next += 1;
+    }
+    next
+}
+
+/// What stops the sender until its operator has acted, if anything does.
+fn freeze(view: &View) -> Option<Wait> {
+    if let Some((tx_nonce, hash)) = view.memory.foreign {
+        return Some(Wait::ForeignTransaction { tx_nonce, hash });
+    }
+    let Counts { finalised, indexed, latest } = view.counts;
+    let (from, until) = (view.memory.next(), latest.max(indexed).max(finalised));
+    (until > from).then_some(Wait::UnknownTransactions { from, until })
+}
+
+/// Decides about the lowest slot.
+fn decide(view: &View, lowest: &Pending, bound: Bound, plan: &mut Plan) {
+    let Some(newest) = lowest.slot.attempts.last() else { return };
+    let id = lowest.slot.id;
+    if lowest.is_void && newest.kind == AttemptKind::Work {
+        let fees = replacement(newest, view.prices, bound.urgency, view.limits.cap);
+        return propose(Action::Cancel(id, fees), fees, (lowest, view.limits.cap), plan);
+    }
+    let age = view.now.saturating_sub(newest.at);
+    let cap = bound.cap.min(view.limits.cap);
+    let fresh = view.prices.fees(bound.urgency, cap);
+    let pays_enough = newest.max_fee >= fresh.max_fee && newest.tip >= fresh.tip;
+    let is_young = age < view.limits.bump_after_ms;
+    // A chain that is slow is no reason to pay more, at first.
+    let is_patient = pays_enough && age < view.limits.bump_after_ms.saturating_mul(PATIENCE);
+    if !lowest.is_underpriced && (is_young || is_patient) {
+        if !is_young || !lowest.is_known {
+            plan.actions.push(Action::Rebroadcast(id));
+        }
+        return;
+    }
+    let fees = replacement(newest, view.prices, bound.urgency, cap);
+    propose(Action::Bump(id, fees), fees, (lowest, cap), plan);
+}
+
+/// Takes a replacement into the plan, or says that the cap forbids it and keeps sending what there is.
+fn propose(action: Action, fees: Fees, (lowest, cap): (&Pending, u128), plan: &mut Plan) {
+    if fees.max_fee <= cap {
+        plan.actions.push(action);
+        return;
+    }
+    let hash = lowest.slot.attempts.last().map(|newest| newest.hash).unwrap_or_default();
+    plan.waiting.push(Wait::AtCap { hash, cap });
+    if !lowest.is_known {
+        plan.actions.push(Action::Rebroadcast(lowest.slot.id));
+    }
+}
+
+fn replacement(newest: &Attempt, prices: Prices, urgency: Urgency, cap: u128) -> Fees {
+    let old = Fees { max_fee: newest.max_fee, tip: newest.tip };
+    fees::replacement(old, prices.fees(urgency, cap))
 }
 
 #[cfg(test)]
 mod tests {
+    use ledger::book::Obligation;
+
     use super::*;
 
     const GWEI: u128 = 1_000_000_000;
     const LIMITS: Limits = Limits { cap: 100 * GWEI, bump_after_ms: 60_000 };
-    const CALM: GasPrice = GasPrice { base: 10 * GWEI, tip: GWEI };
+    const CALM: Prices = Prices::flat(10 * GWEI, GWEI);
+    const BORN: Millis = 1_000_000;
 
-    fn attempt(max_fee: u128, tip: u128) -> Attempt {
-        Attempt {
-            id: 1,
-            hash: Default::default(),
-            raw: vec![],
-            max_fee,
-            tip,
-            gas_limit: 21_000,
-            at: 1_000_000,
+    fn attempt(kind: AttemptKind, max_fee: u128, tip: u128) -> Attempt {
+        let hash = B256::repeat_byte(7);
+        Attempt { id: 1, kind, hash, raw: vec![], max_fee, tip, gas_limit: 21_000, at: BORN }
+    }
+
+    fn pending(tx_nonce: u64) -> Pending {
+        let id = i64::try_from(tx_nonce).unwrap();
+        let attempts = vec![attempt(AttemptKind::Work, 21 * GWEI, GWEI)];
+        let slot =
+            Slot { id, tx_nonce, obligation: Obligation::Settle(vec![id]), at: BORN, attempts };
+        let bound = Bound { cap: u128::MAX, urgency: Urgency::Normal };
+        Pending { slot, is_known: true, is_void: false, is_underpriced: false, bound }
+    }
+
+    /// Slots 5 to 7 are open, the account has consumed 5 tx nonces, all is well.
+    fn calm() -> View {
+        View {
+            now: BORN + 30_000,
+            counts: Counts { finalised: 3, indexed: 5, latest: 5 },
+            memory: Memory { slotted: 8, adopted: 0, foreign: None },
+            pending: vec![pending(5), pending(6), pending(7)],
+            unexplained: vec![],
+            prices: CALM,
+            is_delegated: false,
+            limits: LIMITS,
+        }
+    }
+
+    fn bump(max_fee: u128, tip: u128) -> Action {
+        Action::Bump(5, Fees { max_fee, tip })
+    }
+
+    /// A change of the calm view, and what is done then about the lowest slot.
+    type Case = (&'static str, fn(&mut View), Vec<Action>, Vec<Wait>);
+
+    fn run(cases: Vec<Case>) {
+        for (name, change, actions, waiting) in cases {
+            let mut view = calm();
+            change(&mut view);
+            let plan = plan(&view);
+            assert_eq!((&plan.actions, &plan.waiting), (&actions, &waiting), "{name}");
         }
     }
 
     #[test]
-    fn decides_by_age_visibility_price_and_cap() {
-        let first = attempt(21 * GWEI, GWEI);
-        let near_cap = attempt(95 * GWEI, GWEI);
-        let bump = |max_fee, tip| Action::Bump(Fees { max_fee, tip });
-        let spike = GasPrice { base: 40 * GWEI, tip: 2 * GWEI };
-        let cases = [
-            ("young and known", &first, true, 1_030_000, CALM, Action::Wait),
-            ("young and forgotten", &first, false, 1_030_000, CALM, Action::Rebroadcast),
-            ("old, paying enough", &first, true, 1_060_000, CALM, Action::Rebroadcast),
-            ("very old", &first, true, 1_300_000, CALM, bump(23_625_000_001, 1_125_000_001)),
+    fn decides_about_the_lowest_slot_by_age_visibility_price_and_cap() {
+        let at_cap = Wait::AtCap { hash: B256::repeat_byte(7), cap: 100 * GWEI };
+        let near_cap = |view: &mut View| {
+            view.pending[0].slot.attempts = vec![attempt(AttemptKind::Work, 95 * GWEI, GWEI)];
+        };
+        assert_eq!(plan(&calm()).room, 13);
+        run(vec![
+            ("young and known", |_| {}, vec![], vec![]),
+            (
+                "young and forgotten",
+                |v| v.pending[0].is_known = false,
+                vec![Action::Rebroadcast(5)],
+                vec![],
+            ),
+            ("old, paying enough", |v| v.now = BORN + 60_000, vec![Action::Rebroadcast(5)], vec![]),
+            (
+                "very old",
+                |v| v.now = BORN + 300_000,
+                vec![bump(23_625_000_001, 1_125_000_001)],
+                vec![],
+            ),
             (
                 "old and cheap",
-                &attempt(5 * GWEI, GWEI),
-                false,
-                1_060_000,
-                CALM,
-                bump(21 * GWEI, 1_125_000_001),
+                |v| {
+                    v.now = BORN + 60_000;
+                    v.pending[0].slot.attempts = vec![attempt(AttemptKind::Work, 15 * GWEI, GWEI)];
+                },
+                vec![bump(21 * GWEI, 1_125_000_001)],
+                vec![],
             ),
-            ("old, dear times", &first, true, 1_060_000, spike, bump(82 * GWEI, 2 * GWEI)),
-            ("very old, at the cap", &near_cap, true, 1_300_000, CALM, Action::AtCap),
-            ("old, at the cap, forgotten", &near_cap, false, 1_060_000, CALM, Action::Rebroadcast),
-            ("clock went back", &first, true, 0, CALM, Action::Wait),
-        ];
-        for (name, newest, is_known, now, price, action) in cases {
-            assert_eq!(plan(newest, is_known, now, price, LIMITS), action, "{name}");
-        }
+            (
+                "old, dear times: no more than threefold",
+                |v| {
+                    v.now = BORN + 60_000;
+                    v.prices = Prices::flat(49 * GWEI, 2 * GWEI);
+                },
+                vec![bump(63 * GWEI, 2 * GWEI)],
+                vec![],
+            ),
+            ("clock went back", |v| v.now = 0, vec![], vec![]),
+            (
+                "the pool has a dearer one",
+                |v| v.pending[0].is_underpriced = true,
+                vec![bump(23_625_000_001, 1_125_000_001)],
+                vec![],
+            ),
+        ]);
+        let mut view = calm();
+        near_cap(&mut view);
+        view.now = BORN + 300_000;
+        let held = plan(&view);
+        assert_eq!((held.actions, held.waiting), (vec![], vec![at_cap]), "very old, at the cap");
+        view.pending[0].is_known = false;
+        assert_eq!(plan(&view).actions, [Action::Rebroadcast(5)], "at the cap, forgotten");
     }
 
     #[test]
-    fn a_bump_raises_both_fields_by_an_eighth_at_least() {
-        for fee in [1, 7, 8, GWEI, 21 * GWEI] {
-            assert!(raised(fee) * 8 >= fee * 9);
-        }
+    fn content_without_effect_is_cancelled_once_and_its_cancellation_replaced_like_any_attempt() {
+        let raised = Fees { max_fee: 23_625_000_001, tip: 1_125_000_001 };
+        run(vec![
+            ("void", |v| v.pending[0].is_void = true, vec![Action::Cancel(5, raised)], vec![]),
+            (
+                "cancelled already",
+                |v| {
+                    v.pending[0].is_void = true;
+                    v.pending[0].slot.attempts.push(attempt(AttemptKind::Cancel, 21 * GWEI, GWEI));
+                },
+                vec![],
+                vec![],
+            ),
+            (
+                "the cancellation is very old",
+                |v| {
+                    v.now = BORN + 300_000;
+                    v.pending[0].is_void = true;
+                    v.pending[0].slot.attempts.push(attempt(AttemptKind::Cancel, 21 * GWEI, GWEI));
+                },
+                vec![bump(raised.max_fee, raised.tip)],
+                vec![],
+            ),
+            (
+                "worth nothing is no bound for a cancellation",
+                |v| {
+                    v.pending[0].is_void = true;
+                    v.pending[0].bound.cap = 0;
+                    v.pending[1].bound.cap = 0;
+                    v.pending[2].bound.cap = 0;
+                },
+                vec![Action::Cancel(5, raised)],
+                vec![],
+            ),
+            (
+                "a higher slot is left until it is the lowest",
+                |v| v.pending[1].is_void = true,
+                vec![],
+                vec![],
+            ),
+        ]);
     }
 
     #[test]
-    fn a_first_attempt_stays_below_the_cap() {
-        let fees = GasPrice { base: 80 * GWEI, tip: 150 * GWEI }.fees(100 * GWEI);
-        assert_eq!(fees, Fees { max_fee: 100 * GWEI, tip: 100 * GWEI });
+    fn the_lowest_slot_acts_for_all_and_those_above_are_only_sent_again() {
+        run(vec![
+            (
+                "two above got lost",
+                |v| {
+                    v.pending[1].is_known = false;
+                    v.pending[2].is_known = false;
+                },
+                vec![Action::Rebroadcast(6), Action::Rebroadcast(7)],
+                vec![],
+            ),
+            (
+                "all got lost: ascending",
+                |v| v.pending.iter_mut().for_each(|pending| pending.is_known = false),
+                vec![Action::Rebroadcast(5), Action::Rebroadcast(6), Action::Rebroadcast(7)],
+                vec![],
+            ),
+            (
+                "a worthy one behind lifts the bound",
+                |v| {
+                    v.now = BORN + 300_000;
+                    v.pending[0].bound.cap = GWEI;
+                    v.pending[1].bound.cap = GWEI;
+                    v.pending[2].bound.cap = 24 * GWEI;
+                },
+                vec![bump(23_625_000_001, 1_125_000_001)],
+                vec![],
+            ),
+            (
+                "nobody behind is worth it",
+                |v| {
+                    v.now = BORN + 300_000;
+                    v.pending.iter_mut().for_each(|pending| pending.bound.cap = 22 * GWEI);
+                },
+                vec![],
+                vec![Wait::AtCap { hash: B256::repeat_byte(7), cap: 22 * GWEI }],
+            ),
+            (
+                "a pressing one behind sets the tip",
+                |v| {
+                    v.now = BORN + 60_000;
+                    v.prices.tips = [GWEI, GWEI, 2 * GWEI];
+                    v.pending[2].bound.urgency = Urgency::Pressing;
+                },
+                vec![bump(23_625_000_001, 2 * GWEI)],
+                vec![],
+            ),
+        ]);
+    }
+
+    #[test]
+    fn foreign_and_unknown_transactions_freeze_and_lagging_endpoints_hold() {
+        let hash = B256::repeat_byte(9);
+        let unknown = |from, until| vec![Wait::UnknownTransactions { from, until }];
+        run(vec![
+            ("latest is ahead of the slots", |v| v.counts.latest = 9, vec![], unknown(8, 9)),
+            ("so is a final block", |v| v.counts.finalised = 10, vec![], unknown(8, 10)),
+            (
+                "a restored backup without slots",
+                |v| {
+                    v.memory.slotted = 0;
+                    v.pending.clear();
+                },
+                vec![],
+                unknown(0, 5),
+            ),
+            (
+                "a final tx nonce went to a stranger's hash",
+                |v| v.memory.foreign = Some((4, B256::repeat_byte(9))),
+                vec![],
+                vec![Wait::ForeignTransaction { tx_nonce: 4, hash }],
+            ),
+            (
+                "the endpoint is behind the ledger",
+                |v| {
+                    v.counts.latest = 4;
+                    v.pending[0].is_known = false;
+                },
+                vec![],
+                vec![Wait::StaleEndpoint],
+            ),
+            (
+                "nobody tells what consumed a tx nonce",
+                |v| v.unexplained = vec![2],
+                vec![],
+                vec![Wait::Unexplained(2)],
+            ),
+        ]);
+        let mut view = calm();
+        view.counts.latest = 9;
+        assert_eq!(plan(&view).room, 0, "nothing new is sent while frozen");
+        view.memory.adopted = 9;
+        view.pending.clear();
+        assert_eq!((plan(&view).waiting, plan(&view).room), (vec![], 16), "adopted");
+    }
+
+    #[test]
+    fn a_pool_takes_sixteen_and_a_delegated_account_one() {
+        let mut view = calm();
+        view.memory.slotted = 21;
+        view.pending = (5..21).map(pending).collect();
+        assert_eq!(plan(&view).room, 0);
+        view.pending = vec![pending(5), pending(6)];
+        view.is_delegated = true;
+        view.pending[1].is_known = false;
+        let one = plan(&view);
+        assert_eq!((one.actions, one.waiting, one.room), (vec![], vec![Wait::Delegated], 0));
+        view.pending.clear();
+        assert_eq!(plan(&view).room, 1);
+    }
+
+    #[test]
+    fn the_next_obligation_takes_the_lowest_tx_nonce_without_a_slot() {
+        let slots: Vec<_> = [5, 6, 8].map(|nonce| pending(nonce).slot).to_vec();
+        for (latest, next) in [(4, 4), (5, 7), (6, 7), (7, 7), (8, 9), (9, 9), (20, 20)] {
+            assert_eq!(next_nonce(latest, &slots), next, "{latest}");
+        }
+        let mut view = calm();
+        view.pending = (6..22).map(pending).collect();
+        view.memory.slotted = 22;
+        let gap = plan(&view);
+        assert_eq!(
+            (gap.waiting, gap.room),
+            (vec![Wait::Gap(5)], 1),
+            "full, and yet the gap is filled"
+        );
     }
 }

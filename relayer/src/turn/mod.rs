@@ -3,42 +3,37 @@
 //! Each turn reads the ledger, decides by pure rules, commits, and only then acts. It is safe to repeat and safe to cut
 //! off anywhere: the next turn, of this process or the next one, finds what is left to do in the ledger.
 
+mod bisection;
 mod push;
+mod register;
+mod send;
 mod settle;
 mod state;
 
-use std::{collections::BTreeSet, sync::Mutex};
-
-use alloy::{
-    eips::BlockId,
-    primitives::{Address, Bytes},
-    providers::DynProvider,
-    sol_types::SolCall,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
 };
-use contracts::Settlement;
+
+use alloy::{eips::BlockId, primitives::Address, providers::DynProvider};
 use indexer::Endpoints;
 use ledger::{
-    Amount, Ledger, Millis, ProviderNumber,
+    Ledger, Millis, ProviderNumber,
     book::{BookWriter, Obligation},
-    read::Reader,
+    read::{Anchors, Reader},
 };
 
 pub use self::settle::outcome_name;
 pub(crate) use self::settle::settle_input;
+use self::{push::Backoff, send::Since};
 use crate::{
     Result,
     attester::Attester,
     config::Config,
     keys::Keys,
     manifests::Manifests,
-    sender::{
-        Sender,
-        plan::{self, GasPrice},
-    },
+    sender::{Sender, Standing, plan::Wait},
 };
-
-/// Most registrations in one transaction.
-const BATCH_REGISTRATIONS: usize = 150;
 
 /// What a turn came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,27 +68,71 @@ pub struct Relayer {
     provider: DynProvider,
     /// Candidates that earlier turns found unsent.
     unsent: Mutex<BTreeSet<i64>>,
+    /// Since when something waits, for people.
+    since: Mutex<Since>,
+    /// Credits that a token refused to pay.
+    backoff: Mutex<Backoff>,
 }
 
 /// What one turn has read at its start.
 struct View {
-    nonces: crate::sender::Nonces,
-    price: GasPrice,
+    anchors: Anchors,
+    standing: Standing,
     now: Millis,
-    /// Statements, claims and registrations that a transaction carries whose block is not indexed yet.
-    busy_statements: BTreeSet<i64>,
-    busy_claims: BTreeSet<(Address, ProviderNumber)>,
-    busy_registrations: BTreeSet<Address>,
+    /// Statements, claims and registrations whose slot could still take effect: nothing has finally consumed its tx nonce.
+    busy: Busy,
+}
+
+/// What slots carry.
+#[derive(Default)]
+struct Busy {
+    statements: BTreeSet<i64>,
+    claims: BTreeSet<(Address, ProviderNumber)>,
+    registrations: BTreeSet<Address>,
+}
+
+impl Busy {
+    fn add(&mut self, obligation: &Obligation) {
+        match obligation {
+            Obligation::Settle(statements) => self.statements.extend(statements),
+            Obligation::Claim(token, providers) => {
+                self.claims.extend(providers.iter().map(|provider| (*token, *provider)));
+            }
+            Obligation::Register(addresses) => self.registrations.extend(addresses),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.statements.len() + self.claims.len() + self.registrations.len()
+    }
+}
+
+impl View {
+    /// The block at which calls are simulated: the one whose facts the turn decides by.
+    fn block(&self) -> BlockId {
+        self.anchors.checkpoint.hash.into()
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.standing.plan.waiting.iter().copied().any(Wait::is_freeze)
+    }
+
+    /// How many obligations the chain has not consumed the tx nonce of, as far as it is indexed.
+    fn in_flight(&self) -> usize {
+        let mut busy = Busy::default();
+        let indexed = self.standing.counts.indexed;
+        for slot in self.standing.slots.iter().filter(|slot| slot.tx_nonce >= indexed) {
+            busy.add(&slot.obligation);
+        }
+        busy.len()
+    }
 }
 
 impl Relayer {
     /// A relayer over an open ledger.
     pub fn new(config: Config, keys: Keys, ledger: Ledger, endpoints: Endpoints) -> Self {
         let provider = endpoints.provider();
-        let limits = plan::Limits {
-            cap: u128::from(config.policy.max_gas_gwei) * 1_000_000_000,
-            bump_after_ms: i64::from(config.policy.bump_after_seconds) * 1000,
-        };
+        let limits = config.sending_limits();
         let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger));
         let sender =
             Sender::new(provider.clone(), keys.sender, limits, reader.clone(), book.clone());
@@ -101,122 +140,48 @@ impl Relayer {
         let attester =
             Attester::new(keys.attester, keys.secret, manifests, reader.clone(), book.clone());
         let unsent = Mutex::default();
-        Self { config, reader, book, attester, sender, provider, unsent }
+        let (since, backoff) = (Mutex::default(), Mutex::default());
+        Self { config, reader, book, attester, sender, provider, unsent, since, backoff }
     }
 
     /// One turn at time `now`. Claims are pushed only if `push` is set, as that reads every credit.
     pub async fn turn(&self, now: Millis, push: bool) -> Result<Report> {
         let mut report = Report::default();
-        let view = self.view(now).await?;
-        report.waiting.extend(self.sender.drive(view.nonces, view.price, now).await?);
-        self.sender.collect_receipts(view.nonces).await?;
+        let Some(view) = self.view(now).await? else {
+            report.waiting.push("everything waits until the first block is indexed".into());
+            return Ok(report);
+        };
+        let waiting =
+            view.standing.plan.waiting.iter().map(|wait| wait.text(self.sender.address()));
+        report.waiting.extend(waiting);
+        report.waiting.extend(self.sender.act(&view.standing, now).await?);
         self.register(&view, &mut report).await?;
         self.state(&view, &mut report).await?;
         self.settle(&view, &mut report).await?;
         if push {
             self.push(&view, &mut report).await?;
         }
-        report.in_flight =
-            view.busy_statements.len() + view.busy_claims.len() + view.busy_registrations.len();
+        report.in_flight = view.in_flight();
         Ok(report)
     }
 
-    async fn view(&self, now: Millis) -> Result<View> {
-        let progress = self.reader.progress().await?;
-        let nonces = self.sender.nonces(BlockId::number(progress.checkpoint)).await?;
-        let (sender, from) = (self.sender.address(), nonces.indexed);
-        Ok(View {
-            nonces,
-            price: self.sender.gas_price().await?,
-            now,
-            busy_statements: self
-                .reader
-                .carried_statements(sender, from)
-                .await?
-                .into_iter()
-                .collect(),
-            busy_claims: self.reader.carried_claims(sender, from).await?.into_iter().collect(),
-            busy_registrations: self
-                .reader
-                .carried_registrations(sender, from)
-                .await?
-                .into_iter()
-                .collect(),
-        })
-    }
-    /// Registers payout addresses that have no number yet.
-    async fn register(&self, view: &View, report: &mut Report) -> Result<()> {
-        let mut addresses = self.reader.unregistered_payees().await?;
-        if let Some(operator) = self.config.policy.operator_payout
-            && self.reader.final_number_of(operator).await?.is_none()
-            && !self.reader.payouts().await?.values().any(|payout| *payout == operator)
-        {
-            addresses.insert(0, operator);
+    /// Reads what the turn decides by; `None` before anything is indexed.
+    async fn view(&self, now: Millis) -> Result<Option<View>> {
+        let Some(anchors) = self.reader.anchors().await? else { return Ok(None) };
+        self.sender.take_lease().await?;
+        self.sender.resolve(&anchors, now).await?;
+        let prices = self.sender.prices().await?;
+        let mut bounds = BTreeMap::new();
+        for slot in self.reader.open_slots(self.sender.address()).await? {
+            let gas = slot.attempts.last().map_or(0, |newest| newest.gas_limit);
+            let worth = self.worth(&slot.obligation).await?;
+            bounds.insert(slot.id, self.bound(&worth, gas, now)?);
         }
-        let contract = self.config.chain.contract;
-        addresses
-            .retain(|address| *address != contract && !view.busy_registrations.contains(address));
-        for addresses in addresses.chunks(BATCH_REGISTRATIONS) {
-            let input = Settlement::registerCall { payouts: addresses.to_vec() }.abi_encode();
-            self.send(view, &Obligation::Register(addresses.to_vec()), input.into(), None, report)
-                .await?;
+        let standing = self.sender.stand(&anchors, now, prices, &bounds).await?;
+        let mut busy = Busy::default();
+        for slot in &standing.slots {
+            busy.add(&slot.obligation);
         }
-        Ok(())
-    }
-    /// Sends an obligation if there is room and its fee is bounded; otherwise says why it waits. `value` is what it moves,
-    /// in millionths of a USD, or `None` where no bound applies.
-    async fn send(
-        &self,
-        view: &View,
-        obligation: &Obligation,
-        input: Bytes,
-        value: Option<u128>,
-        report: &mut Report,
-    ) -> Result<()> {
-        let what = obligation.kind().name();
-        if !self.sender.has_room(view.nonces).await? {
-            report.waiting.push(format!("a {what} batch waits for transactions before it"));
-            return Ok(());
-        }
-        let Some(gas_limit) = self.sender.gas_limit(&input).await? else {
-            report
-                .waiting
-                .push(format!("a {what} batch would revert or exceed the gas of a transaction"));
-            return Ok(());
-        };
-        if let Some(reason) = self.fee_bound(gas_limit, view.price, value)? {
-            report.waiting.push(format!("a {what} batch waits: {reason}"));
-            return Ok(());
-        }
-        if let Some(reason) = self.sender.shortage(gas_limit, view.price).await? {
-            report.waiting.push(format!("a {what} batch waits: {reason}"));
-            return Ok(());
-        }
-        self.sender.open(view.nonces, obligation, input, gas_limit, (view.price, view.now)).await?;
-        report.sent += 1;
-        Ok(())
-    }
-
-    /// Why a batch would cost too much for what it moves, if it would.
-    fn fee_bound(&self, gas: u64, price: GasPrice, value: Option<u128>) -> Result<Option<String>> {
-        let (Some(native), Some(value)) = (&self.config.policy.native_usd, value) else {
-            return Ok(None);
-        };
-        let wei = u128::from(gas).saturating_mul(price.base.saturating_add(price.tip));
-        let cost = native.value_of(Amount::new(wei), 18)?;
-        let allowed = Amount::new(value).share(self.config.policy.max_fee_bps)?.base_units();
-        Ok((cost > allowed).then(|| {
-            format!(
-                "it would cost {cost} millionths of a USD, more than {} bps of the {value} that it moves",
-                self.config.policy.max_fee_bps
-            )
-        }))
-    }
-    /// What units of a token are worth at its configured rate, in millionths of a USD.
-    async fn micro_usd(&self, token: Address, units: ledger::Units) -> Result<u128> {
-        let Some(config) = self.config.token(token) else { return Ok(0) };
-        let tokens = self.reader.tokens().await?;
-        let Some(token) = tokens.iter().find(|known| known.address == token) else { return Ok(0) };
-        Ok(config.usd_per_token.value_of(token.unit.amount(units), token.decimals)?)
+        Ok(Some(View { anchors, standing, now, busy }))
     }
 }

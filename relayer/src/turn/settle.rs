@@ -1,99 +1,191 @@
 //! Batches of signed statements: packed, simulated, sent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use alloy::{primitives::Bytes, sol_types::SolCall};
 use contracts::Settlement;
-use ledger::{Units, book::Obligation, read::SignedStatement, rules};
+use ledger::{Millis, book::Obligation, read::SignedStatement, rules, statement};
 
-use super::{Relayer, Report, View};
-use crate::{Error, Result};
+use super::{Relayer, Report, View, bisection::Bisection, send::Worth};
+use crate::{
+    Error, Result,
+    sender::{MAX_GAS, refusal},
+};
 
 /// Most statements in one transaction.
 const BATCH_STATEMENTS: usize = 100;
 /// Most calldata bytes of one transaction; nodes refuse 128 KiB.
 const BATCH_BYTES: usize = 96 * 1024;
+/// Most calldata bytes that are tried at all.
+const MAX_BYTES: usize = 127 * 1024;
 /// Gas that a transaction is packed for.
 const BATCH_GAS: u64 = 12_000_000;
 
+/// A statement that may be sent now.
+#[derive(Debug, Clone)]
+pub(super) struct Ready {
+    signed: SignedStatement,
+    worth: Worth,
+    /// Whether a key that the deposit names did not sign itself: then its code decides, by ERC-1271.
+    is_by_code: bool,
+}
+
 impl Relayer {
-    /// Batches signed statements that follow their deposit's last one and that no transaction carries.
+    /// Batches signed statements that follow their deposit's last one and that no transaction can still settle.
     pub(super) async fn settle(&self, view: &View, report: &mut Report) -> Result<()> {
+        if view.is_frozen() {
+            return Ok(());
+        }
         let mut ready = Vec::new();
-        let mut stakes = BTreeMap::new();
         for deposit in self.reader.ready_deposits().await? {
-            let is_busy = |id: &i64| view.busy_statements.contains(id);
+            let is_busy = |id: &i64| view.busy.statements.contains(id);
             if let Some(best) = deposit.candidates.first()
                 && !deposit.candidates.iter().any(is_busy)
+                && let Some(statement) = self.ready(*best, view, report).await?
             {
-                ready.push(self.reader.signed_statement(*best).await?);
-                stakes.insert(*best, deposit.at_stake);
+                ready.push(statement);
             }
         }
-        for batch in pack(&ready) {
-            let batch = self.without_skips(batch, report).await?;
-            if batch.is_empty() {
-                continue;
+        for batch in pack(ready) {
+            if !self.has_room(view, report, "a settle batch") {
+                break;
             }
-            let ids = batch.iter().map(|statement| statement.id).collect();
-            let value = self.value_of(&batch, &stakes).await?;
-            self.send(view, &Obligation::Settle(ids), settle_input(&batch), Some(value), report)
-                .await?;
+            for batch in self.settleable(batch, view, report).await? {
+                let ids = batch.iter().map(|ready| ready.signed.id).collect();
+                let none = Worth { value: Some(0), ..Worth::default() };
+                let worth = batch.iter().fold(none, |sum, ready| sum.with(&ready.worth));
+                let input = input_of(&batch);
+                self.send(view, &Obligation::Settle(ids), input, &worth, report).await?;
+            }
         }
         Ok(())
     }
 
-    /// Takes out of a batch what a simulation says would be skipped, and says why.
-    async fn without_skips<'a>(
+    /// A deposit's best candidate, if it may be sent now: one that a mined transaction carried in vain waits for a later block
+    /// to be tried at.
+    async fn ready(&self, id: i64, view: &View, report: &mut Report) -> Result<Option<Ready>> {
+        let signed = self.reader.signed_statement(id).await?;
+        if let Some(block) = self.reader.last_carried(id).await?
+            && block >= view.anchors.checkpoint.number
+        {
+            let subject = format!("statement {}", signed.digest);
+            let why = format!(
+                "a transaction of block {block} carried it in vain; it is tried at a later one"
+            );
+            self.wait(report, view.now, &subject, &why);
+            return Ok(None);
+        }
+        let worth = self.worth_of(&signed).await?;
+        let is_by_code = is_by_code(&signed);
+        Ok(Some(Ready { signed, worth, is_by_code }))
+    }
+
+    /// The batches that a simulation lets through: what would be skipped, and what spoils the whole call, is taken out and
+    /// explained, and the rest stays together if it can.
+    async fn settleable(
         &self,
-        batch: Vec<&'a SignedStatement>,
+        batch: Vec<Ready>,
+        view: &View,
         report: &mut Report,
-    ) -> Result<Vec<&'a SignedStatement>> {
-        let contract = Settlement::new(self.config.chain.contract, &self.provider);
-        let statements = batch.iter().map(|statement| to_contract(statement)).collect();
-        let outcomes = contract.settle(statements).call().await.map_err(Error::call("settle"))?;
+    ) -> Result<Vec<Vec<Ready>>> {
+        let mut bisection = Bisection::new(batch);
         let mut good = Vec::new();
-        for (statement, outcome) in batch.into_iter().zip(outcomes) {
-            if outcome == 0 {
-                good.push(statement);
-            } else {
-                report.waiting.push(format!(
-                    "statement {} of deposit {} would be skipped: {}",
-                    statement.digest,
-                    statement.statement.key.id(),
-                    outcome_name(outcome)
-                ));
+        while let Some(group) = bisection.next() {
+            match self.simulate(group, view).await? {
+                Ok(outcomes) => {
+                    good.push(self.without_skips(group, &outcomes, view, report));
+                    bisection.pass();
+                }
+                Err(reason) => bisection.fail(reason),
+            }
+        }
+        let is_spoilt = !bisection.poison.is_empty();
+        for (ready, reason) in bisection.poison {
+            let subject = format!("statement {}", ready.signed.digest);
+            let why = format!("settling it alone fails ({reason}); it is tried again each turn");
+            self.wait(report, view.now, &subject, &why);
+        }
+        good.retain(|batch| !batch.is_empty());
+        if is_spoilt && good.len() > 1 {
+            let rest = good.concat();
+            if self.simulate(&rest, view).await?.is_ok() {
+                return Ok(vec![rest]);
             }
         }
         Ok(good)
     }
 
-    /// What a batch is worth, in millionths of a USD: what it moves, or frees for other deposits.
-    async fn value_of(
+    /// What settling a batch would come to, statement by statement, at the block that the turn decides by; or why the call
+    /// would fail.
+    async fn simulate(
         &self,
-        batch: &[&SignedStatement],
-        stakes: &BTreeMap<i64, Units>,
-    ) -> Result<u128> {
-        let mut value = 0_u128;
-        for statement in batch {
-            let units = stakes.get(&statement.id).copied().unwrap_or_default();
-            let worth = self.micro_usd(statement.statement.key.token, units).await?;
-            value = value.saturating_add(worth);
+        batch: &[Ready],
+        view: &View,
+    ) -> Result<std::result::Result<Vec<u8>, String>> {
+        let contract = Settlement::new(self.config.chain.contract, &self.provider);
+        let statements: Vec<_> = batch.iter().map(|ready| to_contract(&ready.signed)).collect();
+        let call = contract.settle(statements).from(self.sender.address()).gas(MAX_GAS);
+        if call.calldata().len() > MAX_BYTES {
+            return Ok(Err(format!("{} bytes of calldata are too many", call.calldata().len())));
         }
-        Ok(value)
+        match call.block(view.block()).call().await {
+            Ok(outcomes) if outcomes.len() == batch.len() => Ok(Ok(outcomes)),
+            Ok(outcomes) => {
+                let (got, wanted) = (outcomes.len(), batch.len());
+                Ok(Err(format!("{got} outcomes for {wanted} statements")))
+            }
+            Err(alloy::contract::Error::TransportError(error)) => match refusal(&error) {
+                Some(reason) => Ok(Err(reason)),
+                None => Err(Error::call("settle")(alloy::contract::Error::TransportError(error))),
+            },
+            Err(error) => Err(Error::call("settle")(error)),
+        }
+    }
+
+    /// The statements that a simulation settles; says of the others why it skips them.
+    fn without_skips(
+        &self,
+        batch: &[Ready],
+        outcomes: &[u8],
+        view: &View,
+        report: &mut Report,
+    ) -> Vec<Ready> {
+        let mut good = Vec::new();
+        for (ready, outcome) in batch.iter().zip(outcomes) {
+            if *outcome == 0 {
+                good.push(ready.clone());
+                continue;
+            }
+            let subject = format!("statement {}", ready.signed.digest);
+            let deposit = ready.signed.statement.key.id();
+            let why = format!("deposit {deposit} would be skipped: {}", outcome_name(*outcome));
+            self.wait(report, view.now, &subject, &why);
+        }
+        good
     }
 }
 
-/// Packs statements into batches by number, bytes, and an upper bound of their gas.
-fn pack(statements: &[SignedStatement]) -> Vec<Vec<&SignedStatement>> {
-    let mut batches: Vec<Vec<&SignedStatement>> = Vec::new();
+/// Packs statements into batches by number, bytes, and an upper bound of their gas. Near deadlines go first, then high
+/// values, so that dust delays nothing. What only code can verify travels apart: code may change its mind.
+fn pack(mut statements: Vec<Ready>) -> Vec<Vec<Ready>> {
+    let key = |ready: &Ready| {
+        let deadline = ready.worth.deadline.unwrap_or(Millis::MAX);
+        let value = std::cmp::Reverse(ready.worth.value.unwrap_or_default());
+        (deadline, value, ready.signed.id)
+    };
+    statements.sort_by_key(key);
+    let (by_code, by_key) = statements.into_iter().partition(|ready: &Ready| ready.is_by_code);
+    [by_key, by_code].into_iter().flat_map(pack_in_order).collect()
+}
+
+fn pack_in_order(statements: Vec<Ready>) -> Vec<Vec<Ready>> {
+    let mut batches: Vec<Vec<Ready>> = Vec::new();
     let (mut bytes, mut gas) = (0, 0);
-    for statement in statements {
-        let size = statement.statement.rows.len()
-            + statement.signature.len()
-            + statement.cosignature.len()
-            + 640;
-        let cost = gas_bound(statement);
+    for ready in statements {
+        let signed = &ready.signed;
+        let size =
+            signed.statement.rows.len() + signed.signature.len() + signed.cosignature.len() + 640;
+        let cost = gas_bound(signed);
         let fits = batches.last().is_some_and(|batch| {
             batch.len() < BATCH_STATEMENTS && bytes + size <= BATCH_BYTES && gas + cost <= BATCH_GAS
         });
@@ -103,7 +195,7 @@ fn pack(statements: &[SignedStatement]) -> Vec<Vec<&SignedStatement>> {
         }
         (bytes, gas) = (bytes + size, gas + cost);
         if let Some(batch) = batches.last_mut() {
-            batch.push(statement);
+            batch.push(ready);
         }
     }
     batches
@@ -114,6 +206,20 @@ fn gas_bound(statement: &SignedStatement) -> u64 {
     let rows = contracts::rows::decode(&statement.statement.rows).unwrap_or_default();
     let words: BTreeSet<_> = rows.iter().map(|(provider, _)| rules::word_of(*provider)).collect();
     rules::gas_bound(rows.len(), words.len())
+}
+
+/// Whether one of the signatures is not its key's own.
+fn is_by_code(signed: &SignedStatement) -> bool {
+    let is_own = |key, signature: &[u8]| {
+        statement::recover(signed.digest, signature).is_ok_and(|signer| signer == key)
+    };
+    let key = &signed.statement.key;
+    !is_own(key.signer, &signed.signature)
+        || (!key.cosigner.is_zero() && !is_own(key.cosigner, &signed.cosignature))
+}
+
+fn input_of(batch: &[Ready]) -> Bytes {
+    settle_input(&batch.iter().map(|ready| &ready.signed).collect::<Vec<_>>())
 }
 
 /// Calldata of `settle` for a batch.

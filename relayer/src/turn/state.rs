@@ -146,7 +146,7 @@ impl Relayer {
                 spent: candidate.spent,
                 total: candidate.total,
                 is_signed: candidate.is_signed,
-                is_sent: view.busy_statements.contains(&candidate.id),
+                is_sent: view.busy.statements.contains(&candidate.id),
                 has_waited: self.was_unsent(candidate.id),
             })
             .collect();

@@ -17,5 +17,7 @@ mod install;
 mod leaving;
 mod ranges;
 mod reorg;
+mod sender;
+mod signer;
 mod tools;
 mod verify;

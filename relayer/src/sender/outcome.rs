@@ -1,0 +1,293 @@
+//! What consumed a tx nonce: an attempt of ours, a foreign transaction, or unknown.
+//!
+//! Asked of final blocks only. An endpoint that does not find a transaction has told nothing: then the block is searched in
+//! which the account's count passed the tx nonce, and what stands there decides. Without it, nothing changes.
+
+use alloy::{
+    consensus::{Transaction as _, TxEnvelope},
+    eips::{BlockId, BlockNumberOrTag, eip2718::Encodable2718},
+    network::{TransactionResponse, primitives::BlockTransactions},
+    primitives::{B256, Bytes, TxKind},
+    providers::Provider,
+    rpc::types::{Transaction, TransactionReceipt},
+    sol_types::SolCall,
+};
+use contracts::{Settlement, eip712::DepositKey};
+use ledger::{
+    Millis,
+    book::{Obligation, Outcome, TxReceipt},
+    chain::Block,
+    read::{Anchors, Attempt, AttemptKind, Slot},
+};
+
+use super::{Sender, plan::Counts};
+use crate::{Error, Result};
+
+/// Most transactions that one recovery takes in; more are no accident.
+const MAX_RECOVERED: u64 = 10_000;
+
+/// A transaction of the sender in a block.
+#[derive(Debug, Clone)]
+struct Mined {
+    hash: B256,
+    block: u64,
+    block_hash: B256,
+    envelope: TxEnvelope,
+}
+
+/// What [`Sender::recover`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recovered {
+    /// Transactions taken in as slots.
+    pub imported: u64,
+    /// Transactions that carried nothing of this ledger's, accounted for by the adoption alone.
+    pub other: u64,
+    /// Tx nonces below are accounted for now.
+    pub until: u64,
+}
+
+impl Sender {
+    /// Records what consumed each open slot whose tx nonce is finally consumed, as far as the chain tells. Answers that fail
+    /// are left for a later turn.
+    pub async fn resolve(&self, anchors: &Anchors, now: Millis) -> Result<()> {
+        let Some(finalised) = anchors.finalised else { return Ok(()) };
+        let slots = self.reader.open_slots(self.address()).await?;
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let Counts { finalised: consumed, indexed, .. } = self.counts(anchors).await?;
+        let mut below = self.reader.ledger().identity().start_block;
+        for slot in slots.iter().filter(|slot| slot.tx_nonce < consumed) {
+            match self.outcome(slot, below, &finalised).await {
+                Ok(Some(outcome)) => {
+                    below = outcome.block.saturating_sub(1);
+                    self.book.add_outcome(&outcome, now).await?;
+                }
+                Ok(None) => {}
+                Err(error) if error.is_transient() => {
+                    tracing::debug!(
+                        tx_nonce = slot.tx_nonce,
+                        "outcome: {}",
+                        crate::chain_of(&error)
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.collect_receipts(indexed).await
+    }
+
+    /// Takes transactions in that this ledger does not know and final blocks hold, as slots that are over, and accounts for
+    /// them. What they settled is told by the contract's events, as always.
+    pub async fn recover(&self, now: Millis) -> Result<Recovered> {
+        let anchors = self.reader.anchors().await?.ok_or_else(nothing_indexed)?;
+        let finalised = anchors.finalised.ok_or_else(nothing_indexed)?;
+        let counts = self.counts(&anchors).await?;
+        let from = self.reader.memory(self.address()).await?.next();
+        if counts.latest > counts.finalised {
+            return Err(Error::Usage(format!(
+                "transactions of {} up to tx nonce {} are not final yet; wait until they are, then recover",
+                self.address(),
+                counts.latest - 1
+            )));
+        }
+        if counts.finalised.saturating_sub(from) > MAX_RECOVERED {
+            return Err(Error::Usage(format!(
+                "{} has {} transactions that this ledger does not know, more than {MAX_RECOVERED}; use quittance sender adopt",
+                self.address(),
+                counts.finalised - from
+            )));
+        }
+        let mut recovered = Recovered { until: counts.finalised, ..Recovered::default() };
+        let mut below = 0;
+        for tx_nonce in from..counts.finalised {
+            if self.reader.has_slot(self.address(), tx_nonce).await? {
+                continue;
+            }
+            let mined = self.find(tx_nonce, below, finalised.number).await?.ok_or_else(|| {
+                Error::Stalled(format!(
+                    "the endpoint does not tell which transaction had tx nonce {tx_nonce}"
+                ))
+            })?;
+            below = mined.block.saturating_sub(1);
+            match self.import(tx_nonce, &mined, now).await? {
+                true => recovered.imported += 1,
+                false => recovered.other += 1,
+            }
+        }
+        let reason =
+            format!("recovered {} transactions, {} others", recovered.imported, recovered.other);
+        self.book.adopt(self.address(), counts.finalised, &reason, now).await?;
+        Ok(recovered)
+    }
+
+    /// Accounts for every tx nonce that the newest block has consumed, because the operator says so. Returns the first
+    /// that is not.
+    pub async fn adopt(&self, reason: &str, now: Millis) -> Result<u64> {
+        let count = self.provider.get_transaction_count(self.address());
+        let until = count.await.map_err(Error::endpoint("eth_getTransactionCount"))?;
+        self.book.adopt(self.address(), until, reason, now).await?;
+        Ok(until)
+    }
+
+    /// What consumed a slot's tx nonce, which is finally consumed.
+    async fn outcome(&self, slot: &Slot, below: u64, finalised: &Block) -> Result<Option<Outcome>> {
+        for attempt in slot.attempts.iter().rev() {
+            let Some(receipt) = self.receipt(attempt.hash).await? else { continue };
+            let Some((block, block_hash)) = place_of(&receipt) else { continue };
+            if block <= finalised.number && self.is_canonical(block, block_hash).await? {
+                self.book.add_tx_receipt(&hint(attempt.id, &receipt, (block, block_hash))).await?;
+                let (attempt, hash) = (Some(attempt.id), attempt.hash);
+                let succeeded = receipt.status();
+                return Ok(Some(Outcome {
+                    slot: slot.id,
+                    attempt,
+                    hash,
+                    block,
+                    block_hash,
+                    succeeded,
+                }));
+            }
+        }
+        let Some(mined) = self.find(slot.tx_nonce, below, finalised.number).await? else {
+            return Ok(None);
+        };
+        let Some(receipt) = self.receipt(mined.hash).await? else { return Ok(None) };
+        let ours = slot.attempts.iter().find(|attempt| attempt.hash == mined.hash);
+        let Mined { hash, block, block_hash, .. } = mined;
+        let (attempt, succeeded) = (ours.map(|attempt| attempt.id), receipt.status());
+        if attempt.is_none() {
+            tracing::error!(tx_nonce = slot.tx_nonce, %hash, block, "a foreign transaction of the sender");
+        }
+        Ok(Some(Outcome { slot: slot.id, attempt, hash, block, block_hash, succeeded }))
+    }
+
+    /// The sender's transaction with a tx nonce that is consumed at block `until`: the first block at which the account has
+    /// consumed it is found by halving the range, so that a long past costs few calls.
+    async fn find(&self, tx_nonce: u64, below: u64, until: u64) -> Result<Option<Mined>> {
+        let count_at = async |number: u64| {
+            let call = self.provider.get_transaction_count(self.address());
+            let call = call.block_id(BlockId::number(number));
+            call.await.map_err(Error::endpoint("eth_getTransactionCount"))
+        };
+        if count_at(until).await? <= tx_nonce {
+            return Ok(None);
+        }
+        // Consumed at `high`, not consumed before `low`.
+        let (mut low, mut high) = (below.min(until), until);
+        if low > 0 && count_at(low).await? > tx_nonce {
+            (low, high) = (0, low);
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if count_at(middle).await? > tx_nonce { high = middle } else { low = middle + 1 }
+        }
+        let block = self
+            .provider
+            .get_block_by_number(BlockNumberOrTag::Number(high))
+            .full()
+            .await
+            .map_err(Error::endpoint("eth_getBlockByNumber"))?;
+        let Some(block) = block else { return Ok(None) };
+        let (number, block_hash) = (block.header.inner.number, block.header.hash);
+        let BlockTransactions::Full(transactions) = block.transactions else { return Ok(None) };
+        let is_it = |tx: &Transaction| tx.from() == self.address() && tx.nonce() == tx_nonce;
+        Ok(transactions.into_iter().find(is_it).map(|tx| Mined {
+            hash: tx.tx_hash(),
+            block: number,
+            block_hash,
+            envelope: tx.inner.into_inner(),
+        }))
+    }
+
+    /// Takes a mined transaction in as a slot that is over. False if it carries nothing that this ledger knows.
+    async fn import(&self, tx_nonce: u64, mined: &Mined, now: Millis) -> Result<bool> {
+        // This ledger signs no other form.
+        let is_call = mined.envelope.kind() == TxKind::Call(self.contract);
+        let (true, Some(tip)) = (is_call, mined.envelope.max_priority_fee_per_gas()) else {
+            return Ok(false);
+        };
+        let Some(obligation) = self.obligation_of(mined.envelope.input()).await? else {
+            return Ok(false);
+        };
+        let Some(receipt) = self.receipt(mined.hash).await? else {
+            return Err(Error::Stalled(format!(
+                "the endpoint has no tx receipt of {}",
+                mined.hash
+            )));
+        };
+        let attempt = Attempt {
+            id: 0,
+            kind: AttemptKind::Work,
+            hash: mined.hash,
+            raw: mined.envelope.encoded_2718(),
+            max_fee: mined.envelope.max_fee_per_gas(),
+            tip,
+            gas_limit: mined.envelope.gas_limit(),
+            at: now,
+        };
+        let place = (self.address(), tx_nonce);
+        let receipt = hint(0, &receipt, (mined.block, mined.block_hash));
+        self.book.import_slot(place, &obligation, &attempt, &receipt).await?;
+        Ok(true)
+    }
+
+    /// What calldata of the contract carries, if it is one of the calls that a sender makes.
+    async fn obligation_of(&self, input: &Bytes) -> Result<Option<Obligation>> {
+        if let Ok(call) = Settlement::registerCall::abi_decode(input) {
+            return Ok(Some(Obligation::Register(call.payouts)));
+        }
+        if let Ok(call) = Settlement::claimCall::abi_decode(input) {
+            return Ok(Some(Obligation::Claim(call.token, call.providers)));
+        }
+        let Ok(call) = Settlement::settleCall::abi_decode(input) else { return Ok(None) };
+        let mut statements = Vec::new();
+        for given in call.statements {
+            let deposit = DepositKey::from(given.key).id();
+            let known = self.reader.statement_with(deposit, given.epoch, given.manifest).await?;
+            statements.extend(known);
+        }
+        Ok(Some(Obligation::Settle(statements)))
+    }
+
+    /// Stores what tx receipts say about slots consumed at the checkpoint, for fee reports.
+    async fn collect_receipts(&self, below: u64) -> Result<()> {
+        for (attempt, hash) in self.reader.attempts_without_receipt(self.address(), below).await? {
+            let Some(receipt) = self.receipt(hash).await? else { continue };
+            if let Some(place) = place_of(&receipt) {
+                self.book.add_tx_receipt(&hint(attempt, &receipt, place)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn receipt(&self, hash: B256) -> Result<Option<TransactionReceipt>> {
+        let call = self.provider.get_transaction_receipt(hash);
+        call.await.map_err(Error::endpoint("eth_getTransactionReceipt"))
+    }
+
+    /// Whether the chain has this block at its height.
+    async fn is_canonical(&self, number: u64, hash: B256) -> Result<bool> {
+        let block = self
+            .provider
+            .get_block_by_number(BlockNumberOrTag::Number(number))
+            .await
+            .map_err(Error::endpoint("eth_getBlockByNumber"))?;
+        Ok(block.is_some_and(|block| block.header.hash == hash))
+    }
+}
+
+fn nothing_indexed() -> Error {
+    Error::Usage("nothing final is indexed yet; run quittance serve until it is".into())
+}
+
+fn place_of(receipt: &TransactionReceipt) -> Option<(u64, B256)> {
+    Some((receipt.block_number?, receipt.block_hash?))
+}
+
+/// What a tx receipt says, as the ledger keeps it.
+fn hint(attempt: i64, receipt: &TransactionReceipt, (block, block_hash): (u64, B256)) -> TxReceipt {
+    let fee = u128::from(receipt.gas_used).saturating_mul(receipt.effective_gas_price);
+    let (succeeded, gas_used) = (receipt.status(), receipt.gas_used);
+    TxReceipt { attempt, block_hash, block, succeeded, gas_used, fee }
+}

@@ -1,0 +1,532 @@
+//! Goal: whatever happens to a transaction of the sender, each statement settles once, and what waits says why.
+//! Method: an installation on a real chain; turns taken one by one; the chain's own calls drop, replace and reorder.
+//! What would break it: freeing a slot early, forgetting a hash, taking an answer for an outcome, replacing too cheaply.
+
+use alloy::{
+    consensus::{Transaction, TxEnvelope},
+    eips::eip2718::Decodable2718,
+    network::{EthereumWallet, TransactionBuilder},
+    primitives::{Address, B256, Bytes, U256},
+    providers::{DynProvider, Provider, ProviderBuilder},
+    rpc::types::TransactionRequest,
+    signers::local::{MnemonicBuilder, PrivateKeySigner, coins_bip39::English},
+    sol_types::SolCall,
+};
+use contracts::Settlement;
+use indexer::{Indexer, Turn};
+use ledger::{
+    Ledger, Millis,
+    book::{BookWriter, Obligation},
+    read::{AttemptKind, Reader, Slot, Table},
+};
+use relayer::{
+    anvil::MNEMONIC,
+    config::Config,
+    keys::{Keys, TxKey},
+    turn::{Relayer, Report},
+};
+
+use sqlx::Connection;
+use tokio::{process::Command, time::timeout};
+
+use crate::env::{Env, PATIENCE, assert_success, eventually, quittance, rpc};
+
+/// Longer than an attempt is waited for that pays less than the price is now.
+pub(crate) const LATE: Millis = 61_000;
+/// Longer than any attempt is waited for.
+pub(crate) const VERY_LATE: Millis = 301_000;
+
+/// An installation after a small demo, whose turns the test takes itself. Blocks come when the test mines them.
+pub(crate) struct World {
+    pub(crate) env: Env,
+    pub(crate) config: Config,
+    pub(crate) provider: DynProvider,
+    pub(crate) now: Millis,
+    pub(crate) live: Live,
+}
+
+/// What is open of the installation.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) ledger: Ledger,
+    pub(crate) reader: Reader,
+    indexer: Indexer,
+    relayer: Relayer,
+    pub(crate) sender: Address,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let env = Env::after_demo(12).await;
+        Self::over(env).await
+    }
+
+    /// Over an installation that exists.
+    pub(crate) async fn over(env: Env) -> Self {
+        let config = env.config();
+        let provider = env.provider();
+        rpc(&provider, "evm_setAutomine", "[false]").await;
+        let live = Live::open(&config).await;
+        let mut world = Self { env, config, provider, now: 0, live };
+        world.index().await;
+        world
+    }
+
+    pub(crate) async fn index(&mut self) {
+        while self.live.indexer.turn().await.unwrap() != Turn::Idle {}
+    }
+
+    pub(crate) async fn turn(&mut self) -> Report {
+        self.live.relayer.turn(self.now, false).await.unwrap()
+    }
+
+    /// Mines blocks and indexes them.
+    pub(crate) async fn mine(&mut self, blocks: u32) {
+        rpc(&self.provider, "anvil_mine", &format!("[{blocks}]")).await;
+        self.index().await;
+    }
+
+    /// Takes one more piece of work in for one of the organisations and orders that it be paid.
+    pub(crate) async fn work(&mut self, organisation: usize, id: u32) {
+        let payout = relayer::generate::payout_address("owner 1 of seed 1");
+        self.work_of(organisation, id, payout).await;
+    }
+
+    /// The same, for the machine's owner at `payout`.
+    async fn work_of(&mut self, organisation: usize, id: u32, payout: Address) {
+        let name = &self.config.organisations[organisation].name;
+        let line = format!(
+            r#"{{"schema":"workload/1","source":"test","external_id":"{id}","organisation":"{name}","machine":"new {id}","provider":"{payout}","kind":"render","started_at":"2026-11-20T07:00:00Z","ended_at":"2026-11-20T09:00:00Z","result":"completed","price":{{"currency":"USD","amount":"0.050000"}}}}"#,
+        );
+        let parsed = relayer::intake::parse("more.jsonl", line.as_bytes(), "salad").unwrap();
+        let book = BookWriter::new(self.live.ledger.clone());
+        relayer::intake::take_in(&book, &parsed, &self.config.tariff(), 0).await.unwrap();
+        book.close_until(i64::MAX, 0).await.unwrap();
+    }
+
+    /// A world with one statement signed and sent, and not mined.
+    async fn with_one_sent() -> Self {
+        let mut world = Self::new().await;
+        world.work(0, 1).await;
+        let report = world.turn().await;
+        assert_eq!((report.signed, report.sent), (1, 1), "{report:?}");
+        world
+    }
+
+    pub(crate) async fn settled(&self) -> u64 {
+        self.live.reader.count(Table::Settled).await.unwrap()
+    }
+
+    pub(crate) async fn slots(&self) -> Vec<Slot> {
+        self.live.reader.open_slots(self.live.sender).await.unwrap()
+    }
+
+    async fn drop_all(&self) {
+        rpc(&self.provider, "anvil_dropAllTransactions", "[]").await;
+    }
+
+    async fn send_raw(&self, raw: &[u8]) -> B256 {
+        *self.provider.send_raw_transaction(raw).await.unwrap().tx_hash()
+    }
+
+    /// Opens everything anew, with the configuration as it is now.
+    pub(crate) async fn reopen(&mut self) {
+        self.live.ledger.clone().close().await;
+        let path = self.config.path(&self.config.files.database).with_extension("lock");
+        // The test's own handles still hold it.
+        std::fs::remove_file(path).unwrap();
+        self.live = Live::open(&self.config).await;
+        self.index().await;
+    }
+
+    /// Turns and blocks until nothing is open any more.
+    async fn finish(&mut self) {
+        for _ in 0..12 {
+            self.mine(1).await;
+            self.turn().await;
+            if self.slots().await.is_empty() {
+                return;
+            }
+        }
+        panic!("slots stay open: {:?}", self.slots().await);
+    }
+
+    /// A provider that signs with the sender's own key, as a thief or a careless operator would.
+    fn with_the_senders_key(&self) -> DynProvider {
+        let TxKey::Local(key) = Keys::open(&self.config).unwrap().sender else { panic!("a file") };
+        wallet(&self.env, key)
+    }
+
+    /// Runs `quittance sender` on the installation, with the ledger closed meanwhile.
+    async fn sender_command(&mut self, arguments: &[&str]) -> std::process::Output {
+        self.live.ledger.clone().close().await;
+        let path = self.config.path(&self.config.files.database).with_extension("lock");
+        std::fs::remove_file(path).unwrap();
+        let mut command = quittance(&["sender"]);
+        let output = command.args(arguments).arg("--dir").arg(self.env.dir()).output().await;
+        self.reopen().await;
+        output.unwrap()
+    }
+}
+
+impl Live {
+    pub(crate) async fn open(config: &Config) -> Self {
+        let path = config.path(&config.files.database);
+        let ledger = Ledger::open(&path, config.identity()).await.unwrap();
+        let endpoints = config.endpoints().unwrap();
+        let book = BookWriter::new(ledger.clone());
+        book.set_organisations(&config.ledger_organisations(), config.policy.attester, 0)
+            .await
+            .unwrap();
+        let keys = Keys::open(config).unwrap();
+        let sender = keys.sender.address();
+        let relayer = Relayer::new(config.clone(), keys, ledger.clone(), endpoints.clone());
+        Self {
+            indexer: Indexer::new(endpoints, ledger.clone()).await.unwrap(),
+            reader: Reader::new(ledger.clone()),
+            relayer,
+            ledger,
+            sender,
+        }
+    }
+}
+
+fn wallet(env: &Env, key: PrivateKeySigner) -> DynProvider {
+    let url = env.anvil.url.parse().unwrap();
+    ProviderBuilder::new().wallet(EthereumWallet::new(key)).connect_http(url).erased()
+}
+
+/// An account of the chain that has nothing to do with the installation.
+fn stranger(env: &Env) -> DynProvider {
+    let builder = MnemonicBuilder::<English>::default().phrase(MNEMONIC).index(9).unwrap();
+    wallet(env, builder.build().unwrap())
+}
+
+fn calldata(raw: &[u8]) -> Bytes {
+    TxEnvelope::decode_2718(&mut &*raw).unwrap().input().clone()
+}
+
+fn says(report: &Report, text: &str) -> bool {
+    report.waiting.iter().any(|reason| reason.contains(text))
+}
+
+/// Replacements of a slot raise both fee fields by an eighth at least, and never more than threefold.
+fn assert_rises(slot: &Slot) {
+    for pair in slot.attempts.windows(2) {
+        let [old, new] = pair else { panic!("windows of two") };
+        assert!(new.max_fee * 8 >= old.max_fee * 9 && new.tip * 8 >= old.tip * 9, "{slot:?}");
+        assert!(new.max_fee <= old.max_fee * 3 + 1, "{slot:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_transaction_is_sent_again_with_the_same_bytes() {
+    let mut world = World::with_one_sent().await;
+    let settled = world.settled().await;
+    let hash = world.slots().await[0].attempts[0].hash;
+    world.drop_all().await;
+    world.mine(3).await;
+    assert_eq!(world.settled().await, settled, "it was dropped before a block took it");
+
+    let report = world.turn().await;
+    assert_eq!((report.sent, report.in_flight), (0, 1), "{report:?}");
+    assert!(world.provider.get_transaction_by_hash(hash).await.unwrap().is_some());
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
+#[tokio::test]
+async fn a_spike_of_the_base_fee_is_followed_by_replacements_that_raise_both_fields() {
+    let mut world = World::with_one_sent().await;
+    let settled = world.settled().await;
+    let first = world.slots().await[0].attempts[0].clone();
+    let spike = first.max_fee * 20;
+    rpc(&world.provider, "anvil_setNextBlockBaseFeePerGas", &format!("[\"{spike:#x}\"]")).await;
+    world.mine(1).await;
+    assert_eq!(world.settled().await, settled, "it pays less than the base fee");
+    let mut slot = world.slots().await.remove(0);
+    for _ in 0..20 {
+        world.now += LATE;
+        world.turn().await;
+        slot = world.slots().await.first().cloned().unwrap_or(slot);
+        world.mine(1).await;
+        if world.settled().await > settled {
+            break;
+        }
+    }
+    assert_eq!(world.settled().await, settled + 1);
+    assert!(slot.attempts.len() >= 3, "a spike of twentyfold takes three steps of threefold");
+    assert_rises(&slot);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_older_attempt_that_is_mined_ends_its_slot() {
+    let mut world = World::with_one_sent().await;
+    let settled = world.settled().await;
+    world.now += VERY_LATE;
+    world.turn().await;
+    let slot = world.slots().await.remove(0);
+    assert_eq!(slot.attempts.len(), 2);
+    assert_rises(&slot);
+    world.drop_all().await;
+    world.send_raw(&slot.attempts[0].raw).await;
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+    let report = world.turn().await;
+    assert!(report.is_idle() && !says(&report, "frozen"), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_reorg_that_replaces_a_transaction_by_an_older_attempt_settles_once() {
+    let mut world = World::with_one_sent().await;
+    let settled = world.settled().await;
+    world.now += VERY_LATE;
+    world.turn().await;
+    let slot = world.slots().await.remove(0);
+    world.mine(1).await;
+    assert_eq!(world.settled().await, settled + 1);
+    assert_eq!(world.slots().await, [slot.clone()], "what it carries is busy until that is final");
+
+    rpc(&world.provider, "anvil_rollback", "[1]").await;
+    world.drop_all().await;
+    world.send_raw(&slot.attempts[0].raw).await;
+    world.mine(2).await;
+    assert_eq!(world.settled().await, settled + 1);
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+    assert!(!says(&world.turn().await, "frozen"));
+}
+
+#[tokio::test]
+async fn a_foreign_transaction_freezes_the_sender_until_it_is_adopted() {
+    let mut world = World::new().await;
+    let settled = world.settled().await;
+    let thief = world.with_the_senders_key();
+    let request = TransactionRequest::default().with_to(Address::ZERO).with_value(U256::from(1));
+    let _sent = thief.send_transaction(request).await.unwrap();
+    world.mine(1).await;
+    world.work(0, 1).await;
+    for _ in 0..3 {
+        let report = world.turn().await;
+        assert!(report.sent == 0 && says(&report, "is frozen"), "{report:?}");
+        world.mine(1).await;
+    }
+    let refused = world.sender_command(&["adopt", "--reason", " "]).await;
+    assert_eq!(refused.status.code(), Some(2));
+    let arguments = ["adopt", "--reason", "a test of the key"];
+    assert_success(&world.sender_command(&arguments).await);
+    let report = world.turn().await;
+    assert_eq!((report.sent, says(&report, "frozen")), (1, false), "{report:?}");
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
+#[tokio::test]
+async fn a_tx_nonce_that_a_foreign_transaction_took_is_foreign_at_finality_and_its_statement_goes_again()
+ {
+    let mut world = World::with_one_sent().await;
+    let settled = world.settled().await;
+    let slot = world.slots().await.remove(0);
+    world.drop_all().await;
+    let request = TransactionRequest::default().with_to(Address::ZERO).with_nonce(slot.tx_nonce);
+    let _sent = world.with_the_senders_key().send_transaction(request).await.unwrap();
+    world.mine(1).await;
+    let report = world.turn().await;
+    assert_eq!(
+        (report.sent, world.slots().await.len()),
+        (0, 1),
+        "not final: unknown, nothing is freed"
+    );
+    world.mine(3).await;
+    let report = world.turn().await;
+    assert!(says(&report, "which this ledger did not") && report.sent == 0, "{report:?}");
+    assert_eq!(world.slots().await, []);
+
+    assert_success(&world.sender_command(&["adopt", "--reason", "known"]).await);
+    let report = world.turn().await;
+    assert_eq!(report.sent, 1, "{report:?}");
+    assert_eq!(world.slots().await[0].tx_nonce, slot.tx_nonce + 1);
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
+#[tokio::test]
+async fn a_sender_without_money_says_how_much_it_needs_and_goes_on_when_it_has_it() {
+    let mut world = World::new().await;
+    let settled = world.settled().await;
+    let sender = world.live.sender;
+    rpc(&world.provider, "anvil_setBalance", &format!("[\"{sender}\", \"0x5\"]")).await;
+    world.work(0, 1).await;
+    let report = world.turn().await;
+    assert!(report.sent == 0 && says(&report, "has 5 wei and needs"), "{report:?}");
+    assert_eq!(world.slots().await, []);
+    let text = report.waiting.join(" ");
+    let more = text.split("send it ").nth(1).unwrap().split(' ').next().unwrap();
+    let enough = U256::from(5) + more.parse::<U256>().unwrap();
+    rpc(&world.provider, "anvil_setBalance", &format!("[\"{sender}\", \"{enough:#x}\"]")).await;
+    let report = world.turn().await;
+    assert_eq!(report.sent, 1, "exactly what it asked for is enough: {report:?}");
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
+#[tokio::test]
+async fn a_delegated_account_has_one_transaction_in_flight() {
+    let mut world = World::new().await;
+    let (settled, sender) = (world.settled().await, world.live.sender);
+    let code = format!("0xef0100{}", "11".repeat(20));
+    rpc(&world.provider, "anvil_setCode", &format!("[\"{sender}\", \"{code}\"]")).await;
+    // A registration and a statement.
+    BookWriter::new(world.live.ledger.clone())
+        .set_payee("another machine", Address::repeat_byte(0x77), 0)
+        .await
+        .unwrap();
+    world.work(0, 1).await;
+    let report = world.turn().await;
+    assert!(report.sent == 1 && says(&report, "EIP-7702"), "{report:?}");
+    assert!(says(&report, "it goes when a transaction before it is mined"), "{report:?}");
+    assert_eq!(world.turn().await.sent, 0);
+    world.mine(1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
+#[tokio::test]
+async fn a_statement_that_a_stranger_settles_is_ours_and_the_duplicate_is_cancelled() {
+    let mut world = World::with_one_sent().await;
+    let settled = world.settled().await;
+    let slot = world.slots().await.remove(0);
+    world.drop_all().await;
+    let request = TransactionRequest::default()
+        .with_to(world.config.chain.contract)
+        .with_input(calldata(&slot.attempts[0].raw))
+        .with_gas_limit(5_000_000);
+    let _sent = stranger(&world.env).send_transaction(request).await.unwrap();
+    world.mine(1).await;
+    assert_eq!(world.settled().await, settled + 1);
+    let report = world.turn().await;
+    assert_eq!(report.sent, 0, "{report:?}");
+    let slot = world.slots().await.remove(0);
+    let kinds: Vec<_> = slot.attempts.iter().map(|attempt| attempt.kind).collect();
+    assert_eq!(kinds, [AttemptKind::Work, AttemptKind::Cancel]);
+    assert_rises(&slot);
+    world.finish().await;
+    let receipt = world.provider.get_transaction_receipt(slot.attempts[1].hash).await.unwrap();
+    assert_eq!(receipt.unwrap().gas_used, 21_000);
+    assert_eq!(world.settled().await, settled + 1);
+    assert!(world.turn().await.is_idle());
+}
+
+#[tokio::test]
+async fn a_lost_database_freezes_the_sender_until_its_transactions_are_recovered() {
+    let mut world = World::new().await;
+    let transactions = world.provider.get_transaction_count(world.live.sender).await.unwrap();
+    assert!(transactions > 2);
+    world.mine(3).await;
+    world.live.ledger.clone().close().await;
+    for name in ["quittance.db", "quittance.db-wal", "quittance.db-shm", "quittance.lock"] {
+        if let Err(error) = std::fs::remove_file(world.env.dir().join(name)) {
+            assert!(name.contains("db-"), "{name}: {error}");
+        }
+    }
+    world.live = Live::open(&world.config).await;
+    world.index().await;
+    world.work(0, 1).await;
+    let report = world.turn().await;
+    assert!(report.sent == 0 && says(&report, "quittance sender recover"), "{report:?}");
+
+    let output = world.sender_command(&["recover"]).await;
+    assert_success(&output);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains(&format!("took in {transactions} transactions")), "{text}");
+    let report = world.turn().await;
+    assert!(!says(&report, "quittance sender recover"), "{report:?}");
+    for tx_nonce in 0..transactions {
+        assert!(world.live.reader.has_slot(world.live.sender, tx_nonce).await.unwrap());
+    }
+    let spending = world.live.reader.spending().await.unwrap();
+    assert!(spending["settle"].gas > 0 && spending["register"].gas > 0, "{spending:?}");
+}
+
+#[tokio::test]
+async fn a_statement_that_spoils_the_whole_call_is_isolated_and_the_rest_settles() {
+    let mut world = World::new().await;
+    let settled = world.settled().await;
+    let payouts = world.live.reader.payouts().await.unwrap();
+    let (number, poisoned) = payouts.iter().next_back().map(|(n, a)| (*n, *a)).unwrap();
+    let healthy = payouts[&2];
+    assert_ne!(number / 4, 0, "the two stand in different words");
+    let token = world.config.organisations[0].token;
+    assert_ne!(token, world.config.organisations[1].token);
+    fill_lane(&world, token, number).await;
+
+    world.work_of(0, 1, poisoned).await;
+    world.work_of(1, 2, healthy).await;
+    world.work_of(3, 3, healthy).await;
+    let report = world.turn().await;
+    assert_eq!((report.signed, report.sent), (3, 1), "{report:?}");
+    assert!(says(&report, "settling it alone fails"), "{report:?}");
+    let carried = world.slots().await.remove(0).obligation;
+    assert!(matches!(carried, Obligation::Settle(ref ids) if ids.len() == 2), "{carried:?}");
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 2);
+}
+
+/// Fills a provider's credit to the brim behind the contract's back, as no real token's amounts could: whatever credits it
+/// reverts.
+async fn fill_lane(world: &World, token: Address, provider: u32) {
+    let call = Settlement::creditOfCall { token, provider }.abi_encode();
+    let request = TransactionRequest::default()
+        .with_to(world.config.chain.contract)
+        .with_input(Bytes::from(call));
+    let list = world.provider.create_access_list(&request).await.unwrap().access_list;
+    let keys: Vec<_> = list.0.iter().flat_map(|item| &item.storage_keys).collect();
+    let [key] = keys[..] else { panic!("one word is read: {keys:?}") };
+    let contract = world.config.chain.contract;
+    let word = world.provider.get_storage_at(contract, (*key).into()).await.unwrap();
+    let lane = (U256::from(1) << 63) - U256::from(1);
+    let full = B256::from(word | lane << (usize::try_from(provider & 3).unwrap() * 64));
+    rpc(&world.provider, "anvil_setStorageAt", &format!("[\"{contract}\", \"{key}\", \"{full}\"]"))
+        .await;
+    let settlement = Settlement::new(contract, &world.provider);
+    assert_eq!(settlement.creditOf(token, provider).call().await.unwrap(), (1 << 63) - 1);
+}
+
+#[tokio::test]
+async fn a_paused_process_that_wakes_after_another_took_over_sends_nothing_and_ends() {
+    let env = Env::after_demo(12).await;
+    let mut paused = env.serve();
+    let pid = paused.id().unwrap().to_string();
+    let signal = async |name: &str| {
+        assert!(Command::new("kill").args([name, &pid]).status().await.unwrap().success());
+    };
+    let path = env.dir().join("quittance.db");
+    eventually("its first turn", async || {
+        let url = format!("sqlite://{}?mode=ro", path.display());
+        let mut db = sqlx::SqliteConnection::connect(&url).await.ok()?;
+        let epoch: i64 =
+            sqlx::query_scalar("select epoch from lease").fetch_one(&mut db).await.ok()?;
+        // The demo's own process had the first.
+        (epoch >= 2).then_some(())
+    })
+    .await;
+    signal("-STOP").await;
+    // What only a mistake removes: the lock that keeps a second process away.
+    std::fs::remove_file(env.dir().join("quittance.lock")).unwrap();
+    let mut world = World::over(env).await;
+    let settled = world.settled().await;
+    world.turn().await;
+    world.work(0, 1).await;
+    let before = world.provider.get_transaction_count(world.live.sender).pending().await.unwrap();
+
+    signal("-CONT").await;
+    let ended = timeout(PATIENCE, paused.wait()).await.expect("it goes on in vain").unwrap();
+    assert!(!ended.success());
+    let after = world.provider.get_transaction_count(world.live.sender).pending().await.unwrap();
+    assert_eq!((after, world.slots().await), (before, vec![]));
+    assert_eq!(world.turn().await.sent, 1, "the one that took over goes on");
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
