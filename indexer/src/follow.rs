@@ -15,8 +15,6 @@ use crate::{Endpoint, Error, Result, decode};
 const FOLLOW_BLOCKS: u64 = 32;
 /// Most blocks of one log range; endpoints commonly refuse more.
 const MAX_SPAN: u64 = 10_000;
-/// Pause after a turn that failed or had nothing to do.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// What a turn came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,8 +231,13 @@ impl Indexer {
     }
 }
 
-/// Takes turns until told to stop. What the next turn can mend is logged; anything else ends the run.
-pub async fn run(mut indexer: Indexer, mut shutdown: watch::Receiver<bool>) -> Result<()> {
+/// Takes turns until told to stop, with a pause after each that failed or had nothing to do. What the next turn can mend is
+/// logged; anything else ends the run.
+pub async fn run(
+    mut indexer: Indexer,
+    pause: Duration,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<()> {
     while !*shutdown.borrow() {
         match indexer.turn().await {
             Ok(Turn::Idle) => {}
@@ -250,7 +253,7 @@ pub async fn run(mut indexer: Indexer, mut shutdown: watch::Receiver<bool>) -> R
             Err(error) => return Err(error),
         }
         tokio::select! {
-            () = sleep(PAUSE) => {}
+            () = sleep(pause) => {}
             changed = shutdown.changed() => if changed.is_err() { break },
         }
     }

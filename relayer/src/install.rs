@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::{
     Error, Result,
-    config::{Chain, Config, FILE_NAME, Files, Http, Policy},
+    config::{Chain, Config, FILE_NAME, Files, Http, Pace, Policy},
     keys::{self, Keys, PASSWORD_VARIABLE, Password},
 };
 
@@ -60,6 +60,7 @@ pub async fn init(
         files: Files::default(),
         policy: Policy { operator_payout, attester: address(&attester), ..Policy::default() },
         http: Http::default(),
+        pace: Pace::default(),
         tokens: Vec::new(),
         organisations: Vec::new(),
         folder: folder.to_owned(),

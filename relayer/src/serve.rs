@@ -1,9 +1,6 @@
 //! `serve`: indexer, relayer and HTTP server as tasks over one ledger. If one ends, all end.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use alloy::providers::Provider;
 use axum::{
@@ -36,15 +33,13 @@ use crate::{
     turn::{Relayer, Report, settle_input},
 };
 
-/// Pause between turns of the relayer that found nothing to do.
-const PAUSE: Duration = Duration::from_millis(500);
-/// Pause between looks for credits to push, while nothing else is to do.
-const PUSH_PAUSE: Duration = Duration::from_secs(5);
 /// Largest request body.
 const MAX_BODY: usize = 256 << 20;
 
 /// Runs an installation until SIGINT or SIGTERM.
 pub async fn run(config: Config) -> Result<()> {
+    // First of all, so that a request to stop that comes during the start is not lost.
+    let mut interrupts = Interrupts::listen()?;
     let provider = provider(&config)?;
     let code = provider
         .get_code_at(config.chain.contract)
@@ -63,14 +58,13 @@ pub async fn run(config: Config) -> Result<()> {
     let indexer = Indexer::new(endpoint, ledger.clone()).await?;
     let relayer = Relayer::new(config.clone(), Keys::open(&config)?, ledger.clone(), provider);
 
-    let mut interrupts = Interrupts::listen()?;
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());
     let mut tasks = JoinSet::new();
-    let indexing = stopped.clone();
-    tasks.spawn(
-        async move { ("indexer", indexer::run(indexer, indexing).await.map_err(Error::from)) },
-    );
+    let (indexing, pause) = (stopped.clone(), config.pace.idle());
+    tasks.spawn(async move {
+        ("indexer", indexer::run(indexer, pause, indexing).await.map_err(Error::from))
+    });
     let (relaying, relayer_config, relayer_book) = (stopped.clone(), config.clone(), book.clone());
     tasks.spawn(async move {
         ("relayer", relay(relayer, relayer_config, relayer_book, report, relaying).await)
@@ -131,7 +125,8 @@ async fn relay(
     report: watch::Sender<Report>,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<()> {
-    let mut pushed = Instant::now();
+    // The first look comes as soon as there is nothing else to do: a process that is restarted often pays all the same.
+    let mut pushed: Option<Instant> = None;
     let mut may_push = false;
     while !*stopped.borrow() {
         let now = now();
@@ -139,10 +134,11 @@ async fn relay(
         match relayer.turn(now, may_push).await {
             Ok(turn) => {
                 if may_push {
-                    pushed = Instant::now();
+                    pushed = Some(Instant::now());
                 }
                 // Claims wait until everything is stated: a provider is then paid once instead of several times.
-                may_push = turn.is_idle() && pushed.elapsed() > PUSH_PAUSE;
+                may_push = turn.is_idle()
+                    && pushed.is_none_or(|pushed| pushed.elapsed() > config.pace.push());
                 for reason in
                     turn.waiting.iter().filter(|reason| !report.borrow().waiting.contains(*reason))
                 {
@@ -154,7 +150,7 @@ async fn relay(
             Err(error) => return Err(error),
         }
         tokio::select! {
-            () = sleep(PAUSE) => {}
+            () = sleep(config.pace.idle()) => {}
             changed = stopped.changed() => if changed.is_err() { break },
         }
     }
