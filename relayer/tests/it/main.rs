@@ -15,6 +15,7 @@ mod ingest;
 mod install;
 mod leaving;
 mod ranges;
+mod release;
 mod reorg;
 mod tools;
 mod verify;
