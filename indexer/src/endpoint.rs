@@ -1,16 +1,22 @@
-//! An RPC endpoint, asked only for what the indexer needs, with answers checked for form.
+//! One RPC endpoint, asked only for what the indexer needs, with answers checked for form.
 
 use alloy::{
     eips::BlockNumberOrTag,
-    primitives::{Address, B256},
-    providers::{DynProvider, Provider},
-    rpc::types::{Filter, Header, Log},
+    primitives::{Address, B256, Bloom},
+    providers::{DynProvider, Provider, RootProvider},
+    rpc::{
+        client::RpcClient,
+        types::{self, Filter, Log},
+    },
     transports::{RpcError, TransportErrorKind},
 };
 use ledger::chain::Block;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    endpoints::{HeaderHash, Health, Wire},
+};
 
 /// Which blocks count as final. Belongs to the chain profile, chosen once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,80 +28,153 @@ pub enum Finality {
     Depth(u64),
 }
 
+/// A header, as far as something is checked against it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) block: Block,
+    pub(crate) state_root: B256,
+    pub(crate) receipts_root: B256,
+    pub(crate) bloom: Bloom,
+}
+
+/// Where an endpoint stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Look {
+    pub(crate) latest: Header,
+    /// Number of the newest block that is final to it.
+    pub(crate) finalised: u64,
+    /// That block, if it came with the answer.
+    pub(crate) final_header: Option<Header>,
+}
+
 /// One RPC endpoint and the contract that is followed through it.
 #[derive(Debug, Clone)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
+    wire: Wire,
     provider: DynProvider,
     contract: Address,
     finality: Finality,
+    header_hash: HeaderHash,
 }
 
 impl Endpoint {
-    /// An endpoint for the contract.
-    pub const fn new(provider: DynProvider, contract: Address, finality: Finality) -> Self {
-        Self { provider, contract, finality }
+    pub(crate) fn new(
+        wire: Wire,
+        (contract, finality): (Address, Finality),
+        header_hash: HeaderHash,
+    ) -> Self {
+        let provider = RootProvider::new(RpcClient::new(wire.clone(), false)).erased();
+        Self { wire, provider, contract, finality, header_hash }
     }
 
-    /// The contract that is followed.
-    pub const fn contract(&self) -> Address {
+    pub(crate) fn operator(&self) -> &str {
+        self.wire.operator()
+    }
+
+    pub(crate) const fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    pub(crate) fn health<T>(&self, look: impl FnOnce(&mut Health) -> T) -> T {
+        self.wire.health(look)
+    }
+
+    pub(crate) const fn contract(&self) -> Address {
         self.contract
     }
 
-    /// The provider behind it.
-    pub const fn provider(&self) -> &DynProvider {
+    pub(crate) const fn provider(&self) -> &DynProvider {
         &self.provider
     }
 
-    /// Chain id that the endpoint serves.
-    pub async fn chain_id(&self) -> Result<u64> {
-        self.provider.get_chain_id().await.map_err(failed("eth_chainId"))
+    /// Checks, once until it fails, that it serves the chain.
+    pub(crate) async fn identify(&self, expected: u64, genesis: B256) -> Result<()> {
+        if self.health(|health| health.is_identified) {
+            return Ok(());
+        }
+        let found = self.provider.get_chain_id().await.map_err(self.failed("eth_chainId"))?;
+        if found != expected {
+            return Err(Error::WrongChain { operator: self.operator().into(), expected, found });
+        }
+        let first = self.block(BlockNumberOrTag::Earliest).await?.map(|header| header.block.hash);
+        if first != Some(genesis) {
+            let (operator, expected) = (self.operator().into(), genesis);
+            return Err(Error::WrongGenesis { operator, expected, found: first });
+        }
+        self.health(|health| health.is_identified = true);
+        Ok(())
     }
 
-    /// The newest block.
-    pub async fn latest(&self) -> Result<Block> {
-        self.block(BlockNumberOrTag::Latest).await?.ok_or_else(|| Error::NoBlock("latest".into()))
-    }
-
-    /// Number of the newest final block, given the newest block's.
-    pub async fn finalised(&self, latest: u64) -> Result<u64> {
-        match self.finality {
-            Finality::Depth(depth) => Ok(latest.saturating_sub(depth)),
+    /// Where it stands now.
+    pub(crate) async fn look(&self) -> Result<Look> {
+        let latest = self.block_there(BlockNumberOrTag::Latest).await?;
+        let (finalised, final_header) = match self.finality {
+            Finality::Depth(depth) => (latest.block.number.saturating_sub(depth), None),
             Finality::Tag => {
-                let block = self.block(BlockNumberOrTag::Finalized).await?;
-                Ok(block.map_or(0, |block| block.number))
+                let header = self.block(BlockNumberOrTag::Finalized).await?;
+                (header.as_ref().map_or(0, |header| header.block.number), header)
+            }
+        };
+        if finalised > latest.block.number {
+            let latest = latest.block.number;
+            return Err(
+                self.inconsistent(format!("block {finalised} is final, {latest} the newest"))
+            );
+        }
+        Ok(Look { latest, finalised, final_header })
+    }
+
+    /// The block at a height, if it has one.
+    pub(crate) async fn block(&self, number: BlockNumberOrTag) -> Result<Option<Header>> {
+        let block = self.provider.get_block_by_number(number).await;
+        let block = block.map_err(self.failed("eth_getBlockByNumber"))?;
+        let Some(block) = block else { return Ok(None) };
+        let header = self.header(&block.header)?;
+        match number {
+            BlockNumberOrTag::Number(number) if number != header.block.number => {
+                Err(self
+                    .inconsistent(format!("asked for block {number}, got {}", header.block.number)))
+            }
+            _ => Ok(Some(header)),
+        }
+    }
+
+    /// The block at a height that it must have.
+    pub(crate) async fn block_there(&self, number: BlockNumberOrTag) -> Result<Header> {
+        let block = self.block(number).await?;
+        block.ok_or_else(|| self.no_block(number.to_string()))
+    }
+
+    /// The block at a height, or nothing whatever the reason, which is kept.
+    pub(crate) async fn block_if_any(&self, number: BlockNumberOrTag) -> Option<Header> {
+        match self.block(number).await {
+            Ok(header) => header,
+            Err(error) => {
+                self.distrust(&error);
+                None
             }
         }
     }
 
-    /// The block at a height, if the endpoint has one.
-    pub async fn block(&self, number: BlockNumberOrTag) -> Result<Option<Block>> {
-        let block = self
-            .provider
-            .get_block_by_number(number)
-            .await
-            .map_err(failed("eth_getBlockByNumber"))?;
-        Ok(block.map(|block| from_header(&block.header)))
-    }
-
-    /// The block with a hash, which the endpoint has just named.
-    pub async fn block_by_hash(&self, hash: B256) -> Result<Block> {
-        let block =
-            self.provider.get_block_by_hash(hash).await.map_err(failed("eth_getBlockByHash"))?;
-        let block = block.map(|block| from_header(&block.header));
-        let block = block.ok_or_else(|| Error::NoBlock(hash.to_string()))?;
-        if block.hash == hash {
-            return Ok(block);
+    /// The block with a hash that is known.
+    pub(crate) async fn block_by_hash(&self, hash: B256) -> Result<Header> {
+        let block = self.provider.get_block_by_hash(hash).await;
+        let block = block.map_err(self.failed("eth_getBlockByHash"))?;
+        let block = block.ok_or_else(|| self.no_block(hash.to_string()))?;
+        let header = self.header(&block.header)?;
+        if header.block.hash == hash {
+            return Ok(header);
         }
-        Err(Error::Inconsistent(format!("asked for block {hash}, got {}", block.hash)))
+        Err(self.inconsistent(format!("asked for block {hash}, got {}", header.block.hash)))
     }
 
     /// The contract's logs of one block, ordered.
-    pub async fn logs_of(&self, block: &Block) -> Result<Vec<Log>> {
+    pub(crate) async fn logs_of(&self, block: &Block) -> Result<Vec<Log>> {
         let filter = Filter::new().address(self.contract).at_block_hash(block.hash);
         let logs = self.logs(&filter).await?;
         match logs.iter().find(|log| log.block_hash != Some(block.hash)) {
             None => Ok(logs),
-            Some(log) => Err(Error::Inconsistent(format!(
+            Some(log) => Err(self.inconsistent(format!(
                 "asked for logs of block {}, got one of {:?}",
                 block.hash, log.block_hash
             ))),
@@ -103,13 +182,13 @@ impl Endpoint {
     }
 
     /// The contract's logs of the blocks `from` to `to`, ordered.
-    pub async fn logs_between(&self, from: u64, to: u64) -> Result<Vec<Log>> {
+    pub(crate) async fn logs_between(&self, from: u64, to: u64) -> Result<Vec<Log>> {
         let filter = Filter::new().address(self.contract).from_block(from).to_block(to);
         let logs = self.logs(&filter).await?;
         let is_outside = |log: &&Log| !log.block_number.is_some_and(|n| (from..=to).contains(&n));
         match logs.iter().find(is_outside) {
             None => Ok(logs),
-            Some(log) => Err(Error::Inconsistent(format!(
+            Some(log) => Err(self.inconsistent(format!(
                 "asked for logs of blocks {from} to {to}, got one of {:?}",
                 log.block_number
             ))),
@@ -117,10 +196,10 @@ impl Endpoint {
     }
 
     async fn logs(&self, filter: &Filter) -> Result<Vec<Log>> {
-        let logs = self.provider.get_logs(filter).await.map_err(failed("eth_getLogs"))?;
+        let logs = self.provider.get_logs(filter).await.map_err(self.failed("eth_getLogs"))?;
         let places: Vec<_> = logs.iter().map(|log| (log.block_number, log.log_index)).collect();
         if !places.is_sorted_by(|a, b| a < b) {
-            return Err(Error::Inconsistent("logs are out of order or repeated".into()));
+            return Err(self.inconsistent("logs are out of order or repeated".into()));
         }
         let is_bad = |log: &&Log| {
             log.removed
@@ -131,24 +210,50 @@ impl Endpoint {
         };
         match logs.iter().find(is_bad) {
             None => Ok(logs),
-            Some(log) => Err(Error::Inconsistent(format!("a log that was not asked for: {log:?}"))),
+            Some(log) => Err(self.inconsistent(format!("a log that was not asked for: {log:?}"))),
         }
     }
-}
 
-/// A header as the ledger needs it.
-const fn from_header(header: &Header) -> Block {
-    Block {
-        number: header.inner.number,
-        hash: header.hash,
-        parent: header.inner.parent_hash,
-        time: header.inner.timestamp,
+    /// A header, whose hash is computed if the chain profile does not say that it cannot be.
+    fn header(&self, header: &types::Header) -> Result<Header> {
+        if self.header_hash == HeaderHash::Computed {
+            let computed = header.inner.hash_slow();
+            if computed != header.hash {
+                return Err(self.inconsistent(format!(
+                    "the fields of block {} hash to {computed}, not to {}",
+                    header.inner.number, header.hash
+                )));
+            }
+        }
+        Ok(Header {
+            block: Block {
+                number: header.inner.number,
+                hash: header.hash,
+                parent: header.inner.parent_hash,
+                time: header.inner.timestamp,
+            },
+            state_root: header.inner.state_root,
+            receipts_root: header.inner.receipts_root,
+            bloom: header.inner.logs_bloom,
+        })
     }
-}
 
-/// Names the request that failed, and takes the endpoint's address out of the failure.
-pub(crate) fn failed(request: &'static str) -> impl FnOnce(RpcError<TransportErrorKind>) -> Error {
-    move |source| Error::Endpoint { request, source: Box::new(without_url(source)) }
+    /// Names the request that failed, and takes the endpoint's address out of the failure.
+    pub(crate) fn failed(
+        &self,
+        request: &'static str,
+    ) -> impl FnOnce(RpcError<TransportErrorKind>) -> Error {
+        let operator = self.operator().to_owned();
+        move |source| Error::Endpoint { operator, request, source: Box::new(without_url(source)) }
+    }
+
+    pub(crate) fn inconsistent(&self, problem: String) -> Error {
+        Error::Inconsistent { operator: self.operator().to_owned(), problem }
+    }
+
+    fn no_block(&self, block: String) -> Error {
+        Error::NoBlock { operator: self.operator().to_owned(), block }
+    }
 }
 
 /// The error without the endpoint's address, which often holds a key.
@@ -166,20 +271,27 @@ mod tests {
     use alloy::providers::ProviderBuilder;
 
     use super::*;
-    use crate::{chain_of, replay::journal_at};
+    use crate::{Endpoints, Upstream, chain_of, replay::journal_at};
 
     #[tokio::test]
     async fn failures_do_not_tell_the_address_of_the_endpoint() {
         let url = "http://127.0.0.1:1/v2/API-KEY".parse().unwrap();
         let provider = ProviderBuilder::new().connect_http(url).erased();
-        let endpoint = Endpoint::new(provider, Address::ZERO, Finality::Tag);
+        let upstream = Upstream { operator: "somebody".into(), provider };
+        let endpoints = Endpoints::new(vec![upstream], Address::ZERO, Finality::Tag);
+        let endpoint = &endpoints.members()[0];
         for error in [
-            endpoint.chain_id().await.unwrap_err(),
+            endpoint.identify(1, B256::ZERO).await.unwrap_err(),
             endpoint.logs_between(0, 1).await.unwrap_err(),
-            journal_at(&endpoint, B256::ZERO).await.unwrap_err(),
+            journal_at(endpoint, B256::ZERO).await.unwrap_err(),
+            endpoints.look().await.unwrap_err(),
         ] {
             assert!(!chain_of(&error).contains("API-KEY"), "{}", chain_of(&error));
             assert!(error.is_transient());
         }
+        let shown = format!("{endpoints:?} {endpoint:?} {:?}", endpoints.report());
+        assert!(!shown.contains("API-KEY") && shown.contains("somebody"), "{shown}");
+        let error = endpoints.provider().get_chain_id().await.unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("API-KEY"), "{error:?}");
     }
 }

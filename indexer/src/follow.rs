@@ -9,12 +9,14 @@ use ledger::{
 };
 use tokio::{sync::watch, time::sleep};
 
-use crate::{Endpoint, Error, Result, decode};
+use crate::{
+    Endpoints, Result, decode,
+    endpoint::{Endpoint, Header},
+    endpoints::Health,
+};
 
 /// Most blocks that are followed one by one in a turn.
 const FOLLOW_BLOCKS: u64 = 32;
-/// Most blocks of one log range; endpoints commonly refuse more.
-const MAX_SPAN: u64 = 10_000;
 
 /// What a turn came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,53 +89,70 @@ pub fn step(checkpoint: Option<&Block>, start_block: u64, head: &Head, span: u64
 /// Follows one contract into one ledger.
 #[derive(Debug)]
 pub struct Indexer {
-    endpoint: Endpoint,
+    endpoints: Endpoints,
     writer: ChainWriter,
     start_block: u64,
-    span: u64,
 }
 
 impl Indexer {
-    /// An indexer of the contract that the ledger belongs to. Fails if the endpoint serves another chain,
-    /// by its id or by its first block.
-    pub async fn new(endpoint: Endpoint, ledger: Ledger) -> Result<Self> {
-        let (expected, start_block) = (ledger.identity().chain_id, ledger.identity().start_block);
-        let found = endpoint.chain_id().await?;
-        if found != expected {
-            return Err(Error::WrongChain { expected, found });
-        }
-        let genesis = endpoint.block(BlockNumberOrTag::Earliest).await?.map(|block| block.hash);
-        if genesis != Some(ledger.identity().genesis) {
-            let expected = ledger.identity().genesis;
-            return Err(Error::WrongGenesis { expected, found: genesis });
-        }
-        Ok(Self { endpoint, writer: ChainWriter::new(ledger), start_block, span: MAX_SPAN })
+    /// An indexer of the contract that the ledger belongs to. Fails if too few operators serve its chain, which is told by
+    /// the chain's id and first block.
+    pub async fn new(endpoints: Endpoints, ledger: Ledger) -> Result<Self> {
+        let identity = *ledger.identity();
+        endpoints.expect_chain(identity.chain_id, identity.genesis);
+        endpoints.identify().await?;
+        let start_block = identity.start_block;
+        Ok(Self { endpoints, writer: ChainWriter::new(ledger), start_block })
     }
 
-    /// One turn: looks at the head, does what [`step`] says, in one commit.
+    /// One turn: looks at the endpoints, and does what [`step`] says with the first one that can, in one commit.
     pub async fn turn(&mut self) -> Result<Turn> {
+        let survey = self.endpoints.survey().await?;
+        let mut last = None;
+        for (endpoint, latest) in &survey.agreeing {
+            match self.pass(endpoint, latest, &survey.finalised).await {
+                Err(error) if error.is_of_endpoint() => {
+                    tracing::debug!("{}", chain_of(&error));
+                    endpoint.distrust(&error);
+                    last = Some(error);
+                }
+                done => return done,
+            }
+        }
+        // A survey names at least one endpoint that agrees.
+        Err(last.unwrap_or_else(|| self.endpoints.no_agreement("on the final block")))
+    }
+
+    /// One pass, with one endpoint from beginning to end.
+    async fn pass(&self, endpoint: &Endpoint, latest: &Header, finalised: &Header) -> Result<Turn> {
         let checkpoint = self.writer.checkpoint().await?;
-        let latest = self.endpoint.latest().await?;
-        let finalised = self.endpoint.finalised(latest.number).await?;
+        let latest = latest.block;
         let at_checkpoint = match &checkpoint {
             Some(block) if block.number <= latest.number => {
-                self.endpoint.block(BlockNumberOrTag::Number(block.number)).await?
+                let number = BlockNumberOrTag::Number(block.number);
+                Some(endpoint.block_there(number).await?.block)
             }
             _ => None,
         };
+        let finalised = finalised.block.number;
         let head = Head { latest: latest.number, finalised, at_checkpoint };
         let is_on_chain = checkpoint.as_ref().is_none_or(|checkpoint| {
             at_checkpoint.is_some_and(|block| block.hash == checkpoint.hash)
         });
-        let turn = match step(checkpoint.as_ref(), self.start_block, &head, self.span) {
+        let span = endpoint.health(|health| health.span());
+        let turn = match step(checkpoint.as_ref(), self.start_block, &head, span) {
             Step::Wait => Turn::Idle,
             Step::FindFork => {
-                let fork = self.fork_point(checkpoint).await?;
+                let fork = self.fork_point(endpoint, checkpoint).await?;
                 self.writer.rollback_to(fork).await?;
                 return Ok(Turn::RolledBack(fork));
             }
-            Step::CatchUp { from, to } => self.catch_up(checkpoint.as_ref(), from, to).await?,
-            Step::Follow { from, to } => self.follow(checkpoint.as_ref(), from, to).await?,
+            Step::CatchUp { from, to } => {
+                self.catch_up(endpoint, checkpoint.as_ref(), (from, to)).await?
+            }
+            Step::Follow { from, to } => {
+                self.follow(endpoint, checkpoint.as_ref(), (from, to)).await?
+            }
         };
         // What is indexed may be of another fork until the checkpoint is seen on this one.
         if is_on_chain {
@@ -143,10 +162,10 @@ impl Indexer {
     }
 
     /// Highest stored block that is on the chain still. The ledger refuses to go below what is final.
-    async fn fork_point(&self, checkpoint: Option<Block>) -> Result<u64> {
+    async fn fork_point(&self, endpoint: &Endpoint, checkpoint: Option<Block>) -> Result<u64> {
         let mut candidate = checkpoint;
         while let Some(block) = candidate {
-            if self.block_at(block.number).await?.hash == block.hash {
+            if block_at(endpoint, block.number).await?.hash == block.hash {
                 return Ok(block.number);
             }
             let below = block.number.checked_sub(1);
@@ -159,44 +178,54 @@ impl Indexer {
     }
 
     /// Indexes final blocks by one range of logs, narrower next time if the endpoint refuses.
-    async fn catch_up(&mut self, checkpoint: Option<&Block>, from: u64, to: u64) -> Result<Turn> {
-        let logs = match self.endpoint.logs_between(from, to).await {
+    async fn catch_up(
+        &self,
+        endpoint: &Endpoint,
+        checkpoint: Option<&Block>,
+        (from, to): (u64, u64),
+    ) -> Result<Turn> {
+        let logs = match endpoint.logs_between(from, to).await {
             Ok(logs) => logs,
-            Err(error) if self.span > 1 => {
-                self.span = (self.span / 2).max(1);
-                tracing::debug!(span = self.span, "narrower log range after: {error}");
+            Err(error) => {
+                if from < to {
+                    endpoint.health(|health| health.narrow(to - from + 1, None));
+                }
                 return Err(error);
             }
-            Err(error) => return Err(error),
         };
-        // Halved when refused, an eighth wider when not: most requests stay below the endpoint's limit.
-        self.span = (self.span + self.span / 8 + 1).min(MAX_SPAN);
-        self.check_parent(checkpoint, from).await?;
+        endpoint.health(Health::widen);
+        check_parent(endpoint, checkpoint, from).await?;
 
         let mut blocks = Vec::new();
         for logs in logs.chunk_by(|a, b| a.block_hash == b.block_hash) {
             let Some(hash) = logs.first().and_then(|log| log.block_hash) else { continue };
-            let block = self.endpoint.block_by_hash(hash).await?;
+            let block = endpoint.block_by_hash(hash).await?.block;
             blocks.push(self.indexed(block, logs)?);
         }
         if blocks.last().is_none_or(|last| last.block.number < to) {
-            blocks.push(IndexedBlock { block: self.block_at(to).await?, facts: Vec::new() });
+            let block = block_at(endpoint, to).await?;
+            blocks.push(IndexedBlock { block, facts: Vec::new() });
         }
         self.writer.apply(&blocks).await?;
         Ok(Turn::Advanced(to))
     }
 
     /// Indexes blocks one by one, each with the logs of its own hash.
-    async fn follow(&self, checkpoint: Option<&Block>, from: u64, to: u64) -> Result<Turn> {
+    async fn follow(
+        &self,
+        endpoint: &Endpoint,
+        checkpoint: Option<&Block>,
+        (from, to): (u64, u64),
+    ) -> Result<Turn> {
         let mut parent = checkpoint.map(|block| block.hash);
         let mut blocks = Vec::new();
         for number in from..=to {
-            let block = self.block_at(number).await?;
+            let block = block_at(endpoint, number).await?;
             if parent.is_some_and(|parent| parent != block.parent) {
                 // The chain moved while it was read; what was read before that point is good.
                 break;
             }
-            let logs = self.endpoint.logs_of(&block).await?;
+            let logs = endpoint.logs_of(&block).await?;
             parent = Some(block.hash);
             blocks.push(self.indexed(block, &logs)?);
         }
@@ -207,28 +236,27 @@ impl Indexer {
         Ok(Turn::Advanced(last))
     }
 
-    async fn block_at(&self, number: u64) -> Result<Block> {
-        let block = self.endpoint.block(BlockNumberOrTag::Number(number)).await?;
-        block.ok_or_else(|| Error::NoBlock(number.to_string()))
-    }
-
-    async fn check_parent(&self, checkpoint: Option<&Block>, from: u64) -> Result<()> {
-        let Some(checkpoint) = checkpoint else { return Ok(()) };
-        let parent = self.block_at(from).await?.parent;
-        if parent == checkpoint.hash {
-            return Ok(());
-        }
-        Err(Error::Inconsistent(format!(
-            "block {from} follows {parent}, the checkpoint is {}",
-            checkpoint.hash
-        )))
-    }
-
     fn indexed(&self, block: Block, logs: &[Log]) -> Result<IndexedBlock> {
-        let contract = self.endpoint.contract();
+        let contract = self.endpoints.contract();
         let facts = logs.iter().map(|log| decode::fact(log, contract)).collect::<Result<_>>()?;
         Ok(IndexedBlock { block, facts })
     }
+}
+
+async fn block_at(endpoint: &Endpoint, number: u64) -> Result<Block> {
+    Ok(endpoint.block_there(number.into()).await?.block)
+}
+
+async fn check_parent(endpoint: &Endpoint, checkpoint: Option<&Block>, from: u64) -> Result<()> {
+    let Some(checkpoint) = checkpoint else { return Ok(()) };
+    let parent = block_at(endpoint, from).await?.parent;
+    if parent == checkpoint.hash {
+        return Ok(());
+    }
+    Err(endpoint.inconsistent(format!(
+        "block {from} follows {parent}, the checkpoint is {}",
+        checkpoint.hash
+    )))
 }
 
 /// Takes turns until told to stop, with a pause after each that failed or had nothing to do. What the next turn can mend is

@@ -6,6 +6,7 @@
 
 mod decode;
 mod endpoint;
+mod endpoints;
 pub mod follow;
 pub mod replay;
 
@@ -14,7 +15,8 @@ use alloy::{
     transports::{RpcError, TransportErrorKind},
 };
 
-pub use endpoint::{Endpoint, Finality, without_url};
+pub use endpoint::{Finality, without_url};
+pub use endpoints::{EndpointReport, Endpoints, HeaderHash, Settings, State, Upstream};
 pub use follow::{Indexer, Turn, chain_of, run};
 
 /// Result of indexer functions.
@@ -24,20 +26,44 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The endpoint did not answer, or with an error. The next turn tries again.
-    #[error("the endpoint failed at {request}")]
+    /// An endpoint did not answer, or with an error. The next turn tries again.
+    #[error("endpoint {operator} failed at {request}")]
     Endpoint {
+        /// Who runs it.
+        operator: String,
         /// What was asked.
         request: &'static str,
         /// What it said.
         source: Box<RpcError<TransportErrorKind>>,
     },
-    /// The endpoint does not know a block that it has to know. The next turn tries again.
-    #[error("the endpoint does not know block {0}")]
-    NoBlock(String),
-    /// The endpoint contradicts itself. The next turn tries again.
-    #[error("the endpoint contradicts itself: {0}")]
-    Inconsistent(String),
+    /// An endpoint does not know a block that it has to know. The next turn tries again.
+    #[error("endpoint {operator} does not know block {block}")]
+    NoBlock {
+        /// Who runs it.
+        operator: String,
+        /// The block.
+        block: String,
+    },
+    /// An endpoint contradicts itself. The next turn tries again.
+    #[error("endpoint {operator} contradicts itself: {problem}")]
+    Inconsistent {
+        /// Who runs it.
+        operator: String,
+        /// How.
+        problem: String,
+    },
+    /// Too few operators agree. The next turn tries again; fewer never suffice.
+    #[error("no {needed} of {operators} operators agree {on}: {said}")]
+    NoAgreement {
+        /// Operators that have to agree.
+        needed: usize,
+        /// Operators there are.
+        operators: usize,
+        /// What on.
+        on: String,
+        /// Where each endpoint stands.
+        said: String,
+    },
     /// A log of the contract that is none of its events.
     #[error("log {log_index} of block {block} is not an event of the contract at {contract}")]
     UnknownEvent {
@@ -49,16 +75,20 @@ pub enum Error {
         contract: Address,
     },
     /// The endpoint serves another chain.
-    #[error("the endpoint serves chain {found}, not {expected}")]
+    #[error("endpoint {operator} serves chain {found}, not {expected}")]
     WrongChain {
+        /// Who runs it.
+        operator: String,
         /// Chain id of the ledger.
         expected: u64,
         /// Chain id of the endpoint.
         found: u64,
     },
     /// The endpoint serves a chain of the same id that began otherwise.
-    #[error("the endpoint's block 0 is {found:?}, not {expected}")]
+    #[error("block 0 of endpoint {operator} is {found:?}, not {expected}")]
     WrongGenesis {
+        /// Who runs it.
+        operator: String,
         /// Hash of block 0 that the ledger belongs to.
         expected: B256,
         /// Hash of the endpoint's block 0.
@@ -70,10 +100,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether another endpoint may fare better with the same request.
+    pub(crate) const fn is_of_endpoint(&self) -> bool {
+        matches!(self, Self::Endpoint { .. } | Self::NoBlock { .. } | Self::Inconsistent { .. })
+    }
+
     /// Whether the next turn may fare better without anybody's help.
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Endpoint { .. } | Self::NoBlock(_) | Self::Inconsistent(_) => true,
+            Self::Endpoint { .. }
+            | Self::NoBlock { .. }
+            | Self::Inconsistent { .. }
+            | Self::NoAgreement { .. } => true,
             Self::Ledger(error) => error.is_transient(),
             _ => false,
         }

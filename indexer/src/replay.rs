@@ -8,7 +8,7 @@ use alloy::{
 use contracts::journal::Journal;
 use ledger::chain::{Block, IndexedBlock};
 
-use crate::{Endpoint, Result, decode, endpoint::failed};
+use crate::{Endpoints, Result, decode, endpoint::Endpoint};
 
 /// What the chain says up to one block.
 #[derive(Debug, Clone)]
@@ -25,7 +25,22 @@ pub struct Replay {
 const SPAN: u64 = 2_000;
 
 /// Reads every event of the contract from `from` to the block `to`, and the contract's journal at `to`.
-pub async fn replay(endpoint: &Endpoint, from: u64, to: &Block) -> Result<Replay> {
+pub async fn replay(endpoints: &Endpoints, from: u64, to: &Block) -> Result<Replay> {
+    let survey = endpoints.survey().await?;
+    let mut last = None;
+    for (endpoint, _) in &survey.agreeing {
+        match replay_from(endpoint, from, to).await {
+            Err(error) if error.is_of_endpoint() => {
+                endpoint.distrust(&error);
+                last = Some(error);
+            }
+            done => return done,
+        }
+    }
+    Err(last.unwrap_or_else(|| endpoints.no_agreement("on the final block")))
+}
+
+async fn replay_from(endpoint: &Endpoint, from: u64, to: &Block) -> Result<Replay> {
     let mut blocks: Vec<IndexedBlock> = Vec::new();
     let mut journal = Journal::default();
     let mut first = from;
@@ -34,7 +49,7 @@ pub async fn replay(endpoint: &Endpoint, from: u64, to: &Block) -> Result<Replay
         let logs = endpoint.logs_between(first, last).await?;
         for logs in logs.chunk_by(|a, b| a.block_hash == b.block_hash) {
             let hash = logs.first().and_then(|log| log.block_hash).unwrap_or_default();
-            let block = endpoint.block_by_hash(hash).await?;
+            let block = endpoint.block_by_hash(hash).await?.block;
             let mut facts = Vec::with_capacity(logs.len());
             for log in logs {
                 journal = journal.fold(&log.inner.data);
@@ -49,12 +64,12 @@ pub async fn replay(endpoint: &Endpoint, from: u64, to: &Block) -> Result<Replay
 }
 
 /// The contract's journal in the state of a block: storage slot 0.
-pub async fn journal_at(endpoint: &Endpoint, block: B256) -> Result<Journal> {
+pub(crate) async fn journal_at(endpoint: &Endpoint, block: B256) -> Result<Journal> {
     let word = endpoint
         .provider()
         .get_storage_at(endpoint.contract(), U256::ZERO)
         .block_id(BlockId::hash(block))
         .await
-        .map_err(failed("eth_getStorageAt"))?;
+        .map_err(endpoint.failed("eth_getStorageAt"))?;
     Ok(Journal::from_word(word.into()))
 }

@@ -385,10 +385,13 @@ pub(crate) async fn insert_statement(
     Ok(done.last_insert_rowid())
 }
 
-/// Takes the items that statements of blocks `before..=now` paid out of the open ones, where nothing is due any more.
+/// Brings the open ones up to date with blocks `before..=now` being final: an item may be done when a statement that names it
+/// is paid, or is dead because another one has settled its epoch.
 async fn close_items(tx: &mut SqliteConnection, before: u64, now: u64) -> Result<()> {
     let touched = sqlx::query(
-        "select distinct l.item from settled s join leaf l on l.statement = s.statement join open o on o.item = l.item
+        "select distinct l.item from settled s join statement f on f.id = s.statement
+         join statement t on t.deposit = f.deposit and t.epoch = f.epoch
+         join leaf l on l.statement = t.id join open o on o.item = l.item
          where s.block > ? and s.block <= ?",
     )
     .bind(integer(before)?)
@@ -396,10 +399,7 @@ async fn close_items(tx: &mut SqliteConnection, before: u64, now: u64) -> Result
     .fetch_all(&mut *tx)
     .await?;
     for row in touched {
-        let item = row.int("item")?;
-        if !read::is_open(tx, item).await? {
-            sqlx::query("delete from open where item = ?").bind(item).execute(&mut *tx).await?;
-        }
+        read::refresh_open(tx, row.int("item")?).await?;
     }
     Ok(())
 }

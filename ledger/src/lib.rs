@@ -15,9 +15,11 @@
 //! settled − reserved`, computed by [`rules::available`] and nowhere else.
 
 pub mod amount;
+pub mod audit;
 pub mod book;
 pub mod chain;
 mod error;
+pub mod invariants;
 pub mod manifest;
 pub mod point;
 pub mod read;

@@ -329,6 +329,21 @@ impl Reader {
         Ok(SignedStatement { id, statement, digest, signature, cosignature })
     }
 
+    /// Row id, deposit, epoch and digest of every statement that has a signature.
+    pub async fn signed_digests(&self) -> Result<Vec<(i64, B256, u32, B256)>> {
+        let rows = sqlx::query(
+            "select id, deposit, epoch, digest from statement t
+             where exists (select 1 from signature g where g.statement = t.id) order by id",
+        )
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok((row.int("id")?, row.b256("deposit")?, row.u32("epoch")?, row.b256("digest")?))
+            })
+            .collect()
+    }
+
     /// Rows of a statement, ascending by provider. Carries are zero where the leaves are not known.
     pub async fn rows(&self, statement: i64) -> Result<Vec<StatementRow>> {
         let mut conn = self.0.reader().acquire().await?;
@@ -957,4 +972,15 @@ impl Books {
     pub fn available(&self, fee_bps: u16) -> Result<i128> {
         rules::available(&self.position, fee_bps)
     }
+}
+
+/// Lists an item among the open ones if it has to be there, and takes it out if not.
+pub(crate) async fn refresh_open(conn: &mut SqliteConnection, item: i64) -> Result<()> {
+    let query = if is_open(conn, item).await? {
+        "insert into open (item) values (?) on conflict do nothing"
+    } else {
+        "delete from open where item = ?"
+    };
+    sqlx::query(query).bind(item).execute(conn).await?;
+    Ok(())
 }

@@ -8,8 +8,9 @@ use sqlx::SqliteConnection;
 
 use crate::{
     Decimal, Ledger, Result, Unit,
-    chain::{Block, Content, Event, Fact, IndexedBlock},
-    manifest::{FEE, Secret, Tree},
+    chain::{Block, Event, Fact, IndexedBlock},
+    invariants::{self, Violation},
+    manifest::{Secret, Tree},
     read, rules,
     sql::Columns,
     statement,
@@ -238,14 +239,18 @@ pub(crate) async fn statement_differences(
 }
 
 /// Checks that every promise and intent follows from what it rests on: records from their bodies, amounts from prices and
-/// rates, ids from the secret, statements from their leaves, signatures and attempts from their bytes.
+/// rates, ids from the secret, and everything that the invariants say.
 pub async fn book(ledger: &Ledger, secret: &Secret) -> Result<Vec<Difference>> {
     // One transaction, so that everything is seen as of one moment while others write.
     let mut conn = ledger.reader().begin().await?;
     let mut differences = records(&mut conn).await?;
-    differences.extend(statements(&mut conn, ledger, secret).await?);
-    differences.extend(attempts(&mut conn).await?);
-    differences.extend(open(&mut conn).await?);
+    differences.extend(workload_ids(&mut conn, secret).await?);
+    drop(conn);
+    let mut violations = invariants::violations(ledger).await?;
+    violations.extend(invariants::deep_violations(ledger).await?);
+    let differ =
+        |Violation { invariant, row, problem }| differ(row, format!("{problem} ({invariant})"));
+    differences.extend(violations.into_iter().map(differ));
     Ok(differences)
 }
 
@@ -308,117 +313,24 @@ async fn records(conn: &mut SqliteConnection) -> Result<Vec<Difference>> {
     Ok(differences)
 }
 
-async fn statements(
-    conn: &mut SqliteConnection,
-    ledger: &Ledger,
-    secret: &Secret,
-) -> Result<Vec<Difference>> {
-    let mut differences = Vec::new();
-    for row in sqlx::query("select id, ours, fee_bps from statement order by id")
-        .fetch_all(&mut *conn)
-        .await?
-    {
-        let id = row.int("id")?;
-        let (content, packed) = read::statement_content(conn, id).await?;
-        let Content { deposit, epoch, spent, manifest, digest } = content;
-        let domain = ledger.identity().domain();
-        let follows = statement::digest(&domain, deposit, epoch, spent, (manifest, &packed));
-        if digest != follows {
-            let problem = format!("stored digest {digest}, its content has {follows}");
-            differences.push(differ(format!("statement {id}"), problem));
-        }
-        if !row.flag("ours")? {
-            continue;
-        }
-        differences.extend(statement_differences(conn, id).await?);
-        let fee_bps = row.maybe_int("fee_bps")?.and_then(|bps| u16::try_from(bps).ok());
-        let fee_bps = fee_bps.ok_or(crate::Error::Corrupt("fee of a statement"))?;
-        differences.extend(leaves(conn, id, secret, fee_bps).await?);
-        let signatures = sqlx::query("select signer, signature from signature where statement = ?")
-            .bind(id)
-            .fetch_all(&mut *conn)
-            .await?;
-        for row in signatures {
-            let (signer, signature) = (row.address("signer")?, row.blob("signature")?);
-            if statement::recover(follows, &signature).ok() != Some(signer) {
-                let name = format!("signature of statement {id} by {signer}");
-                differences.push(differ(name, "it is not by that key over that statement"));
-            }
-        }
-    }
-    Ok(differences)
-}
-
-/// Checks that leaves name their workloads by the right ids, and that the fee is its share.
-async fn leaves(
-    conn: &mut SqliteConnection,
-    statement: i64,
-    secret: &Secret,
-    fee_bps: u16,
-) -> Result<Vec<Difference>> {
-    let mut differences = Vec::new();
-    let mut work = 0_i128;
-    let mut fee = None;
-    for (position, named) in read::named_leaves(conn, statement).await?.into_iter().enumerate() {
-        let leaf = named.leaf;
-        if leaf.workload == FEE {
-            fee = Some((position, leaf.amount));
-        }
-        let Some((paid, (source, external_id))) = leaf.paid.zip(named.name) else { continue };
-        work = work.saturating_add(leaf.amount);
-        let organisation = sqlx::query("select organisation from item where id = ?")
-            .bind(paid.item)
-            .fetch_one(&mut *conn)
-            .await?
-            .text("organisation")?;
-        let id =
-            secret.of_organisation(&organisation).workload_id(&source, &external_id, paid.revision);
-        if id != leaf.workload {
-            let name = format!("leaf {position} of statement {statement}");
-            differences
-                .push(differ(name, format!("stored id {}, its workload has {id}", leaf.workload)));
-        }
-    }
-    if let Some((position, stored)) = fee {
-        let follows = crate::Amount::new(work.max(0).unsigned_abs()).share(fee_bps)?.signed()?;
-        if stored != follows {
-            let name = format!("leaf {position} of statement {statement}");
-            differences.push(differ(
-                name,
-                format!("stored fee {stored}, {fee_bps} bps come to {follows}"),
-            ));
-        }
-    }
-    Ok(differences)
-}
-
-async fn attempts(conn: &mut SqliteConnection) -> Result<Vec<Difference>> {
-    let rows = sqlx::query("select id, hash, raw from attempt").fetch_all(conn).await?;
+/// Checks that leaves name their workloads by the ids that the secret gives them.
+async fn workload_ids(conn: &mut SqliteConnection, secret: &Secret) -> Result<Vec<Difference>> {
+    let rows = sqlx::query(
+        "select l.statement, l.position, l.revision, l.workload, i.organisation, i.source, i.external_id
+         from leaf l join item i on i.id = l.item order by l.statement, l.position",
+    )
+    .fetch_all(conn)
+    .await?;
     let mut differences = Vec::new();
     for row in rows {
-        if keccak256(row.blob("raw")?) != row.b256("hash")? {
-            differences.push(differ(
-                format!("attempt {}", row.int("id")?),
-                "its bytes do not have its hash",
-            ));
-        }
-    }
-    Ok(differences)
-}
-
-/// Checks the one cache: an item that waits for money or is not finally paid is among the open ones.
-async fn open(conn: &mut SqliteConnection) -> Result<Vec<Difference>> {
-    let rows = sqlx::query("select id from item where id not in (select item from open)")
-        .fetch_all(&mut *conn)
-        .await?;
-    let mut differences = Vec::new();
-    for row in rows {
-        let item = row.int("id")?;
-        if read::is_open(conn, item).await? {
-            differences.push(differ(
-                format!("open, item {item}"),
-                "missing, although it is not finally paid",
-            ));
+        let secret = secret.of_organisation(&row.text("organisation")?);
+        let (source, external_id) = (row.text("source")?, row.text("external_id")?);
+        let id = secret.workload_id(&source, &external_id, row.u32("revision")?);
+        let stored = row.b256("workload")?;
+        if id != stored {
+            let (position, statement) = (row.int("position")?, row.int("statement")?);
+            let problem = format!("stored id {stored}, its workload has {id}");
+            differences.push(differ(format!("leaf {position} of statement {statement}"), problem));
         }
     }
     Ok(differences)

@@ -5,12 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use alloy::{
-    primitives::Address,
-    providers::{DynProvider, ProviderBuilder},
-};
+use alloy::primitives::Address;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use indexer::Endpoint;
+use indexer::Endpoints;
 use jiff::civil::Date;
 use ledger::Ledger;
 
@@ -175,26 +172,16 @@ enum Format {
 struct Installation {
     config: Config,
     ledger: Ledger,
-    provider: DynProvider,
+    endpoints: Endpoints,
 }
 
 impl Installation {
     async fn open(folder: &Path) -> Result<Self> {
         let config = Config::read(folder)?;
         let ledger = Ledger::open_read_only(&config.path(&config.files.database)).await?;
-        let provider = provider(&config)?;
-        Ok(Self { config, ledger, provider })
+        let endpoints = config.endpoints()?;
+        Ok(Self { config, ledger, endpoints })
     }
-}
-
-/// A provider of the configured endpoint.
-pub(crate) fn provider(config: &Config) -> Result<DynProvider> {
-    use alloy::providers::Provider;
-    let url = config.chain.rpc_url.parse().map_err(|_| Error::Config {
-        path: crate::config::FILE_NAME.into(),
-        reason: "chain.rpc_url is not a URL".into(),
-    })?;
-    Ok(ProviderBuilder::new().connect_http(url).erased())
 }
 
 impl Cli {
@@ -285,8 +272,8 @@ async fn status(args: ReportArgs) -> Result<()> {
 }
 
 async fn run_reconcile(args: ReportArgs) -> Result<()> {
-    let Installation { config, ledger, provider } = Installation::open(&args.folder.dir).await?;
-    let result = reconcile::reconcile(&config, &ledger, &provider).await?;
+    let Installation { config, ledger, endpoints } = Installation::open(&args.folder.dir).await?;
+    let result = reconcile::reconcile(&config, &ledger, &endpoints.provider()).await?;
     print(if args.json { serde_json::to_string(&result)? } else { result.text() });
     match result.differences.len() {
         0 => Ok(()),
@@ -295,9 +282,8 @@ async fn run_reconcile(args: ReportArgs) -> Result<()> {
 }
 
 async fn run_verify(args: ReportArgs) -> Result<()> {
-    let Installation { config, ledger, provider } = Installation::open(&args.folder.dir).await?;
-    let endpoint = Endpoint::new(provider, config.chain.contract, config.chain.finality);
-    let result = reconcile::verify(&config, &Keys::open(&config)?, &ledger, &endpoint).await?;
+    let Installation { config, ledger, endpoints } = Installation::open(&args.folder.dir).await?;
+    let result = reconcile::verify(&config, &Keys::open(&config)?, &ledger, &endpoints).await?;
     print(if args.json { serde_json::to_string(&result)? } else { result.text() });
     match result.differences.len() {
         0 => Ok(()),

@@ -1,25 +1,31 @@
 //! The configuration file, `quittance.toml`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use alloy::primitives::{Address, B256};
-use indexer::Finality;
+use alloy::{
+    primitives::{Address, B256},
+    providers::{Provider, ProviderBuilder},
+};
+use indexer::{Endpoints, Finality, HeaderHash, Settings, Upstream};
 use ledger::{
     Decimal, Identity,
     book::{Organisation, Tariff},
     workload::Rate,
 };
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 /// Name of the configuration file in its folder.
 pub const FILE_NAME: &str = "quittance.toml";
+/// Operator of the endpoint that `chain.rpc_url` names.
+const DEFAULT_OPERATOR: &str = "default";
 
 /// Everything that an operator sets. Unknown keys are refused.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +33,9 @@ pub const FILE_NAME: &str = "quittance.toml";
 pub struct Config {
     /// The chain and the contract on it.
     pub chain: Chain,
+    /// JSON-RPC endpoints, the preferred one first.
+    #[serde(default, rename = "endpoint", skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointConfig>,
     /// Files of this installation, relative to the configuration.
     #[serde(default)]
     pub files: Files,
@@ -55,8 +64,22 @@ pub struct Config {
 pub struct Chain {
     /// EIP-155 chain id.
     pub id: u64,
-    /// JSON-RPC endpoint.
-    pub rpc_url: String,
+    /// The one JSON-RPC endpoint, of the operator "default", if there is no `[[endpoint]]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpc_url: Option<String>,
+    /// Operators of endpoints that have to agree on the final block. A majority of them if not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<usize>,
+    /// Whether a header's hash is computed from its fields, or taken from the endpoint where the chain's headers have
+    /// fields that are not known here.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub header_hash: HeaderHash,
+    /// Deepest reorg that is followed, blocks.
+    #[serde(default = "default_max_reorg_depth")]
+    pub max_reorg_depth: u64,
+    /// Minutes after which a final block that stands still is an alarm.
+    #[serde(default = "default_finality_alarm")]
+    pub finality_alarm_minutes: u32,
     /// Address of the Settlement contract.
     pub contract: Address,
     /// Block from which its events are read.
@@ -65,6 +88,58 @@ pub struct Chain {
     pub genesis: B256,
     /// Which blocks are final: `"tag"` or `{ depth = N }`.
     pub finality: Finality,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+const fn default_max_reorg_depth() -> u64 {
+    64
+}
+
+const fn default_finality_alarm() -> u32 {
+    30
+}
+
+impl Chain {
+    /// A chain, by id and block 0, behind one endpoint, with the contract and the block from which it is read.
+    pub fn new(
+        (id, genesis): (u64, B256),
+        rpc_url: &str,
+        (contract, start_block): (Address, u64),
+        finality: Finality,
+    ) -> Self {
+        Self {
+            id,
+            rpc_url: Some(rpc_url.to_owned()),
+            agreement: None,
+            header_hash: HeaderHash::default(),
+            max_reorg_depth: default_max_reorg_depth(),
+            finality_alarm_minutes: default_finality_alarm(),
+            contract,
+            start_block,
+            genesis,
+            finality,
+        }
+    }
+}
+
+/// A JSON-RPC endpoint.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointConfig {
+    /// Who runs it. Two endpoints of one operator are one vote.
+    pub operator: String,
+    /// Where it is.
+    pub url: String,
+}
+
+impl fmt::Debug for EndpointConfig {
+    /// Without its address, which often holds a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointConfig").field("operator", &self.operator).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Chain {
@@ -280,6 +355,7 @@ impl Config {
     }
 
     fn check(&self) -> std::result::Result<(), String> {
+        self.check_endpoints()?;
         if self.policy.fee_bps > 10_000 {
             return Err(format!(
                 "policy.fee_bps is {}; at most 10000 is the whole amount",
@@ -318,6 +394,63 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    fn check_endpoints(&self) -> std::result::Result<(), String> {
+        match (&self.chain.rpc_url, self.endpoints.len()) {
+            (None, 0) => return Err("there is no [[endpoint]]; name an operator and a url".into()),
+            (Some(_), 1..) => {
+                return Err("chain.rpc_url and [[endpoint]] are both set; keep [[endpoint]]".into());
+            }
+            _ => {}
+        }
+        let operators = self.upstream_urls().map(|(operator, _)| operator);
+        let operators = operators.collect::<BTreeSet<_>>().len();
+        let needed = self.chain.agreement.unwrap_or(1);
+        if !(1..=operators).contains(&needed) {
+            return Err(format!(
+                "chain.agreement is {needed}; there are {operators} operators of endpoints to agree"
+            ));
+        }
+        for (operator, url) in self.upstream_urls() {
+            if operator.is_empty() {
+                return Err("an [[endpoint]] has an empty operator; name who runs it".into());
+            }
+            parse_url(operator, url)?;
+        }
+        Ok(())
+    }
+
+    fn upstream_urls(&self) -> impl Iterator<Item = (&str, &str)> {
+        let alone = self.chain.rpc_url.iter().map(|url| (DEFAULT_OPERATOR, url.as_str()));
+        let listed = self.endpoints.iter();
+        alone.chain(listed.map(|endpoint| (endpoint.operator.as_str(), endpoint.url.as_str())))
+    }
+
+    /// The endpoints, held to what is configured.
+    pub fn endpoints(&self) -> Result<Endpoints> {
+        let mut upstreams = Vec::new();
+        for (operator, url) in self.upstream_urls() {
+            let url = parse_url(operator, url)
+                .map_err(|reason| config_error(Path::new(FILE_NAME), reason))?;
+            let provider = ProviderBuilder::new().connect_http(url).erased();
+            upstreams.push(Upstream { operator: operator.to_owned(), provider });
+        }
+        let Chain { id, genesis, contract, finality, .. } = self.chain;
+        let endpoints = Endpoints::new(upstreams, contract, finality).with_settings(Settings {
+            agreement: self.chain.agreement,
+            header_hash: self.chain.header_hash,
+            max_reorg_depth: self.chain.max_reorg_depth,
+            finality_alarm: Duration::from_secs(60 * u64::from(self.chain.finality_alarm_minutes)),
+        });
+        endpoints.expect_chain(id, genesis);
+        Ok(endpoints)
+    }
+
+    /// Address of the preferred endpoint.
+    pub(crate) fn first_url(&self) -> Result<Url> {
+        let (operator, url) = self.upstream_urls().next().unwrap_or((DEFAULT_OPERATOR, ""));
+        parse_url(operator, url).map_err(|reason| config_error(Path::new(FILE_NAME), reason))
     }
 
     /// A path of this installation.
@@ -361,6 +494,13 @@ impl Config {
     pub fn token(&self, address: Address) -> Option<&TokenConfig> {
         self.tokens.iter().find(|token| token.address == address)
     }
+}
+
+/// Reads an endpoint's address. What is wrong with it is said without it.
+fn parse_url(operator: &str, url: &str) -> std::result::Result<Url, String> {
+    url.parse().map_err(|_| {
+        format!("the url of endpoint {operator} is not a URL; it begins with http:// or https://")
+    })
 }
 
 fn config_error(path: &Path, reason: String) -> Error {

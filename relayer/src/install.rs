@@ -36,8 +36,7 @@ pub async fn init(
         let path = folder.join(FILE_NAME).display().to_string();
         return Err(Error::Config { path, reason: "it exists already and is not replaced".into() });
     }
-    let url =
-        rpc_url.parse().map_err(|_| Error::Usage(format!("--rpc-url {rpc_url:?} is not a URL")))?;
+    let url = rpc_url.parse().map_err(|_| Error::Usage("--rpc-url is not a URL".into()))?;
     let provider = ProviderBuilder::new().connect_http(url);
     let id = provider.get_chain_id().await.map_err(Error::endpoint("eth_chainId"))?;
     let genesis = provider
@@ -56,7 +55,8 @@ pub async fn init(
         PrivateKeySigner::from_bytes(key).map_or(Address::ZERO, |signer| signer.address())
     };
     let config = Config {
-        chain: Chain { id, rpc_url: rpc_url.to_owned(), contract, start_block, genesis, finality },
+        chain: Chain::new((id, genesis), rpc_url, (contract, start_block), finality),
+        endpoints: Vec::new(),
         files: Files::default(),
         policy: Policy { operator_payout, attester: address(&attester), ..Policy::default() },
         http: Http::default(),
@@ -87,12 +87,9 @@ pub async fn init(
 pub async fn deploy(config: &Config) -> Result<String> {
     let keys = Keys::open(config)?;
     let sender = keys.sender.address();
-    let url = config.chain.rpc_url.parse().map_err(|_| Error::Config {
-        path: FILE_NAME.into(),
-        reason: "chain.rpc_url is not a URL".into(),
-    })?;
-    let provider =
-        ProviderBuilder::new().wallet(EthereumWallet::new(keys.sender)).connect_http(url);
+    let provider = ProviderBuilder::new()
+        .wallet(EthereumWallet::new(keys.sender))
+        .connect_http(config.first_url()?);
     if provider.get_balance(sender).await.map_err(Error::endpoint("eth_getBalance"))?.is_zero() {
         return Err(Error::Usage(format!(
             "the sender {sender} has no gas money; send it some first"

@@ -8,7 +8,7 @@ use alloy::{
     providers::{DynProvider, Provider},
 };
 use contracts::{Settlement, TestToken, eip712::DepositKey};
-use indexer::Endpoint;
+use indexer::Endpoints;
 use ledger::{
     Amount, Ledger, ProviderNumber, Units,
     chain::{Block, ChainWriter},
@@ -337,11 +337,11 @@ pub async fn verify(
     config: &Config,
     keys: &Keys,
     ledger: &Ledger,
-    endpoint: &Endpoint,
+    endpoints: &Endpoints,
 ) -> Result<Verification> {
     let checkpoint =
         ChainWriter::new(ledger.clone()).checkpoint().await?.ok_or_else(not_indexed)?;
-    let replay = indexer::replay::replay(endpoint, config.chain.start_block, &checkpoint).await?;
+    let replay = indexer::replay::replay(endpoints, config.chain.start_block, &checkpoint).await?;
     let mut differences = verify::facts(ledger, &replay.blocks, checkpoint.number).await?;
     if replay.journal != replay.contract_journal {
         differences.push(Difference {

@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     routing::{get, post},
 };
-use indexer::{Endpoint, Indexer};
+use indexer::Indexer;
 use jiff::Timestamp;
 use ledger::{Ledger, Millis, book::BookWriter, read::Reader};
 use serde_json::{Value, json};
@@ -24,7 +24,6 @@ use tokio::{
 
 use crate::{
     Error, Result, chain_of,
-    cli::provider,
     config::Config,
     intake,
     keys::Keys,
@@ -40,8 +39,15 @@ const MAX_BODY: usize = 256 << 20;
 pub async fn run(config: Config) -> Result<()> {
     // First of all, so that a request to stop that comes during the start is not lost.
     let mut interrupts = Interrupts::listen()?;
-    let provider = provider(&config)?;
-    let code = provider
+    let endpoints = config.endpoints()?;
+    if endpoints.needed() == 1 {
+        tracing::warn!(
+            operators = endpoints.operators(),
+            "one endpoint alone says what is final; name several operators in [[endpoint]]"
+        );
+    }
+    let code = endpoints
+        .provider()
         .get_code_at(config.chain.contract)
         .await
         .map_err(Error::endpoint("eth_getCode"))?;
@@ -53,10 +59,9 @@ pub async fn run(config: Config) -> Result<()> {
     }
     let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
     let book = BookWriter::new(ledger.clone());
-    book.set_organisations(&config.ledger_organisations(), config.policy.attester).await?;
-    let endpoint = Endpoint::new(provider.clone(), config.chain.contract, config.chain.finality);
-    let indexer = Indexer::new(endpoint, ledger.clone()).await?;
-    let relayer = Relayer::new(config.clone(), Keys::open(&config)?, ledger.clone(), provider);
+    book.set_organisations(&config.ledger_organisations(), config.policy.attester, now()).await?;
+    let indexer = Indexer::new(endpoints.clone(), ledger.clone()).await?;
+    let relayer = Relayer::new(config.clone(), Keys::open(&config)?, ledger.clone(), endpoints);
 
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());

@@ -8,6 +8,7 @@ use sqlx::SqliteConnection;
 use super::{BookWriter, Tariff, insert_payee, payee_of};
 use crate::{
     Amount, Error, Millis, Result,
+    audit::{self, Event},
     read::{self, Books},
     rules,
     sql::{self, Columns},
@@ -71,7 +72,7 @@ impl BookWriter {
     /// Records a decision about an item: `hold`, `release`, `dispute` or `pay`; the last one counts.
     pub async fn decide(&self, item: i64, verdict: &str, reason: &str, now: Millis) -> Result<()> {
         let mut tx = self.0.begin().await?;
-        insert_decision(&mut tx, item, verdict, reason, now).await?;
+        insert_decision(&mut tx, item, (verdict, reason), "operator", now).await?;
         store::commit(tx, "decision").await
     }
 }
@@ -130,7 +131,7 @@ impl Desk<'_> {
             .await?
             .is_none_or(|(highest, _)| highest < record.revision.revision);
         if let Some(reason) = record.hold_reason().filter(|_| is_newest) {
-            insert_decision(self.conn, item, "hold", &reason, self.now).await?;
+            insert_decision(self.conn, item, ("hold", &reason), "intake", self.now).await?;
         }
         match self.accept(item, record).await? {
             Acceptance::Missing(missing) => Ok(Outcome::Unfunded { missing }),
@@ -185,7 +186,9 @@ impl Desk<'_> {
         }
         let machine = &record.item.machine;
         match payee_of(self.conn, machine).await? {
-            None => insert_payee(self.conn, machine, address, self.now).await?,
+            None => {
+                insert_payee(self.conn, (machine, address), &record.item.source, self.now).await?
+            }
             Some(known) if known == address => {}
             Some(known) => {
                 return Ok(Some(format!(
@@ -304,14 +307,17 @@ impl Desk<'_> {
         }
         books.position.reserved = books.position.reserved.add(extra)?;
         insert_accepted(self.conn, item, record, amount, rate, now).await?;
-        if amount > Amount::ZERO || before.is_some() {
-            insert_open(self.conn, item).await?;
+        match before {
+            // Nothing has named it yet.
+            None if amount == Amount::ZERO => {}
+            None => insert_open(self.conn, item).await?,
+            Some(_) => read::refresh_open(self.conn, item).await?,
         }
         Ok(Acceptance::Accepted(amount))
     }
 
     async fn wait(&mut self, item: i64, missing: Amount) -> Result<Acceptance> {
-        insert_open(self.conn, item).await?;
+        read::refresh_open(self.conn, item).await?;
         Ok(Acceptance::Missing(missing))
     }
 }
@@ -361,10 +367,13 @@ async fn insert_open(conn: &mut SqliteConnection, item: i64) -> Result<()> {
 async fn insert_decision(
     conn: &mut SqliteConnection,
     item: i64,
-    verdict: &str,
-    reason: &str,
+    (verdict, reason): (&str, &str),
+    actor: &str,
     now: Millis,
 ) -> Result<()> {
+    let (subject, detail) = (format!("item {item}"), format!("{verdict}: {reason}"));
+    let event = Event { at: now, actor, action: "decision", subject: &subject, detail: &detail };
+    audit::append(conn, &event).await?;
     sqlx::query("insert into decision (item, verdict, reason, at) values (?, ?, ?, ?)")
         .bind(item)
         .bind(verdict)

@@ -11,6 +11,7 @@ use sqlx::SqliteConnection;
 
 use crate::{
     Error, Ledger, Millis, ProviderNumber, Result,
+    audit::{self, Event},
     read::SlotKind,
     sql::{Columns, integer},
     store,
@@ -101,41 +102,38 @@ impl BookWriter {
         Self(ledger)
     }
 
+    pub(crate) const fn ledger(&self) -> &Ledger {
+        &self.0
+    }
+
     /// Address of the contract, which is no payout address.
     pub const fn contract(&self) -> Address {
         self.0.identity().contract
     }
 
     /// Makes the organisations and their deposits those of the configuration, payable by statements of `attester`. What was
-    /// accepted stays.
+    /// accepted stays. A change is told in the audit log.
     pub async fn set_organisations(
         &self,
         organisations: &[Organisation],
         attester: Address,
+        now: Millis,
     ) -> Result<()> {
         let mut tx = self.0.begin().await?;
+        let before = funding_of_all(&mut tx).await?;
         sqlx::query("delete from funding").execute(&mut *tx).await?;
-        for Organisation { name, token, deposits } in organisations {
-            sqlx::query(
-                "insert into organisation (name, token, attester) values (?, ?, ?)
-                 on conflict (name) do update set attester = excluded.attester, token = case
-                    when exists (select 1 from item where organisation = excluded.name) then token
-                    else excluded.token end",
-            )
-            .bind(name)
-            .bind(token.to_vec())
-            .bind(attester.to_vec())
-            .execute(&mut *tx)
-            .await?;
-            for (position, deposit) in deposits.iter().enumerate() {
-                sqlx::query(
-                    "insert into funding (organisation, position, deposit) values (?, ?, ?)",
-                )
-                .bind(name)
-                .bind(integer(position as u64)?)
-                .bind(deposit.to_vec())
-                .execute(&mut *tx)
-                .await?;
+        for organisation in organisations {
+            insert_organisation(&mut tx, organisation, attester).await?;
+        }
+        let after = funding_of_all(&mut tx).await?;
+        if before == after {
+            return Ok(());
+        }
+        for (name, terms) in &after {
+            if before.get(name) != Some(terms) {
+                let (actor, action) = ("configuration", "organisation");
+                let event = Event { at: now, actor, action, subject: name, detail: terms };
+                audit::append(&mut tx, &event).await?;
             }
         }
         store::commit(tx, "organisations").await
@@ -163,7 +161,7 @@ impl BookWriter {
                 other: other.text("name")?,
             });
         }
-        sqlx::query(
+        let done = sqlx::query(
             "insert into source_file (source, first_day, until_day, sha256, name, at) values (?, ?, ?, ?, ?, ?)
              on conflict do nothing",
         )
@@ -175,6 +173,15 @@ impl BookWriter {
         .bind(now)
         .execute(&mut *tx)
         .await?;
+        if done.rows_affected() > 0 {
+            let detail = format!(
+                "{} days {} to {}, {}",
+                file.name, file.first_day, file.until_day, file.sha256
+            );
+            let (actor, action, subject) = ("intake", "source file", file.source.as_str());
+            audit::append(&mut tx, &Event { at: now, actor, action, subject, detail: &detail })
+                .await?;
+        }
         store::commit(tx, "source-file").await
     }
 
@@ -183,7 +190,7 @@ impl BookWriter {
         let mut tx = self.0.begin().await?;
         let is_new = payee_of(&mut tx, machine).await? != Some(address);
         if is_new {
-            insert_payee(&mut tx, machine, address, now).await?;
+            insert_payee(&mut tx, (machine, address), "operator", now).await?;
         }
         store::commit(tx, "payee").await?;
         Ok(is_new)
@@ -192,7 +199,7 @@ impl BookWriter {
     /// Orders that everything payable that ended by `until` be stated. Ordering the same again changes nothing.
     pub async fn close_until(&self, until: Millis, now: Millis) -> Result<()> {
         let mut tx = self.0.begin().await?;
-        sqlx::query(
+        let done = sqlx::query(
             "insert into closing (until_ms, at) select ?1, ?2
              where not exists (select 1 from closing where until_ms >= ?1)",
         )
@@ -200,8 +207,63 @@ impl BookWriter {
         .bind(now)
         .execute(&mut *tx)
         .await?;
+        if done.rows_affected() == 0 {
+            return Ok(());
+        }
+        let (actor, action) = ("operator", "closing");
+        let subject = until.to_string();
+        let detail = "everything payable that ended until then is to be stated";
+        audit::append(&mut tx, &Event { at: now, actor, action, subject: &subject, detail })
+            .await?;
         store::commit(tx, "closing").await
     }
+}
+
+async fn insert_organisation(
+    conn: &mut SqliteConnection,
+    organisation: &Organisation,
+    attester: Address,
+) -> Result<()> {
+    let Organisation { name, token, deposits } = organisation;
+    sqlx::query(
+        "insert into organisation (name, token, attester) values (?, ?, ?)
+         on conflict (name) do update set attester = excluded.attester, token = case
+            when exists (select 1 from item where organisation = excluded.name) then token
+            else excluded.token end",
+    )
+    .bind(name)
+    .bind(token.to_vec())
+    .bind(attester.to_vec())
+    .execute(&mut *conn)
+    .await?;
+    for (position, deposit) in deposits.iter().enumerate() {
+        sqlx::query("insert into funding (organisation, position, deposit) values (?, ?, ?)")
+            .bind(name)
+            .bind(integer(position as u64)?)
+            .bind(deposit.to_vec())
+            .execute(&mut *conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// What each organisation pays with, in one line for people, by its name.
+async fn funding_of_all(conn: &mut SqliteConnection) -> Result<BTreeMap<String, String>> {
+    let mut terms = BTreeMap::new();
+    for row in sqlx::query("select * from organisation").fetch_all(&mut *conn).await? {
+        let (token, attester) = (row.address("token")?, row.address("attester")?);
+        terms.insert(row.text("name")?, format!("token {token}, attester {attester}, deposits"));
+    }
+    for row in
+        sqlx::query("select organisation, deposit from funding order by organisation, position")
+            .fetch_all(conn)
+            .await?
+    {
+        if let Some(terms) = terms.get_mut(&row.text("organisation")?) {
+            terms.push_str(&format!(" {}", row.b256("deposit")?));
+        }
+    }
+    Ok(terms)
 }
 
 async fn payee_of(conn: &mut SqliteConnection, machine: &str) -> Result<Option<Address>> {
@@ -214,10 +276,13 @@ async fn payee_of(conn: &mut SqliteConnection, machine: &str) -> Result<Option<A
 
 async fn insert_payee(
     conn: &mut SqliteConnection,
-    machine: &str,
-    address: Address,
+    (machine, address): (&str, Address),
+    actor: &str,
     now: Millis,
 ) -> Result<()> {
+    let (subject, detail) = (machine, address.to_string());
+    let event = Event { at: now, actor, action: "payee", subject, detail: &detail };
+    audit::append(conn, &event).await?;
     sqlx::query("insert into payee (machine, address, at) values (?, ?, ?)")
         .bind(machine)
         .bind(address.to_vec())

@@ -15,8 +15,7 @@ use crate::{
     rules::{self, Proposal},
     sql::{self, Columns, integer},
     statement::{self, Statement},
-    store,
-    verify,
+    store, verify,
 };
 
 impl BookWriter {

@@ -8,7 +8,9 @@
     reason = "tests fail by panicking"
 )]
 
+mod audit;
 mod intake;
+mod invariants;
 mod model;
 mod statement;
 mod store;

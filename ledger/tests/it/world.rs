@@ -1,6 +1,10 @@
 //! A ledger in a temporary folder, and builders of what goes into it.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use alloy::primitives::{Address, B256, keccak256};
 use contracts::eip712::DepositKey;
@@ -9,6 +13,7 @@ use ledger::{
     Identity, Ledger, Units,
     book::{BookWriter, Organisation, Tariff},
     chain::{Block, ChainWriter, Event, Fact, IndexedBlock},
+    invariants,
     manifest::Secret,
     read::Reader,
     statement,
@@ -21,7 +26,7 @@ pub(crate) const FEE_BPS: u16 = 100;
 pub(crate) const OPERATOR: u32 = 1;
 
 pub(crate) struct World {
-    pub(crate) folder: TempDir,
+    pub(crate) folder: Folder,
     pub(crate) ledger: Ledger,
     pub(crate) chain: ChainWriter,
     pub(crate) book: BookWriter,
@@ -30,6 +35,47 @@ pub(crate) struct World {
     pub(crate) blocks: Vec<IndexedBlock>,
     /// Makes every block's hash differ, also after a reorg.
     salt: u64,
+}
+
+/// The folder of a world's file. When a test ends well, the ledger that it leaves has to be sound.
+pub(crate) struct Folder {
+    folder: TempDir,
+    is_damaged: Cell<bool>,
+}
+
+impl Folder {
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.path().join("ledger.db")
+    }
+
+    /// The test damages the ledger on purpose.
+    pub(crate) fn is_damaged(&self) {
+        self.is_damaged.set(true);
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() || self.is_damaged.get() {
+            return;
+        }
+        let file = self.file();
+        // On a thread of its own, since this one may be running a runtime.
+        let check = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let ledger = Ledger::open_read_only(&file).await.unwrap();
+                let mut found = invariants::violations(&ledger).await.unwrap();
+                found.extend(invariants::deep_violations(&ledger).await.unwrap());
+                assert_eq!(found, [], "the test leaves a ledger that is not sound");
+            });
+        });
+        check.join().unwrap();
+    }
 }
 
 pub(crate) fn identity() -> Identity {
@@ -105,15 +151,15 @@ pub(crate) fn record(external_id: u64, machine: u32, revision: u32, micro_usd: u
 impl World {
     /// A world with an 18-decimals token, the operator and three providers registered, and two deposits configured.
     pub(crate) async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&folder.path().join("ledger.db"), identity()).await.unwrap();
+        let folder = Folder { folder: tempfile::tempdir().unwrap(), is_damaged: Cell::new(false) };
+        let ledger = Ledger::open(&folder.file(), identity()).await.unwrap();
         let (chain, book) = (ChainWriter::new(ledger.clone()), BookWriter::new(ledger.clone()));
         let reader = Reader::new(ledger.clone());
         let mut world = Self { folder, ledger, chain, book, reader, blocks: Vec::new(), salt: 0 };
         let deposits = vec![deposit_key(1).id(), deposit_key(2).id()];
         let organisation = Organisation { name: ORGANISATION.into(), token: token(), deposits };
         let attester = statement::address_of(attester().verifying_key());
-        world.book.set_organisations(&[organisation], attester).await.unwrap();
+        world.book.set_organisations(&[organisation], attester, 0).await.unwrap();
         let mut events = vec![Event::TokenRegistered { token: token(), decimals: 18 }];
         events.extend(
             (1..=4).map(|provider| Event::Registered { provider, payout: payout(provider) }),

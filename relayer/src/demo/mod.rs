@@ -15,8 +15,8 @@ use alloy::{
     primitives::B256,
     providers::{DynProvider, Provider},
 };
-use indexer::{Endpoint, Indexer, Turn};
-use jiff::civil::Date;
+use indexer::{Endpoints, Indexer, Turn};
+use jiff::{Timestamp, civil::Date};
 use ledger::{
     Ledger, Millis,
     book::BookWriter,
@@ -97,7 +97,10 @@ impl Finished {
                 (self.config.folder.join(setup::STATE_FILE), self.config.folder.display());
             complain(format!(
                 "kept in {folder}; to go on:\n  {} &\n  quittance serve --dir {folder}",
-                Anvil::command_line(&state, port_of(&self.config.chain.rpc_url))
+                Anvil::command_line(
+                    &state,
+                    port_of(self.config.chain.rpc_url.as_deref().unwrap_or_default())
+                )
             ));
         }
         Ok(())
@@ -198,7 +201,7 @@ struct Demo<'a> {
     book: BookWriter,
     indexer: Indexer,
     relayer: Relayer,
-    endpoint: Endpoint,
+    endpoints: Endpoints,
     screen: &'a Screen,
 }
 
@@ -207,13 +210,17 @@ impl<'a> Demo<'a> {
         let config = chain.config.clone();
         let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
         let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger.clone()));
-        book.set_organisations(&config.ledger_organisations(), config.policy.attester).await?;
-        let endpoint =
-            Endpoint::new(chain.provider.clone(), config.chain.contract, config.chain.finality);
-        let indexer = Indexer::new(endpoint.clone(), ledger.clone()).await?;
+        book.set_organisations(
+            &config.ledger_organisations(),
+            config.policy.attester,
+            Timestamp::now().as_millisecond(),
+        )
+        .await?;
+        let endpoints = config.endpoints()?;
+        let indexer = Indexer::new(endpoints.clone(), ledger.clone()).await?;
         let keys = Keys::open(&config)?;
-        let relayer = Relayer::new(config, keys, ledger.clone(), chain.provider.clone());
-        let mut demo = Self { chain, ledger, reader, book, indexer, relayer, endpoint, screen };
+        let relayer = Relayer::new(config, keys, ledger.clone(), endpoints.clone());
+        let mut demo = Self { chain, ledger, reader, book, indexer, relayer, endpoints, screen };
         demo.index().await?;
         Ok(demo)
     }
@@ -324,7 +331,7 @@ impl<'a> Demo<'a> {
         let reconciliation =
             reconcile::reconcile(config, &self.ledger, &self.chain.provider).await?;
         let keys = Keys::open(config)?;
-        let verification = reconcile::verify(config, &keys, &self.ledger, &self.endpoint).await?;
+        let verification = reconcile::verify(config, &keys, &self.ledger, &self.endpoints).await?;
         Figures::gather(config, &self.reader, reports, reconciliation, verification, timing).await
     }
 }

@@ -257,14 +257,13 @@ async fn config(
         ..Policy::default()
     };
     Ok(Config {
-        chain: crate::config::Chain {
-            id: chain_id(provider).await?,
-            rpc_url: url.to_owned(),
-            contract,
-            start_block: 0,
-            genesis,
-            finality: Finality::Tag,
-        },
+        chain: crate::config::Chain::new(
+            (chain_id(provider).await?, genesis),
+            url,
+            (contract, 0),
+            Finality::Tag,
+        ),
+        endpoints: Vec::new(),
         files: Files::default(),
         policy,
         http: Http { listen: format!("127.0.0.1:{}", free_port()?) },

@@ -145,7 +145,12 @@ impl Desk {
     /// A desk over an open ledger.
     pub async fn local(config: &Config, ledger: Ledger) -> Result<Self> {
         let book = BookWriter::new(ledger);
-        book.set_organisations(&config.ledger_organisations(), config.policy.attester).await?;
+        book.set_organisations(
+            &config.ledger_organisations(),
+            config.policy.attester,
+            Timestamp::now().as_millisecond(),
+        )
+        .await?;
         Ok(Self::Local { config: Box::new(config.clone()), book })
     }
 

@@ -16,6 +16,7 @@ use alloy::{
     sol_types::SolCall,
 };
 use contracts::Settlement;
+use indexer::Endpoints;
 use ledger::{
     Amount, Ledger, Millis, ProviderNumber,
     book::{BookWriter, Obligation},
@@ -84,7 +85,8 @@ struct View {
 
 impl Relayer {
     /// A relayer over an open ledger.
-    pub fn new(config: Config, keys: Keys, ledger: Ledger, provider: DynProvider) -> Self {
+    pub fn new(config: Config, keys: Keys, ledger: Ledger, endpoints: Endpoints) -> Self {
+        let provider = endpoints.provider();
         let limits = plan::Limits {
             cap: u128::from(config.policy.max_gas_gwei) * 1_000_000_000,
             bump_after_ms: i64::from(config.policy.bump_after_seconds) * 1000,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use alloy::providers::{DynProvider, Provider, ProviderBuilder};
+use indexer::Endpoints;
 use relayer::anvil::Anvil;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -77,6 +78,11 @@ impl Env {
 
     pub(crate) fn provider(&self) -> DynProvider {
         ProviderBuilder::new().connect_http(self.anvil.url.parse().unwrap()).erased()
+    }
+
+    /// The installation's endpoints.
+    pub(crate) fn endpoints(&self) -> Endpoints {
+        self.config().endpoints().unwrap()
     }
 
     /// Mines blocks until the handle is dropped.

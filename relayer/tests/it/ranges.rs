@@ -9,7 +9,7 @@ use std::sync::{
 
 use alloy::providers::{Provider, ProviderBuilder};
 use axum::{Json, Router, extract::State, routing::post};
-use indexer::{Endpoint, Indexer, Turn};
+use indexer::{Endpoints, Indexer, Turn, Upstream};
 use ledger::{Ledger, chain::ChainWriter};
 use serde_json::{Value, json};
 
@@ -52,10 +52,11 @@ async fn an_endpoint_that_refuses_wide_ranges_is_asked_for_narrow_ones() {
 
     let config = env.config();
     let provider = ProviderBuilder::new().connect_http(url.parse().unwrap()).erased();
-    let endpoint = Endpoint::new(provider, config.chain.contract, config.chain.finality);
+    let upstream = Upstream { operator: "narrow".into(), provider };
+    let endpoints = Endpoints::new(vec![upstream], config.chain.contract, config.chain.finality);
     let ledger =
         Ledger::open(&env.folder.path().join("narrow.db"), config.identity()).await.unwrap();
-    let mut indexer = Indexer::new(endpoint, ledger.clone()).await.unwrap();
+    let mut indexer = Indexer::new(endpoints, ledger.clone()).await.unwrap();
     for turn in 0.. {
         assert!(turn < 200, "still not caught up");
         match indexer.turn().await {
@@ -65,9 +66,8 @@ async fn an_endpoint_that_refuses_wide_ranges_is_asked_for_narrow_ones() {
         }
     }
     assert!(refused.load(Ordering::Relaxed) >= 3);
-    let direct = Endpoint::new(env.provider(), config.chain.contract, config.chain.finality);
     let checkpoint = ChainWriter::new(ledger.clone()).checkpoint().await.unwrap().unwrap();
-    let replay = indexer::replay::replay(&direct, 0, &checkpoint).await.unwrap();
+    let replay = indexer::replay::replay(&env.endpoints(), 0, &checkpoint).await.unwrap();
     assert!(replay.journal.count > 0);
     assert_eq!(ledger::verify::facts(&ledger, &replay.blocks, u64::MAX).await.unwrap(), []);
 }

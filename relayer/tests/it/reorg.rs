@@ -1,7 +1,7 @@
 //! Reorgs on a real chain: facts go with their blocks, statuses fall back, and what was sent is sent again.
 
 use alloy::providers::Provider;
-use indexer::{Endpoint, Indexer, Turn};
+use indexer::{Endpoints, Finality, Indexer, Turn, Upstream};
 use ledger::{
     Ledger,
     chain::ChainWriter,
@@ -28,8 +28,7 @@ async fn a_settled_statement_that_a_reorg_drops_is_settled_again() {
     let provider = env.provider();
     let ledger =
         Ledger::open(&config.path(&config.files.database), config.identity()).await.unwrap();
-    let endpoint = Endpoint::new(provider.clone(), config.chain.contract, config.chain.finality);
-    let mut indexer = Indexer::new(endpoint, ledger.clone()).await.unwrap();
+    let mut indexer = Indexer::new(env.endpoints(), ledger.clone()).await.unwrap();
     let reader = Reader::new(ledger.clone());
     index(&mut indexer).await;
     let settled = reader.count(Table::Settled).await.unwrap();
@@ -44,12 +43,8 @@ async fn a_settled_statement_that_a_reorg_drops_is_settled_again() {
     let parsed = relayer::intake::parse("more.jsonl", line.as_bytes(), "salad").unwrap();
     relayer::intake::take_in(&book, &parsed, &config.tariff(), 0).await.unwrap();
     book.close_until(i64::MAX, 0).await.unwrap();
-    let relayer = Relayer::new(
-        config.clone(),
-        Keys::open(&config).unwrap(),
-        ledger.clone(),
-        provider.clone(),
-    );
+    let relayer =
+        Relayer::new(config.clone(), Keys::open(&config).unwrap(), ledger.clone(), env.endpoints());
     let report = relayer.turn(0, false).await.unwrap();
     assert_eq!((report.signed, report.sent), (1, 1), "{report:?}");
     rpc(&provider, "anvil_mine", "[1]").await;
@@ -78,13 +73,13 @@ async fn a_settled_statement_that_a_reorg_drops_is_settled_again() {
 async fn an_indexer_that_starts_anew_comes_to_the_same_facts() {
     let env = Env::after_demo(30).await;
     let config = env.config();
-    let endpoint = Endpoint::new(env.provider(), config.chain.contract, config.chain.finality);
+    let endpoints = env.endpoints();
     let path = env.folder.path().join("anew.db");
     let ledger = Ledger::open(&path, config.identity()).await.unwrap();
-    let mut indexer = Indexer::new(endpoint.clone(), ledger.clone()).await.unwrap();
+    let mut indexer = Indexer::new(endpoints.clone(), ledger.clone()).await.unwrap();
     index(&mut indexer).await;
     let checkpoint = ChainWriter::new(ledger.clone()).checkpoint().await.unwrap().unwrap();
-    let replay = indexer::replay::replay(&endpoint, 0, &checkpoint).await.unwrap();
+    let replay = indexer::replay::replay(&endpoints, 0, &checkpoint).await.unwrap();
     assert_eq!(replay.journal, replay.contract_journal);
     assert!(replay.journal.count > 0);
     assert_eq!(ledger::verify::facts(&ledger, &replay.blocks, u64::MAX).await.unwrap(), []);
@@ -101,7 +96,9 @@ async fn refuses_an_endpoint_of_another_chain() {
         start_block: 0,
     };
     let ledger = Ledger::open(&env.folder.path().join("other.db"), identity).await.unwrap();
-    let endpoint = Endpoint::new(env.provider(), identity.contract, indexer::Finality::Tag);
-    let error = Indexer::new(endpoint, ledger).await.unwrap_err();
-    assert!(matches!(error, indexer::Error::WrongChain { expected: 1, found: 31337 }), "{error}");
+    let upstream = Upstream { operator: "default".into(), provider: env.provider() };
+    let endpoints = Endpoints::new(vec![upstream], identity.contract, Finality::Tag);
+    let error = Indexer::new(endpoints, ledger).await.unwrap_err();
+    let is_told = matches!(error, indexer::Error::WrongChain { expected: 1, found: 31337, .. });
+    assert!(is_told, "{error}");
 }

@@ -1,6 +1,6 @@
 //! `verify` on a database that somebody altered by hand.
 
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::env::{Env, assert_success};
 
@@ -64,6 +64,15 @@ async fn finds_and_names_a_row_that_was_altered_by_hand() {
 async fn alter(database: &std::path::Path, alteration: &'static str) {
     let options = SqliteConnectOptions::new().filename(database).foreign_keys(false);
     let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+    // Whoever can write to the file can take its triggers away.
+    for row in sqlx::query("select name from sqlite_schema where type = 'trigger'")
+        .fetch_all(&mut conn)
+        .await
+        .unwrap()
+    {
+        let sql = format!("drop trigger {}", row.get::<String, _>("name"));
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
+    }
     // Stands for "one row of the table, whichever comes first".
     let first = "(block, log_index) = (select block, log_index from TABLE order by block, log_index limit 1)";
     let words: Vec<_> = alteration.split(' ').collect();

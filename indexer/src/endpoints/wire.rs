@@ -1,0 +1,245 @@
+//! What goes over the wire: one transport that watches an endpoint, and one that chooses among several.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use alloy::{
+    rpc::json_rpc::{ErrorPayload, RequestPacket, ResponsePacket},
+    transports::{
+        BoxTransport, HttpError, RpcError, TransportError, TransportErrorKind, TransportFut,
+        TransportResult,
+    },
+};
+use futures_util::future::join_all;
+use ledger::point::{self, Side};
+use tokio::time::{Instant, timeout};
+use tower::Service;
+
+use super::{
+    Endpoints,
+    health::{Health, Outcome},
+};
+use crate::endpoint::without_url;
+
+/// Longest that an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Most of an answer's text that is kept in an error.
+const SHOWN: usize = 200;
+
+/// The way to one endpoint. Every request passes here: it is bounded in time, its answer belongs to it, and the endpoint's
+/// health follows from it.
+#[derive(Clone)]
+pub(crate) struct Wire {
+    operator: Arc<str>,
+    transport: BoxTransport,
+    health: Arc<Mutex<Health>>,
+}
+
+impl fmt::Debug for Wire {
+    /// Without the transport, which may hold the endpoint's address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("operator", &self.operator).finish_non_exhaustive()
+    }
+}
+
+impl Wire {
+    pub(crate) fn new(operator: Arc<str>, transport: BoxTransport) -> Self {
+        Self { operator, transport, health: Arc::default() }
+    }
+
+    pub(crate) fn operator(&self) -> &str {
+        &self.operator
+    }
+
+    /// Looks at the endpoint's health, or changes it.
+    pub(crate) fn health<T>(&self, look: impl FnOnce(&mut Health) -> T) -> T {
+        look(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn request(mut self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
+        let name = format!("rpc {}", method(&packet));
+        point::reach(&name, Side::Before).await;
+        let asked: Vec<_> = packet.requests().iter().map(|request| request.id().clone()).collect();
+        let answer = timeout(PATIENCE, self.transport.call(packet)).await;
+        point::reach(&name, Side::After).await;
+        let answer = match answer {
+            Ok(answer) => answer.map_err(presentable),
+            Err(_) => Err(failure("it did not answer in time")),
+        };
+        let answer = answer.and_then(|answer| {
+            let answered: Vec<_> = answer.responses().iter().map(|answer| &answer.id).collect();
+            let is_complete =
+                answered.len() == asked.len() && asked.iter().all(|id| answered.contains(&id));
+            if is_complete { Ok(answer) } else { Err(failure("its answer is to another request")) }
+        });
+        let outcome = outcome(&name, &answer);
+        self.health(|health| health.note(outcome, Instant::now()));
+        answer
+    }
+}
+
+impl Service<RequestPacket> for Wire {
+    type Response = ResponsePacket;
+    type Error = TransportError;
+    type Future = TransportFut<'static>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.transport.poll_ready(context)
+    }
+
+    fn call(&mut self, packet: RequestPacket) -> Self::Future {
+        Box::pin(self.clone().request(packet))
+    }
+}
+
+/// Chooses the endpoint for each request of the relayer.
+///
+/// What is read comes from the first endpoint that agrees on the final block; if it fails, from the next one that agrees,
+/// and from no other. What is sent goes to all, once each; one success is success.
+#[derive(Clone, Debug)]
+pub(crate) struct Chooser(pub(crate) Endpoints);
+
+impl Chooser {
+    async fn request(self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
+        if is_send(&packet) { self.send(packet).await } else { self.read(packet).await }
+    }
+
+    async fn read(self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
+        let mut last = None;
+        for wire in self.0.agreeing().await {
+            let answer = wire.clone().request(packet.clone()).await;
+            let is_refused = answer.as_ref().is_ok_and(|answer| wants_patience(answer).is_some());
+            if answer.is_ok() && !is_refused {
+                return answer;
+            }
+            last = Some(answer);
+        }
+        last.unwrap_or_else(|| Err(failure(&self.0.why_none_agrees())))
+    }
+
+    async fn send(self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
+        let wires = self.0.reachable().await;
+        let answers = join_all(wires.into_iter().map(|wire| wire.request(packet.clone()))).await;
+        let mut refusal = None;
+        for answer in answers {
+            let is_success = answer.as_ref().is_ok_and(ResponsePacket::is_success);
+            if is_success {
+                return answer;
+            }
+            // A refusal says more than a silence.
+            if refusal.as_ref().is_none_or(Result::is_err) {
+                refusal = Some(answer);
+            }
+        }
+        refusal.unwrap_or_else(|| Err(failure("there is no endpoint to send to")))
+    }
+}
+
+impl Service<RequestPacket> for Chooser {
+    type Response = ResponsePacket;
+    type Error = TransportError;
+    type Future = TransportFut<'static>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, packet: RequestPacket) -> Self::Future {
+        Box::pin(self.clone().request(packet))
+    }
+}
+
+/// Name of what is asked; of a batch, of its first request.
+fn method(packet: &RequestPacket) -> String {
+    packet.requests().first().map_or_else(|| "nothing".into(), |request| request.method().into())
+}
+
+fn is_send(packet: &RequestPacket) -> bool {
+    packet.requests().iter().any(|request| request.method().starts_with("eth_sendRaw"))
+}
+
+pub(crate) fn failure(reason: &str) -> TransportError {
+    TransportErrorKind::custom_str(reason)
+}
+
+/// The error without the endpoint's address, and with no more of what came back than a line.
+fn presentable(error: TransportError) -> TransportError {
+    match without_url(error) {
+        RpcError::DeserError { .. } => failure("its answer is not JSON-RPC"),
+        RpcError::Transport(TransportErrorKind::HttpError(HttpError { status, body })) => {
+            TransportErrorKind::http_error(status, without_addresses(&body))
+        }
+        RpcError::Transport(TransportErrorKind::HttpErrorWithRetryAfter { error, retry_after }) => {
+            let body = without_addresses(&error.body);
+            TransportErrorKind::http_error_with_retry_after(error.status, body, Some(retry_after))
+        }
+        other => other,
+    }
+}
+
+/// The beginning of a text, with every address in it taken out: one may be the endpoint's own, with its key.
+fn without_addresses(text: &str) -> String {
+    let shown: String = text.chars().take(SHOWN).collect();
+    let words = shown.split_whitespace();
+    let words = words.map(|word| if word.contains("://") { "(an address)" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// What an answer says of the endpoint's health.
+fn outcome(name: &str, answer: &TransportResult<ResponsePacket>) -> Outcome {
+    match answer {
+        Ok(answer) => match wants_patience(answer) {
+            Some(_) if name == "rpc eth_getLogs" && refuses_range(answer) => Outcome::Answered,
+            Some(patience) => Outcome::RateLimited(patience),
+            None => Outcome::Answered,
+        },
+        Err(RpcError::Transport(TransportErrorKind::HttpError(error))) if error.status == 429 => {
+            Outcome::RateLimited(None)
+        }
+        Err(RpcError::Transport(TransportErrorKind::HttpErrorWithRetryAfter {
+            error,
+            retry_after,
+        })) if matches!(error.status, 429 | 503) => Outcome::RateLimited(Some(*retry_after)),
+        Err(RpcError::ErrorResp(payload)) => match payload_wants_patience(payload) {
+            Some(patience) => Outcome::RateLimited(patience),
+            None => Outcome::Answered,
+        },
+        Err(error) => Outcome::Failed(without_addresses(&error.to_string())),
+    }
+}
+
+/// Whether an answer asks for patience, and for how much if it says so.
+fn wants_patience(answer: &ResponsePacket) -> Option<Option<Duration>> {
+    answer.responses().iter().find_map(|answer| payload_wants_patience(answer.payload.as_error()?))
+}
+
+#[allow(clippy::option_option, reason = "whether, and if so how long, which may not be said")]
+fn payload_wants_patience(error: &ErrorPayload) -> Option<Option<Duration>> {
+    let message: Cow<'_, str> = error.message.to_lowercase().into();
+    let says_so = ["rate limit", "too many requests", "throughput", "requests per second"];
+    let is_asked =
+        matches!(error.code, 429 | -32005) || says_so.iter().any(|text| message.contains(text));
+    is_asked.then_some(None)
+}
+
+/// Whether a refusal is about the width of a log range rather than about how often is asked.
+fn refuses_range(answer: &ResponsePacket) -> bool {
+    answer.responses().iter().any(|answer| {
+        let Some(error) = answer.payload.as_error() else { return false };
+        let message = error.message.to_lowercase();
+        ["range", "block", "result", "logs", "response size"]
+            .iter()
+            .any(|text| message.contains(text))
+    })
+}
+
+/// Waits for all of them at once.
+pub(crate) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    join_all(futures).await
+}

@@ -1,0 +1,103 @@
+//! Where items stand, a page of them at a time.
+
+use std::collections::BTreeMap;
+
+use sqlx::SqliteConnection;
+
+use crate::{Amount, Error, Result, sql::Columns};
+
+/// Where an item stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// Row id of the item.
+    pub(super) item: i64,
+    /// Whether it is among the open ones.
+    pub(super) is_listed: bool,
+    /// Whether it has to be: a revision waits for money, a statement that names it is undecided, or it is not finally paid.
+    pub(super) is_open: bool,
+    /// Σ of its leaves in settled statements.
+    pub(super) paid: i128,
+    /// The highest amount that was ever accepted for it.
+    pub(super) highest: Amount,
+}
+
+/// Where items above row id `after` stand, at most `limit` of them, in order.
+pub(super) async fn standings(
+    conn: &mut SqliteConnection,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<Standing>> {
+    let rows = sqlx::query(
+        "select i.id, o.item is not null as listed,
+            (select max(revision) from workload w where w.item = i.id) as newest,
+            (select max(revision) from accepted a where a.item = i.id) as revision,
+            (select amount from accepted a where a.item = i.id order by revision desc limit 1) as amount,
+            (select max(amount) from accepted a where a.item = i.id) as highest
+         from item i left join open o on o.item = i.id where i.id > ? order by i.id limit ?",
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(&mut *conn)
+    .await?;
+    let last = rows.last().map_or(Ok(after), |row| row.int("id"))?;
+    let mut stated = leaves_between(conn, after, last).await?;
+    let mut standings = Vec::with_capacity(rows.len());
+    for row in rows {
+        let item = row.int("id")?;
+        let Leaves { paid, paid_finally, is_undecided } = stated.remove(&item).unwrap_or_default();
+        let accepted = row.maybe_int("revision")?;
+        let (amount, highest) = match accepted {
+            Some(_) => (row.amount("amount")?, row.amount("highest")?),
+            None => (Amount::ZERO, Amount::ZERO),
+        };
+        let is_listed = row.flag("listed")?;
+        let waits = row.maybe_int("newest")? > accepted;
+        let is_open = waits || is_undecided || amount.signed()? != paid_finally;
+        standings.push(Standing { item, is_listed, is_open, paid, highest });
+    }
+    Ok(standings)
+}
+
+/// What statements of ours and of others say of an item.
+#[derive(Debug, Clone, Copy, Default)]
+struct Leaves {
+    paid: i128,
+    paid_finally: i128,
+    /// Whether a statement names it whose epoch nothing has finally settled.
+    is_undecided: bool,
+}
+
+/// What leaves of items above row id `after` up to `last` come to.
+async fn leaves_between(
+    conn: &mut SqliteConnection,
+    after: i64,
+    last: i64,
+) -> Result<BTreeMap<i64, Leaves>> {
+    let rows = sqlx::query(
+        "select l.item, l.amount, s.block is not null as settled,
+            coalesce(s.block <= chain.finalised, 0) as final,
+            not exists (
+                select 1 from statement t2 join settled s2 on s2.statement = t2.id
+                where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised) as undecided
+         from leaf l join statement t on t.id = l.statement left join settled s on s.statement = t.id, chain
+         where l.item > ? and l.item <= ?",
+    )
+    .bind(after)
+    .bind(last)
+    .fetch_all(conn)
+    .await?;
+    let mut leaves: BTreeMap<i64, Leaves> = BTreeMap::new();
+    for row in rows {
+        let entry = leaves.entry(row.int("item")?).or_default();
+        let amount = row.signed("amount")?;
+        let add = |sum: i128| sum.checked_add(amount).ok_or(Error::Overflow("sum of leaves"));
+        if row.flag("settled")? {
+            entry.paid = add(entry.paid)?;
+        }
+        if row.flag("final")? {
+            entry.paid_finally = add(entry.paid_finally)?;
+        }
+        entry.is_undecided |= row.flag("undecided")?;
+    }
+    Ok(leaves)
+}
