@@ -64,11 +64,11 @@ pub(crate) struct Run<'g> {
 }
 
 impl<'g> Run<'g> {
-    /// Puts the chain back and makes a fresh installation, with another endpoint if one is given.
-    pub(crate) async fn new(ground: &'g Ground, endpoint: Option<&str>) -> Self {
+    /// Puts the chain back and makes a fresh installation, with other endpoints if some are given.
+    pub(crate) async fn new(ground: &'g Ground, endpoints: &[&str]) -> Self {
         ground.revert().await;
         let folder = tempfile::tempdir().unwrap();
-        ground.copy_to(folder.path(), endpoint);
+        ground.copy_to(folder.path(), endpoints);
         let config = Config::read(folder.path()).unwrap();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
         Self { ground, folder, config, client, server: None, is_mining: true, starts: 0 }
@@ -336,9 +336,14 @@ impl<'g> Run<'g> {
         }
     }
 
+    /// Everything that the server printed.
+    pub(crate) fn output(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
     /// The last lines of the server's log, and its status.
     async fn tail(&self) -> String {
-        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let log = self.output();
         let lines: Vec<_> = log.lines().rev().take(30).collect();
         let lines: Vec<_> = lines.into_iter().rev().collect();
         format!("{}\n{:#}", lines.join("\n"), self.status().await.unwrap_or_default())

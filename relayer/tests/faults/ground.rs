@@ -371,8 +371,9 @@ impl Ground {
         json!({ "deposits": deposits, "wallets": wallets, "credits": credits })
     }
 
-    /// Copies the installation into a folder, listening on a port of its own, with another endpoint if one is given.
-    pub(crate) fn copy_to(&self, folder: &Path, endpoint: Option<&str>) {
+    /// Copies the installation into a folder, listening on a port of its own. Other endpoints, if some are given, are of as
+    /// many operators.
+    pub(crate) fn copy_to(&self, folder: &Path, endpoints: &[&str]) {
         let from = self.env.dir();
         std::fs::create_dir_all(folder.join("keys")).unwrap();
         for entry in std::fs::read_dir(from.join("keys")).unwrap() {
@@ -381,11 +382,13 @@ impl Ground {
         }
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let text = std::fs::read_to_string(from.join("quittance.toml")).unwrap();
-        let text = text.replace("127.0.0.1:8437", &format!("127.0.0.1:{port}"));
-        let text = match endpoint {
-            Some(endpoint) => text.replace(&self.env.anvil.url, endpoint),
-            None => text,
-        };
+        let mut text = text.replace("127.0.0.1:8437", &format!("127.0.0.1:{port}"));
+        if !endpoints.is_empty() {
+            text = text.replace(&format!("rpc_url = \"{}\"\n", self.env.anvil.url), "");
+        }
+        for (index, url) in endpoints.iter().enumerate() {
+            text += &format!("\n[[endpoint]]\noperator = \"operator {index}\"\nurl = \"{url}\"\n");
+        }
         std::fs::write(folder.join("quittance.toml"), text).unwrap();
     }
 

@@ -81,7 +81,7 @@ impl Disturbance for Pauser {
 }
 
 async fn undisturbed(ground: &Ground) -> Value {
-    let mut run = Run::new(ground, None).await;
+    let mut run = Run::new(ground, &[]).await;
     run.play(&mut Calm).await;
     run.finish().await
 }
@@ -100,7 +100,7 @@ async fn lane(
             break;
         }
         let mut killer = Killer::new(seed, signal);
-        let mut run = Run::new(ground, None).await;
+        let mut run = Run::new(ground, &[]).await;
         run.play(&mut killer).await;
         assert_eq!(&run.finish().await, expected, "money differs in the run of seed {seed}");
         assert!(killer.sent > 0, "seed {seed} never struck");
@@ -142,7 +142,7 @@ async fn a_server_that_sleeps_while_the_chain_goes_on_loses_nothing() {
     for moment in [300, 700, 1_100, 1_500] {
         let at = Instant::now() + Duration::from_millis(moment);
         let mut pauser = Pauser { at, is_done: false };
-        let mut run = Run::new(&ground, None).await;
+        let mut run = Run::new(&ground, &[]).await;
         run.play(&mut pauser).await;
         assert_eq!(run.finish().await, expected);
         assert!(pauser.is_done);

@@ -16,7 +16,7 @@ use crate::{
 };
 
 async fn undisturbed(ground: &Ground) -> Value {
-    let mut run = Run::new(ground, None).await;
+    let mut run = Run::new(ground, &[]).await;
     run.play(&mut Calm).await;
     run.finish().await
 }
@@ -44,7 +44,7 @@ async fn an_endpoint_of_another_chain_is_refused() {
     let ground = Ground::new(Script::three_days()).await;
     let proxy = Proxy::new(&ground.env.anvil.url, None, 1).await;
     proxy.set(Mix::of(1_000, &[Fault::WrongChain]));
-    let run = Run::new(&ground, Some(&proxy.url)).await;
+    let run = Run::new(&ground, &[&proxy.url]).await;
     let serve = quittance(&["serve", "--dir"]).arg(run.dir()).output();
     let output = timeout(Duration::from_secs(20), serve).await.unwrap().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -58,7 +58,7 @@ async fn through_faults(script: Script, mix: Mix, reorgs: u32, seed: u64) {
     let ground = Ground::new(script).await;
     let expected = undisturbed(&ground).await;
     let proxy = Proxy::new(&ground.env.anvil.url, None, seed).await;
-    let mut run = Run::new(&ground, Some(&proxy.url)).await;
+    let mut run = Run::new(&ground, &[&proxy.url]).await;
     let every = Duration::from_millis(700);
     let mut disturbance = Reorgs {
         random: StdRng::seed_from_u64(seed),
@@ -99,4 +99,70 @@ async fn work_is_settled_to_the_base_unit_through_an_endpoint_that_fails_often()
     let (machines, per_mille, reorgs) = if is_deep { (6_000, 800, 500) } else { (130, 600, 20) };
     let script = Script::workloads(machines, 4, 400);
     through_faults(script, Mix::of(per_mille, &Fault::WEATHER), reorgs, 1).await;
+}
+
+/// The faults of providers and their lies together.
+fn all_faults() -> Vec<Fault> {
+    Fault::WEATHER.into_iter().chain(Fault::LIES).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_three_endpoints_may_do_what_it_likes() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    let other_fork = Ground::new(Script::three_days()).await;
+    let (honest, fork) = (ground.env.anvil.url.as_str(), other_fork.env.anvil.url.as_str());
+    for seed in 0..3 {
+        let proxies = [
+            Proxy::new(honest, Some(fork), seed).await,
+            Proxy::new(honest, None, seed).await,
+            Proxy::new(honest, None, seed).await,
+        ];
+        proxies[0].set(Mix::of(600, &all_faults()));
+        // Each of the three in turn is the preferred one.
+        let mut urls: Vec<_> = proxies.iter().map(|proxy| proxy.url.as_str()).collect();
+        urls.rotate_right(usize::try_from(seed).unwrap());
+        let mut run = Run::new(&ground, &urls).await;
+        run.play(&mut Calm).await;
+        proxies[0].set(Mix::default());
+        assert_eq!(run.finish().await, expected, "seed {seed}");
+        let (requests, counts) = proxies[0].counts();
+        println!("one of three: {requests} requests, faults {counts:?}");
+        assert!(!counts.is_empty());
+    }
+}
+
+/// Goal: when nobody tells the truth, nothing false is written, and what stands still says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_that_all_tell_the_same_lie_stop_the_server_and_write_nothing() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    for lie in [Fault::OmitLog, Fault::InventLog, Fault::AlterLog] {
+        // The same seed: all three answer alike.
+        let mut proxies = Vec::new();
+        for _ in 0..3 {
+            proxies.push(Proxy::new(&ground.env.anvil.url, None, 7).await);
+        }
+        let urls: Vec<_> = proxies.iter().map(|proxy| proxy.url.as_str()).collect();
+        let mut run = Run::new(&ground, &urls).await;
+        proxies.iter().for_each(|proxy| proxy.set(Mix::of(1_000, &[lie])));
+        run.until("the server", &mut Calm, async |run| run.status().await).await;
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            run.step(&mut Calm).await;
+        }
+        let status = run.status().await.unwrap();
+        assert_eq!(status["providers"], 0, "{lie:?}: {status}");
+        let log = run.output();
+        assert!(
+            log.contains("lies") || log.contains("journal") || log.contains("root"),
+            "{lie:?}: {log}"
+        );
+        // The truth again, and a new process that has no grudge.
+        proxies.iter().for_each(|proxy| proxy.set(Mix::default()));
+        assert!(run.stop().await.success());
+        run.play(&mut Calm).await;
+        assert_eq!(run.finish().await, expected, "{lie:?}");
+        println!("{lie:?} by all: {:?}", proxies[0].counts());
+    }
 }

@@ -20,9 +20,9 @@ use tokio::{
 /// A key in the endpoint's address, as providers put it there. Nothing may print it.
 pub(crate) const KEY: &str = "canary-endpoint-key-5d7f1c";
 /// How long a stalled answer takes.
-const STALL: Duration = Duration::from_millis(1_500);
+const STALL: Duration = Duration::from_millis(200);
 /// Bytes of a body that is far too big.
-const HUGE: usize = 8 << 20;
+const HUGE: usize = 1 << 20;
 
 /// One way to fail or to lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -45,7 +45,7 @@ async fn the_demos_days_end_reconciled_under_a_kill_every_two_seconds() {
     let ground = Ground::new(script).await;
 
     let began = Instant::now();
-    let mut run = Run::new(&ground, None).await;
+    let mut run = Run::new(&ground, &[]).await;
     run.play(&mut Calm).await;
     let undisturbed = began.elapsed();
     let expected = run.finish().await;
@@ -53,7 +53,7 @@ async fn the_demos_days_end_reconciled_under_a_kill_every_two_seconds() {
     let (began, mut rounds, mut starts) = (Instant::now(), 0_u32, 0);
     let mut metronome = Metronome { next: Instant::now() + EVERY, kills: 0 };
     while began.elapsed() < Duration::from_secs(seconds) {
-        let mut run = Run::new(&ground, None).await;
+        let mut run = Run::new(&ground, &[]).await;
         run.play(&mut metronome).await;
         starts += run.starts;
         assert_eq!(run.finish().await, expected, "money differs in round {rounds}");

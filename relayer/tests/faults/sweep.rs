@@ -104,7 +104,7 @@ async fn lane(
     let (mut hit, mut missed) = (Vec::new(), Vec::new());
     for chain in chains {
         let mut saboteur = Saboteur { places: chain.clone(), hit: Vec::new() };
-        let mut run = Run::new(ground, None).await;
+        let mut run = Run::new(ground, &[]).await;
         run.play(&mut saboteur).await;
         let money = run.finish().await;
         assert_eq!(&money, expected, "money differs after ends at {chain:?}");
@@ -120,10 +120,10 @@ async fn a_process_ended_at_any_place_loses_and_doubles_nothing() {
         tokio::join!(Ground::new(Script::three_days()), Ground::new(Script::three_days()));
     let grounds: [Ground; LANES] = grounds.into();
     let log = tempfile::NamedTempFile::new().unwrap();
-    let mut run = Run::new(&grounds[0], None).await;
+    let mut run = Run::new(&grounds[0], &[]).await;
     run.play(&mut Surveyor(log.path().to_owned())).await;
     let expected = run.finish().await;
-    let mut run = Run::new(&grounds[1], None).await;
+    let mut run = Run::new(&grounds[1], &[]).await;
     run.play(&mut Calm).await;
     assert_eq!(run.finish().await, expected, "two undisturbed runs differ");
 

@@ -29,7 +29,7 @@ fn complaint(output: &Output) -> String {
 }
 
 async fn undisturbed(ground: &Ground) -> Value {
-    let mut run = Run::new(ground, None).await;
+    let mut run = Run::new(ground, &[]).await;
     run.play(&mut Calm).await;
     run.finish().await
 }
@@ -37,7 +37,7 @@ async fn undisturbed(ground: &Ground) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_server_is_refused_even_while_the_first_sleeps() {
     let ground = Ground::new(Script::three_days()).await;
-    let mut run = Run::new(&ground, None).await;
+    let mut run = Run::new(&ground, &[]).await;
     run.until("the server", &mut Calm, async |run| run.status().await).await;
     assert!(complaint(&serve_again(&run).await).contains("another process"));
     run.signal("-STOP").await;
@@ -50,7 +50,7 @@ async fn a_second_server_is_refused_even_while_the_first_sleeps() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_configuration_of_another_deployment_is_refused() {
     let ground = Ground::new(Script::three_days()).await;
-    let mut run = Run::new(&ground, None).await;
+    let mut run = Run::new(&ground, &[]).await;
     run.until("the server", &mut Calm, async |run| run.status().await).await;
     assert!(run.stop().await.success());
     let path = run.dir().join("quittance.toml");
@@ -95,7 +95,7 @@ async fn a_chain_that_halts_and_hurries_loses_nothing() {
     let ground = Ground::new(Script::three_days()).await;
     let expected = undisturbed(&ground).await;
     let mut halt = Halt { at: Instant::now() + Duration::from_secs(1), is_over: false };
-    let mut run = Run::new(&ground, None).await;
+    let mut run = Run::new(&ground, &[]).await;
     run.play(&mut halt).await;
     assert_eq!(run.finish().await, expected);
     assert!(halt.is_over);
@@ -105,7 +105,7 @@ async fn a_chain_that_halts_and_hurries_loses_nothing() {
 async fn a_sender_without_gas_money_says_so_and_goes_on_when_it_has_some() {
     let ground = Ground::new(Script::three_days()).await;
     let expected = undisturbed(&ground).await;
-    let mut run = Run::new(&ground, None).await;
+    let mut run = Run::new(&ground, &[]).await;
     let set = async |wei: &str| {
         let params = format!("[\"{}\", \"{wei}\"]", ground.sender);
         rpc(&ground.env.provider(), "anvil_setBalance", &params).await
@@ -126,7 +126,7 @@ async fn a_batch_waits_out_a_spike_of_the_base_fee_and_says_so() {
     let ground = Ground::new(Script::three_days()).await;
     let expected = undisturbed(&ground).await;
     for gwei in [20_u64, 100] {
-        let mut run = Run::new(&ground, None).await;
+        let mut run = Run::new(&ground, &[]).await;
         let path = run.dir().join("quittance.toml");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replace("[policy]\n", "[policy]\nnative_usd = \"20\"\n"))
@@ -185,7 +185,7 @@ async fn a_task_that_panics_ends_the_process_with_a_code_and_loses_nothing() {
     let expected = undisturbed(&ground).await;
     for place in ["commit blocks:before:2", "commit slot:after:1", "commit statement:after:1"] {
         let mut panic = Panic { place: Some(place), codes: Vec::new() };
-        let mut run = Run::new(&ground, None).await;
+        let mut run = Run::new(&ground, &[]).await;
         run.play(&mut panic).await;
         assert_eq!(run.finish().await, expected, "{place}");
         assert_eq!(panic.codes, [Some(1)], "{place}");
@@ -237,7 +237,7 @@ async fn a_clock_that_jumps_by_hours_and_days_changes_no_money() {
     std::fs::write(offset.path(), "+0").unwrap();
     let jumps = vec!["+0", "-1d", "+1d", "-1h", "+1h"];
     let mut clock = Clock { library, offset, jumps, next: Instant::now() };
-    let mut run = Run::new(&ground, None).await;
+    let mut run = Run::new(&ground, &[]).await;
     run.play(&mut clock).await;
     assert_eq!(run.finish().await, expected);
     assert!(clock.jumps.is_empty(), "{:?}", clock.jumps);
