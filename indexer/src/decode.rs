@@ -10,7 +10,7 @@ use ledger::{
 use crate::{Error, Result};
 
 /// The fact that a log of the contract states. `EIP712DomainChanged`, which the ABI inherits, is never emitted.
-pub(crate) fn fact(log: &Log, contract: Address) -> Result<Fact> {
+pub fn fact(log: &Log, contract: Address) -> Result<Fact> {
     let log_index = log.log_index.unwrap_or_default();
     let unknown =
         || Error::UnknownEvent { block: log.block_hash.unwrap_or_default(), log_index, contract };

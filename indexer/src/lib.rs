@@ -15,6 +15,7 @@ use alloy::{
     transports::{RpcError, TransportErrorKind},
 };
 
+pub use decode::fact;
 pub use endpoint::{Finality, without_url};
 pub use endpoints::{EndpointReport, Endpoints, HeaderHash, Settings, State, Upstream};
 pub use follow::{Indexer, Turn, chain_of, run};

@@ -90,6 +90,17 @@ pub struct NamedLeaf {
     pub name: Option<(String, String)>,
 }
 
+/// A decision about a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Source of the workload.
+    pub source: String,
+    /// Its external id.
+    pub external_id: String,
+    /// `hold`, `release`, `dispute` or `pay`.
+    pub verdict: String,
+}
+
 /// A transaction nonce and what was signed for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
@@ -495,6 +506,24 @@ impl Reader {
         row.maybe_int("n")?
             .map(|n| u32::try_from(n).map_err(|_| Error::Corrupt("provider")))
             .transpose()
+    }
+
+    /// All decisions, in order.
+    pub async fn decisions(&self) -> Result<Vec<Decision>> {
+        let rows = sqlx::query(
+            "select i.source, i.external_id, d.verdict from decision d join item i on i.id = d.item order by d.id",
+        )
+        .fetch_all(self.0.reader())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Decision {
+                    source: row.text("source")?,
+                    external_id: row.text("external_id")?,
+                    verdict: row.text("verdict")?,
+                })
+            })
+            .collect()
     }
 
     /// All closings: id and cutoff in ms, in order.

@@ -10,15 +10,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indexer::Endpoints;
 use jiff::civil::Date;
 use ledger::Ledger;
+use serde::Serialize;
 
 use crate::{
-    Error, Result,
+    Error, Result, case,
     config::Config,
     demo,
     generate::{self, Shape},
     install, intake,
     keys::Keys,
-    reconcile,
+    opinion::{self, Opinion},
+    reconcile::{self, Verification},
     remote::Remote,
     screen::{Screen, print},
     serve,
@@ -50,7 +52,7 @@ enum Command {
     /// Compare the ledger with the contract's state, to the base unit.
     Reconcile(ReportArgs),
     /// Rebuild everything from the contract's logs and compare; check that all else follows.
-    Verify(ReportArgs),
+    Verify(VerifyArgs),
     /// Write realistic input files.
     Generate(GenerateArgs),
 }
@@ -69,6 +71,16 @@ struct ReportArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    report: ReportArgs,
+    /// Besides, compute what each statement should have paid from these workload files, in the order in which they were
+    /// taken in, and compare.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    workloads: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -281,14 +293,36 @@ async fn run_reconcile(args: ReportArgs) -> Result<()> {
     }
 }
 
-async fn run_verify(args: ReportArgs) -> Result<()> {
-    let Installation { config, ledger, endpoints } = Installation::open(&args.folder.dir).await?;
-    let result = reconcile::verify(&config, &Keys::open(&config)?, &ledger, &endpoints).await?;
-    print(if args.json { serde_json::to_string(&result)? } else { result.text() });
-    match result.differences.len() {
+async fn run_verify(VerifyArgs { report, workloads }: VerifyArgs) -> Result<()> {
+    let Installation { config, ledger, endpoints } = Installation::open(&report.folder.dir).await?;
+    let verification =
+        reconcile::verify(&config, &Keys::open(&config)?, &ledger, &endpoints).await?;
+    let opinion = if workloads.is_empty() {
+        None
+    } else {
+        let case = case::gather(&config, &ledger, &endpoints, &workloads).await?;
+        Some(opinion::judge(&case))
+    };
+    let second = opinion.as_ref().map_or(0, |opinion| opinion.differences.len());
+    let differences = verification.differences.len() + second;
+    print(match (report.json, &opinion) {
+        (true, _) => serde_json::to_string(&Verified { verification, opinion })?,
+        (false, None) => verification.text(),
+        (false, Some(opinion)) => format!("{}\n{}", verification.text(), opinion.text()),
+    });
+    match differences {
         0 => Ok(()),
         n => Err(Error::Differences(format!("{n} differences"))),
     }
+}
+
+/// What `verify` prints as JSON.
+#[derive(Serialize)]
+struct Verified {
+    #[serde(flatten)]
+    verification: Verification,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opinion: Option<Opinion>,
 }
 
 fn generate_files(args: &GenerateArgs) -> Result<()> {

@@ -338,9 +338,14 @@ impl Config {
     /// Reads `quittance.toml` in a folder.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE_NAME);
-        let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
-        let mut config: Self =
-            toml::from_str(&text).map_err(|error| config_error(&path, error.to_string()))?;
+        Self::parse(&fs::read_to_string(&path).map_err(Error::file(&path))?, folder)
+    }
+
+    /// The configuration that `text` describes, for the installation in a folder.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self> {
+        let path = folder.join(FILE_NAME);
+        let mut config: Self = toml::from_str(text)
+            .map_err(|error| config_error(&path, toml_problem(text, &error)))?;
         config.folder = folder.to_owned();
         config.check().map_err(|reason| config_error(&path, reason))?;
         Ok(config)
@@ -376,8 +381,19 @@ impl Config {
                 token.symbol
             ));
         }
+        for (index, token) in self.tokens.iter().enumerate() {
+            if self.tokens[..index].iter().any(|other| other.address == token.address) {
+                return Err(format!("token {} is described twice; once is right", token.address));
+            }
+        }
         let mut owners: BTreeMap<B256, &str> = BTreeMap::new();
-        for organisation in &self.organisations {
+        for (index, organisation) in self.organisations.iter().enumerate() {
+            if self.organisations[..index].iter().any(|other| other.name == organisation.name) {
+                let name = &organisation.name;
+                return Err(format!(
+                    "organisation {name:?} stands there twice; list its deposits in one"
+                ));
+            }
             if !self.tokens.iter().any(|token| token.address == organisation.token) {
                 return Err(format!(
                     "organisation {:?} pays in {}, which no [[token]] describes",
@@ -386,6 +402,11 @@ impl Config {
             }
             for deposit in &organisation.deposits {
                 if let Some(other) = owners.insert(*deposit, &organisation.name) {
+                    if other == organisation.name {
+                        return Err(format!(
+                            "deposit {deposit} of {other:?} is listed twice; once is right"
+                        ));
+                    }
                     return Err(format!(
                         "deposit {deposit} pays for both {other:?} and {:?}; a deposit pays for one",
                         organisation.name
@@ -494,6 +515,26 @@ impl Config {
     pub fn token(&self, address: Address) -> Option<&TokenConfig> {
         self.tokens.iter().find(|token| token.address == address)
     }
+}
+
+/// What is wrong with a text that is no configuration: line, key and problem. The line itself is not shown, since it may
+/// hold the address of an endpoint, and with it a key.
+fn toml_problem(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..start).unwrap_or_default();
+    let number = before.matches('\n').count() + 1;
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    let is_of_key = |c: char| c.is_ascii_alphanumeric() || "_-.[]".contains(c);
+    let key = line.trim_start().split(|c| !is_of_key(c)).next().unwrap_or_default();
+    let message = error.message();
+    let message = match message.split_once('"') {
+        Some((kind, rest)) if rest.contains("://") => {
+            let after = rest.rsplit('"').next().unwrap_or_default();
+            format!("{kind}\"…\"{after}")
+        }
+        _ => message.to_owned(),
+    };
+    format!("line {number}, {key}: {message}")
 }
 
 /// Reads an endpoint's address. What is wrong with it is said without it.

@@ -2,6 +2,7 @@
 
 pub mod anvil;
 pub mod attester;
+mod case;
 pub mod cli;
 pub mod config;
 pub mod demo;
@@ -10,6 +11,7 @@ pub mod generate;
 pub mod install;
 pub mod intake;
 pub mod keys;
+pub mod opinion;
 pub mod reconcile;
 pub mod remote;
 pub mod screen;

@@ -57,9 +57,13 @@ pub(super) fn parse(
 }
 
 fn record(entry: &RawValue, prefix: &str, source: &str) -> Field<Record> {
-    let entry: Entry<'_> = serde_json::from_str(entry.get()).map_err(|error| {
-        Rejection::new("entry", format!("it is not {{\"key\": [...], \"value\": [...]}}: {error}"))
-    })?;
+    let entry: Entry<'_> =
+        fields::members("entry", entry.get()).map_err(|Rejection { field, reason }| {
+            Rejection::new(
+                field,
+                format!("it is not {{\"key\": [...], \"value\": [...]}}: {reason}"),
+            )
+        })?;
     let [organisation, group, machine] = entry.key[..] else {
         return Err(Rejection::new("key", format!("it has {} parts, not 3", entry.key.len())));
     };

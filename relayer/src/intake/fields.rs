@@ -3,6 +3,7 @@
 use alloy::primitives::{Address, B256};
 use jiff::Timestamp;
 use ledger::{Decimal, Millis};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Rejection;
@@ -16,11 +17,28 @@ const TIMES: std::ops::Range<i64> = 1_577_836_800_000..4_102_444_800_000;
 
 pub(super) type Field<T> = Result<T, Rejection>;
 
+/// Reads the members of an object, each of which may come once. An array is none, although its values could be read as an
+/// object's in their order.
+pub(super) fn members<'a, T: Deserialize<'a>>(field: &str, text: &'a str) -> Field<T> {
+    if !text.trim_start().starts_with('{') {
+        let problem = match serde_json::from_str::<&RawValue>(text) {
+            Ok(value) => format!("{} is not an object in braces", shorten(value.get())),
+            Err(error) => format!("it is not JSON: {error}"),
+        };
+        return Err(Rejection::new(field, problem));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        let is_data = error.classify() == serde_json::error::Category::Data;
+        let problem = if is_data { error.to_string() } else { format!("it is not JSON: {error}") };
+        Rejection::new(field, problem)
+    })
+}
+
 /// A value as it stands in the record, or what is missing.
 pub(super) fn required<'a>(field: &str, value: Option<&'a RawValue>) -> Field<&'a RawValue> {
     match value.filter(|value| value.get() != "null") {
         Some(value) => Ok(value),
-        None => Err(Rejection::new(field, "it is missing")),
+        None => Err(Rejection::new(field, "it is missing or null, and it is required")),
     }
 }
 
@@ -35,8 +53,9 @@ pub(super) fn optional<T>(
 
 /// A string of 1 to 200 characters without control characters.
 pub(super) fn text(field: &str, value: &RawValue) -> Field<String> {
-    let text: String = serde_json::from_str(value.get())
-        .map_err(|_| Rejection::new(field, format!("{} is not a string", shorten(value.get()))))?;
+    let text: String = serde_json::from_str(value.get()).map_err(|_| {
+        Rejection::new(field, format!("{} is not a string in quotes", shorten(value.get())))
+    })?;
     if text.is_empty() || text.chars().count() > MAX_TEXT || text.chars().any(char::is_control) {
         let shown = shorten(value.get());
         return Err(Rejection::new(
@@ -49,22 +68,30 @@ pub(super) fn text(field: &str, value: &RawValue) -> Field<String> {
     Ok(text)
 }
 
-/// A whole number, not negative, written as digits.
-pub(super) fn integer<T: TryFrom<u64>>(field: &str, value: &RawValue) -> Field<T> {
+/// A whole number from 0 to `most`, written as digits.
+pub(super) fn integer(field: &str, value: &RawValue, most: u64) -> Field<u64> {
     let text = value.get();
     let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if is_digits { text.parse::<u64>().ok() } else { None };
-    number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| {
+    number.filter(|number| *number <= most).ok_or_else(|| {
+        let shown = shorten(text);
         Rejection::new(
             field,
-            format!("{} is not a whole number in range, written as digits", shorten(text)),
+            format!("{shown} is not a whole number from 0 to {most}, written as digits"),
         )
     })
 }
 
 /// A plain decimal, given as a JSON number.
 pub(super) fn number(field: &str, value: &RawValue) -> Field<Decimal> {
-    value.get().parse().map_err(|error: ledger::Error| Rejection::new(field, error.to_string()))
+    let text = value.get();
+    if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+        return Err(Rejection::new(
+            field,
+            format!("{} is not a number without quotes", shorten(text)),
+        ));
+    }
+    text.parse().map_err(|error: ledger::Error| Rejection::new(field, error.to_string()))
 }
 
 /// A plain decimal, given as a JSON string.
@@ -108,15 +135,46 @@ pub(super) fn address(field: &str, text: &str) -> Field<Address> {
 /// An instant in RFC 3339, as milliseconds.
 pub(super) fn instant(field: &str, value: &RawValue) -> Field<Millis> {
     let text = text(field, value)?;
-    let time: Timestamp = text.parse().map_err(|_| {
+    let time = if is_rfc3339(&text) { text.parse::<Timestamp>().ok() } else { None };
+    let time = time.ok_or_else(|| {
         Rejection::new(field, format!("{text:?} is not a time like 2026-11-20T07:00:00Z"))
     })?;
     in_range(field, time.as_millisecond())
 }
 
+/// Whether a text has the form of RFC 3339, at most nanoseconds: the library that reads it takes more.
+fn is_rfc3339(text: &str) -> bool {
+    let fits = |text: &str, form: &str| {
+        text.len() == form.len()
+            && text.bytes().zip(form.bytes()).all(|(byte, mark)| match mark {
+                b'9' => byte.is_ascii_digit(),
+                b'5' => (b'0'..=b'5').contains(&byte),
+                b'2' => (b'0'..=b'2').contains(&byte),
+                b'T' => matches!(byte, b'T' | b't'),
+                b'+' => matches!(byte, b'+' | b'-'),
+                mark => byte == mark,
+            })
+    };
+    let Some((time, rest)) = text.split_at_checked(19) else { return false };
+    let offset = match rest.strip_prefix('.') {
+        None => rest,
+        Some(fraction) => {
+            let offset = fraction.trim_start_matches(|digit: char| digit.is_ascii_digit());
+            if !(1..=9).contains(&(fraction.len() - offset.len())) {
+                return false;
+            }
+            offset
+        }
+    };
+    let is_offset = matches!(offset, "Z" | "z")
+        || (fits(offset, "+29:59") && offset.get(1..3).is_some_and(|hours| hours < "24"));
+    fits(time, "9999-99-99T29:59:59") && is_offset
+}
+
 /// Milliseconds since 1970, given as a JSON number.
 pub(super) fn millis(field: &str, value: &RawValue) -> Field<Millis> {
-    in_range(field, integer::<i64>(field, value)?)
+    let most = Millis::MAX.unsigned_abs();
+    in_range(field, Millis::try_from(integer(field, value, most)?).unwrap_or(Millis::MAX))
 }
 
 fn in_range(field: &str, time: Millis) -> Field<Millis> {

@@ -30,8 +30,7 @@ pub(super) fn is_payee(line: &str) -> bool {
 }
 
 pub(super) fn parse(line: &str) -> Field<(String, Address)> {
-    let entry: Entry<'_> =
-        serde_json::from_str(line).map_err(|error| Rejection::new("record", error.to_string()))?;
+    let entry: Entry<'_> = fields::members("record", line)?;
     let schema = fields::text("schema", fields::required("schema", entry.schema)?)?;
     if schema != "payee/1" {
         return Err(Rejection::new(

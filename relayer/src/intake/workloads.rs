@@ -93,8 +93,7 @@ struct EvidenceFields<'a> {
 }
 
 pub(super) fn parse(line: &str) -> Field<Record> {
-    let line: Line<'_> =
-        serde_json::from_str(line).map_err(|error| Rejection::new("record", error.to_string()))?;
+    let line: Line<'_> = fields::members("record", line)?;
     let schema = fields::text("schema", required("schema", line.schema)?)?;
     if schema != "workload/1" {
         return Err(Rejection::new("schema", format!("{schema:?} is not \"workload/1\"")));
@@ -104,7 +103,7 @@ pub(super) fn parse(line: &str) -> Field<Record> {
         choice("result", required("result", line.result)?, "completed, interrupted, failed")?;
     let rate = optional("rate", line.rate, rate)?;
     let revision = Revision {
-        revision: optional("revision", line.revision, fields::integer)?.unwrap_or(0),
+        revision: optional("revision", line.revision, number_of_revision)?.unwrap_or(0),
         result,
         price: price(&line, rate.as_ref())?,
         rate,
@@ -135,9 +134,17 @@ fn item(line: &Line<'_>) -> Field<Item> {
     })
 }
 
+fn number_of_revision(field: &str, value: &RawValue) -> Field<u32> {
+    let number = fields::integer(field, value, u32::MAX.into())?;
+    Ok(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
 /// One of a list of words.
 fn choice<T: for<'de> Deserialize<'de>>(field: &str, value: &RawValue, words: &str) -> Field<T> {
-    serde_json::from_str(value.get()).map_err(|_| {
+    // An enumeration is also read from an object with one key, which is no word.
+    let word =
+        if value.get().starts_with('"') { serde_json::from_str(value.get()).ok() } else { None };
+    word.ok_or_else(|| {
         Rejection::new(field, format!("{} is none of {words}", fields::shorten(value.get())))
     })
 }
@@ -154,15 +161,19 @@ fn country(field: &str, value: &RawValue) -> Field<String> {
 fn account(field: &str, value: &RawValue) -> Field<Address> {
     let text = fields::text(field, value)?;
     let address = match text.strip_prefix("eip155:").and_then(|rest| rest.split_once(':')) {
-        Some((chain, address)) if chain.bytes().all(|byte| byte.is_ascii_digit()) => address,
+        Some((chain, address))
+            if (1..=20).contains(&chain.len())
+                && chain.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            address
+        }
         _ => &text,
     };
     fields::address(field, address)
 }
 
 fn rate(field: &str, value: &RawValue) -> Field<Rate> {
-    let rate: RateFields<'_> = serde_json::from_str(value.get())
-        .map_err(|error| Rejection::new(field, error.to_string()))?;
+    let rate: RateFields<'_> = fields::members(field, value.get())?;
     let usd_per_token =
         fields::decimal("rate.usd_per_token", required("rate.usd_per_token", rate.usd_per_token)?)?;
     if usd_per_token.is_zero() {
@@ -192,8 +203,7 @@ fn price(line: &Line<'_>, rate: Option<&Rate>) -> Field<Price> {
 }
 
 fn usd(field: &str, value: &RawValue) -> Field<ledger::Decimal> {
-    let price: PriceFields<'_> = serde_json::from_str(value.get())
-        .map_err(|error| Rejection::new(field, error.to_string()))?;
+    let price: PriceFields<'_> = fields::members(field, value.get())?;
     let currency = fields::text("price.currency", required("price.currency", price.currency)?)?;
     if currency != "USD" {
         return Err(Rejection::new("price.currency", format!("{currency:?} is not \"USD\"")));
@@ -203,8 +213,7 @@ fn usd(field: &str, value: &RawValue) -> Field<ledger::Decimal> {
 }
 
 fn evidence(field: &str, value: &RawValue) -> Field<Evidence> {
-    let evidence: EvidenceFields<'_> = serde_json::from_str(value.get())
-        .map_err(|error| Rejection::new(field, error.to_string()))?;
+    let evidence: EvidenceFields<'_> = fields::members(field, value.get())?;
     let jobs = |field: &str, value: &RawValue| {
         serde_json::from_str::<Vec<String>>(value.get())
             .map_err(|_| Rejection::new(field, "it is not an array of strings"))
@@ -259,6 +268,51 @@ mod tests {
         ];
         for (from, to, field) in cases {
             assert_eq!(parse(&with(from, to)).unwrap_err().field, field, "{to}");
+        }
+    }
+
+    #[test]
+    fn an_array_is_no_object_and_an_object_no_word() {
+        let values = r#"["workload/1","salad","a/1",0,"acme",null,"7f3a","render",null,null,null,null,null,null,
+            "2026-11-20T07:00:00Z","2026-11-20T09:00:00Z","completed",null,"5",{"usd_per_token":"1","source":"s","at":"2026-11-20T07:00:00Z"},null]"#;
+        assert_eq!(parse(values).unwrap_err().field, "record");
+        let price = with(
+            r#"{"currency":"USD","per_hour":"0.160000","amount":"0.320000"}"#,
+            r#"["USD","0.16","0.32"]"#,
+        );
+        assert_eq!(parse(&price).unwrap_err().field, "price");
+        assert_eq!(parse(&with("\"render\"", r#"{"render":null}"#)).unwrap_err().field, "kind");
+    }
+
+    #[test]
+    fn times_have_the_form_of_rfc_3339() {
+        for time in [
+            "2026-11-20 07:00:00Z",
+            "2026-11-20T07Z",
+            "2026-11-20T07:00Z",
+            "20261120T070000Z",
+            "2026-11-20T07:00:00",
+            "2026-11-20T07:00:60Z",
+            "2026-11-20T07:00:00,5Z",
+            "2026-11-20T07:00:00+24:00",
+            "2026-11-20T07:00:00+0100",
+            "2026-11-20T07:00:00Z[UTC]",
+            "2026-11-20T07:00:00.Z",
+        ] {
+            assert_eq!(
+                parse(&with("2026-11-20T07:00:00Z", time)).unwrap_err().field,
+                "started_at",
+                "{time}"
+            );
+        }
+        for time in [
+            "2026-11-20t07:00:00z",
+            "2026-11-20T07:00:00.123456789+23:59",
+            "2026-11-20T07:00:00-00:00",
+        ] {
+            let with_both = with("2026-11-20T07:00:00Z", time)
+                .replace("2026-11-20T09:00:00Z", "2026-11-22T09:00:00Z");
+            assert!(parse(&with_both).is_ok(), "{time}");
         }
     }
 

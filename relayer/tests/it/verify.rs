@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use crate::env::{Env, assert_success};
+use crate::env::{Env, assert_success, quittance};
 
 /// An alteration, and how the row at fault has to be named.
 const ALTERATIONS: [(&str, &str); 14] = [
@@ -86,4 +86,40 @@ async fn alter(database: &std::path::Path, alteration: &'static str) {
     let done = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
     assert!(done.rows_affected() > 0, "{alteration} altered nothing");
     conn.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_opinion_from_the_files_alone_finds_a_workload_that_was_paid_otherwise() {
+    let env = Env::after_demo(40).await;
+    let folder = env.folder.path().join("files");
+    let mut generate = quittance(&["generate", "--machines=40", "--days=3", "--organisations=4"]);
+    assert_success(&generate.arg("--out").arg(&folder).output().await.unwrap());
+    let mut files: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let names: Vec<_> = files.iter().map(|path| path.to_str().unwrap()).collect();
+    let workloads = [&["--workloads"], &names[..]].concat();
+
+    let dearer = std::fs::read_to_string(&files[0]).unwrap();
+    let (before, after) = dearer.split_once(",0.").unwrap();
+    std::fs::write(&files[0], format!("{before},1.{after}")).unwrap();
+    let output = env.run("verify", &workloads).await;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{text}");
+    assert!(
+        text.contains("epoch 1, workload salad/") && text.contains("; it should be "),
+        "{text}"
+    );
+
+    std::fs::write(&files[0], &dearer).unwrap();
+    let verified = env.json("verify", &workloads).await;
+    let opinion = &verified["opinion"];
+    assert!(opinion["statements"].as_u64().unwrap() > 4, "{opinion}");
+    // What is open is what the demo leaves without a payout address.
+    let open = opinion["open"].as_array().unwrap();
+    assert!(open.iter().all(|work| work["reason"].as_str().unwrap().starts_with("unaddressed: ")));
+    let workloads = opinion["workloads"].as_u64().unwrap();
+    assert_eq!(opinion["paid"].as_u64().unwrap() + open.len() as u64, workloads);
+    assert!(workloads > 100 && !open.is_empty());
+    assert!(verified["journal"].is_string());
 }

@@ -1,0 +1,176 @@
+//! What the sources said, by workload: the record of each revision, and who is paid where.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::{Address, B256, U256};
+
+use super::{
+    Case, Organisation, hash,
+    money::Decimal,
+    records::{File, Price, Said, Work},
+};
+
+/// Most base units that one record may come to.
+const MAX_AMOUNT: u128 = 1_000_000_000_000_000_000_000_000_000_000;
+/// Records that are committed together.
+const STEP: usize = 5_000;
+
+/// A workload file as it was taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadFile {
+    /// Source of the file, if its name labels days.
+    pub source: String,
+    /// What it says.
+    pub file: File,
+    /// When it was taken in, ms, if that is known.
+    pub at_ms: Option<i64>,
+}
+
+/// A hold (or dispute), or its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Source of the workload.
+    pub source: String,
+    /// Its external id.
+    pub external_id: String,
+    /// Whether it keeps the workload from being paid.
+    pub holds: bool,
+    /// When, ms, if that is known.
+    pub at_ms: Option<i64>,
+}
+
+/// Source and external id.
+pub(super) type Name = (String, String);
+
+/// A workload with all that was said of it.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) organisation: usize,
+    pub(super) machine: String,
+    pub(super) stopped_ms: i64,
+    fixed: String,
+    pub(super) revisions: BTreeMap<u32, Revision>,
+}
+
+/// One revision, where and when it was taken in.
+#[derive(Debug)]
+pub(super) struct Revision {
+    pub(super) id: B256,
+    pub(super) work: Work,
+    pub(super) place: (usize, usize),
+    pub(super) at_ms: Option<i64>,
+}
+
+/// Everything that was said and taken.
+#[derive(Debug)]
+pub(super) struct Books<'a> {
+    case: &'a Case,
+    pub(super) items: BTreeMap<Name, Item>,
+    /// Every address that was named for a machine, in order.
+    pub(super) payees: BTreeMap<String, Vec<Address>>,
+    /// Workload ids.
+    pub(super) ids: BTreeMap<B256, (Name, u32)>,
+    decimals: BTreeMap<Address, u8>,
+}
+
+impl<'a> Books<'a> {
+    /// Takes all files in, in order.
+    pub(super) fn new(case: &'a Case, decimals: BTreeMap<Address, u8>) -> Self {
+        let mut books = Self {
+            case,
+            items: BTreeMap::new(),
+            payees: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            decimals,
+        };
+        let mut labels: Vec<(&str, &str, &str)> = Vec::new();
+        for (number, file) in case.files.iter().enumerate() {
+            if let Some((first, until)) = &file.file.days {
+                let overlaps = |(source, from, to): &(&str, &str, &str)| {
+                    let is_same = from == first && to == until;
+                    *source == file.source
+                        && !is_same
+                        && *from < until.as_str()
+                        && first.as_str() < *to
+                };
+                if labels.iter().any(overlaps) {
+                    continue;
+                }
+                labels.push((&file.source, first, until));
+            }
+            for (index, said) in file.file.records.iter().enumerate() {
+                match said {
+                    Ok(Said::Payee(machine, address)) if *address != case.contract => {
+                        books.payees.entry(machine.clone()).or_default().push(*address);
+                    }
+                    Ok(Said::Work(work)) => books.take(work, (number, index / STEP), file.at_ms),
+                    Ok(Said::Payee(..)) | Err(_) => {}
+                }
+            }
+        }
+        books
+    }
+
+    /// Takes a record, unless it repeats or contradicts what was said before.
+    fn take(&mut self, work: &Work, place: (usize, usize), at_ms: Option<i64>) {
+        let organisations = &self.case.organisations;
+        let owner = organisations.iter().position(|known| known.name == work.organisation);
+        let Some(organisation) = owner else { return };
+        let name = (work.source.clone(), work.external_id.clone());
+        if let Some(item) = self.items.get(&name)
+            && (item.revisions.contains_key(&work.revision) || item.fixed != work.fixed)
+        {
+            return;
+        }
+        if self.amounts(organisation, work).is_some_and(|amounts| amounts.is_empty()) {
+            return;
+        }
+        if let Some(payout) = work.payout {
+            let known = self.payees.get(&work.machine).and_then(|known| known.last());
+            if payout == self.case.contract || known.is_some_and(|known| *known != payout) {
+                return;
+            }
+            if known.is_none() {
+                self.payees.insert(work.machine.clone(), vec![payout]);
+            }
+        }
+        let item = self.items.entry(name.clone()).or_insert_with(|| Item {
+            organisation,
+            machine: work.machine.clone(),
+            stopped_ms: work.stopped_ms,
+            fixed: work.fixed.clone(),
+            revisions: BTreeMap::new(),
+        });
+        let key = (name.0.as_str(), name.1.as_str(), work.revision);
+        let id = hash::workload_id(self.case.secret, &work.organisation, key);
+        item.revisions.insert(work.revision, Revision { id, work: work.clone(), place, at_ms });
+        self.ids.insert(id, (name, work.revision));
+    }
+
+    /// An item's organisation.
+    pub(super) fn payer(&self, item: &Item) -> &'a Organisation {
+        &self.case.organisations[item.organisation]
+    }
+
+    /// What a record may come to in base units, one amount for each rate that was in force; none if all are beyond belief,
+    /// `None` if it cannot be priced.
+    pub(super) fn amounts(&self, organisation: usize, work: &Work) -> Option<Vec<U256>> {
+        let token = self.case.organisations[organisation].token;
+        let decimals = *self.decimals.get(&token)?;
+        let configured = self.case.rates.get(&token).map_or(&[][..], Vec::as_slice);
+        let own = work.rate.as_ref().map(std::slice::from_ref);
+        let rates: &[Decimal] = own.unwrap_or(configured);
+        if rates.is_empty() {
+            return None;
+        }
+        let amount = |rate: &Decimal| match work.price {
+            _ if !work.is_completed => Some(U256::ZERO),
+            Price::Token(amount) => Some(amount),
+            Price::Usd(usd) => usd.buys(rate, decimals),
+        };
+        let is_believed = |amount: &U256| *amount <= U256::from(MAX_AMOUNT);
+        let mut amounts: Vec<_> = rates.iter().filter_map(amount).filter(is_believed).collect();
+        amounts.dedup();
+        Some(amounts)
+    }
+}
