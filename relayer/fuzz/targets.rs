@@ -1,6 +1,12 @@
 //! What must hold for any bytes from outside: one function for each parser that reads them. The fuzzer drives them with
 //! bytes of its own; `cargo test` replays the committed corpus, and changes of it.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each target uses one function and fails by panicking")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "each target uses one function and fails by panicking"
+)]
 
 use alloy::{
     consensus::TxEnvelope,
@@ -137,10 +143,8 @@ pub fn logs(data: &[u8]) {
     let topics: Vec<B256> = topics.chunks(32).map(B256::from_slice).collect();
     let contract = Address::repeat_byte(7);
     let inner = LogData::new_unchecked(topics, rest.to_vec().into());
-    let log = Log {
-        inner: alloy::primitives::Log { address: contract, data: inner },
-        ..Log::default()
-    };
+    let log =
+        Log { inner: alloy::primitives::Log { address: contract, data: inner }, ..Log::default() };
     fact(&log, contract);
 }
 
@@ -161,7 +165,9 @@ pub fn signatures(data: &[u8]) {
     assert_eq!(signature.len(), 65);
     assert!(matches!(signature[64], 27 | 28));
     let half: U256 =
-        "57896044618658097711785492504343953926418782139537452191302581570759080747168".parse().unwrap();
+        "57896044618658097711785492504343953926418782139537452191302581570759080747168"
+            .parse()
+            .unwrap();
     assert!(U256::from_be_slice(&signature[32..64]) <= half);
     let other = Signature::from_raw(signature).unwrap().recover_address_from_prehash(&digest);
     assert_eq!(other.unwrap(), address);
@@ -182,12 +188,14 @@ pub fn amounts(data: &[u8]) {
     let (Ok(product), Some(second)) = (product, second) else { return };
     assert_eq!(product.to_string().parse::<Decimal>().unwrap(), product);
     assert_eq!(product.is_zero(), second.is_zero());
-    let (Ok(rate), Some(second_rate)) = (rate.parse::<Decimal>(), opinion::Decimal::read(rate)) else {
+    let (Ok(rate), Some(second_rate)) = (rate.parse::<Decimal>(), opinion::Decimal::read(rate))
+    else {
         return;
     };
     let decimals = decimals % 25;
     let most = U256::from(u128::MAX);
-    let converted = product.convert(&rate, decimals).ok().map(|amount| U256::from(amount.base_units()));
+    let converted =
+        product.convert(&rate, decimals).ok().map(|amount| U256::from(amount.base_units()));
     let bought = second.buys(&second_rate, decimals).filter(|amount| *amount <= most);
     assert_eq!(converted, bought, "{price} at {rate} with {decimals} decimals");
 }

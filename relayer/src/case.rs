@@ -15,13 +15,14 @@ use crate::{
     Error, Result,
     config::Config,
     opinion::{
-        self, Case, Decimal, Decision, DepositKey, Event, Manifest, Organisation, WorkloadFile,
+        self, Case, Decimal, Decision, DepositKey, Event, Manifest, Organisation, Verdict,
+        WorkloadFile,
     },
 };
 
 /// Gathers the case of an installation at the ledger's checkpoint. Of the ledger it takes the checkpoint, the decisions
 /// and the closings, which nothing else records; `files` are to come in the order in which they were taken in.
-pub async fn gather(
+pub(crate) async fn gather(
     config: &Config,
     ledger: &Ledger,
     endpoints: &Endpoints,
@@ -35,7 +36,11 @@ pub async fn gather(
     let facts = replay.blocks.into_iter().flat_map(|block| block.facts);
     let reader = Reader::new(ledger.clone());
     let decisions = reader.decisions().await?.into_iter().map(|decision| Decision {
-        holds: matches!(decision.verdict.as_str(), "hold" | "dispute"),
+        verdict: match decision.verdict.as_str() {
+            "pay" => Verdict::Pay,
+            "release" => Verdict::Release,
+            _ => Verdict::Hold,
+        },
         source: decision.source,
         external_id: decision.external_id,
         at_ms: None,

@@ -6,8 +6,13 @@ use alloy::providers::Provider;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State},
-    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    extract::{DefaultBodyLimit, Path, Request, State},
+    http::{
+        HeaderMap, StatusCode,
+        header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+    },
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use indexer::Indexer;
@@ -219,6 +224,7 @@ async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
         .route("/v1/ingest/files/{name}", post(ingest))
         .route("/v1/closings/{until_ms}", post(close))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(check_headers))
         .with_state((app, token));
     let shutdown = async move {
         while !*stopped.borrow() {
@@ -317,6 +323,37 @@ async fn close(
     Ok(Json(json!({ "until_ms": until })))
 }
 
+/// Refuses a body that cannot be taken before it is read.
+async fn check_headers(request: Request, next: Next) -> Response {
+    match body_problem(request.headers()) {
+        Some(refusal) => refusal.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+/// Why a body cannot be taken, if its headers say so.
+fn body_problem(headers: &HeaderMap) -> Option<(StatusCode, String)> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let length = text(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if let Some(length) = length.filter(|length| *length > MAX_BODY as u64) {
+        let reason =
+            format!("a body has at most {MAX_BODY} bytes, this one has {length}; split the file");
+        return Some((StatusCode::PAYLOAD_TOO_LARGE, reason));
+    }
+    if let Some(coding) =
+        text(CONTENT_ENCODING).filter(|coding| !coding.eq_ignore_ascii_case("identity"))
+    {
+        let reason = format!("content-encoding {coding:?} is not read; send the file as it is");
+        return Some((StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
+    }
+    let kind = text(CONTENT_TYPE).unwrap_or_default().to_ascii_lowercase();
+    kind.starts_with("multipart/").then(|| {
+        let reason =
+            "a form is not read; send the file itself as the body, as curl --data-binary does";
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, reason.into())
+    })
+}
+
 /// Compares hashes, so that timing tells nothing about the token.
 fn authorise(headers: &HeaderMap, token: &str) -> std::result::Result<(), (StatusCode, String)> {
     let shown = headers
@@ -337,4 +374,54 @@ fn authorise(headers: &HeaderMap, token: &str) -> std::result::Result<(), (Statu
 fn internal(error: impl std::error::Error) -> (StatusCode, String) {
     tracing::error!("{}", chain_of(&error));
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error; see the server's log".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_that_cannot_be_taken_is_refused_for_what_its_headers_say() {
+        let router = Router::new()
+            .route("/closings/{until_ms}", post(async |Path(_): Path<Millis>, body: Bytes| body))
+            .layer(DefaultBodyLimit::max(64))
+            .layer(from_fn(check_headers));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let client = reqwest::Client::new();
+        let post = |path: &str, header: Option<(&'static str, &'static str)>, length: usize| {
+            let request = client.post(format!("{url}{path}")).body("x".repeat(length));
+            match header {
+                Some((name, value)) => request.header(name, value).send(),
+                None => request.send(),
+            }
+        };
+        for (path, header, length, status) in [
+            ("/closings/5", Some(("content-encoding", "gzip")), 3, 415),
+            ("/closings/5", Some(("content-type", "Multipart/form-data; boundary=x")), 3, 415),
+            ("/closings/5", None, 65, 413),
+            ("/closings/soon", None, 3, 400),
+            ("/closings/9223372036854775808", None, 3, 400),
+            ("/elsewhere", None, 3, 404),
+            ("/closings/5", Some(("content-encoding", "identity")), 64, 200),
+            ("/closings/5", Some(("content-type", "application/x-www-form-urlencoded")), 64, 200),
+        ] {
+            let answer = post(path, header, length).await.unwrap();
+            assert_eq!(answer.status().as_u16(), status, "{path} {header:?} {length}");
+        }
+        server.abort();
+    }
+
+    #[test]
+    fn a_body_that_says_that_it_is_too_long_is_not_read() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(MAX_BODY as u64));
+        assert_eq!(body_problem(&headers), None);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(MAX_BODY as u64 + 1));
+        let reason = "a body has at most 268435456 bytes, this one has 268435457; split the file";
+        assert_eq!(body_problem(&headers), Some((StatusCode::PAYLOAD_TOO_LARGE, reason.into())));
+    }
 }

@@ -26,17 +26,28 @@ pub struct WorkloadFile {
     pub at_ms: Option<i64>,
 }
 
-/// A hold (or dispute), or its end.
+/// What was decided about a workload. The last decision counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// Source of the workload.
     pub source: String,
     /// Its external id.
     pub external_id: String,
-    /// Whether it keeps the workload from being paid.
-    pub holds: bool,
+    /// What.
+    pub verdict: Verdict,
     /// When, ms, if that is known.
     pub at_ms: Option<i64>,
+}
+
+/// What can be decided about a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It waits.
+    Hold,
+    /// Its money is let go.
+    Release,
+    /// It is paid.
+    Pay,
 }
 
 /// Source and external id.

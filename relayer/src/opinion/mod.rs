@@ -20,7 +20,7 @@ use alloy::primitives::{Address, B256, I256};
 use serde::Serialize;
 
 pub use self::{
-    books::{Decision, WorkloadFile},
+    books::{Decision, Verdict, WorkloadFile},
     hash::rows,
     json::Json,
     manifest::Manifest,

@@ -120,8 +120,8 @@ impl Judge<'_> {
         {
             return Err("its token is not registered, or has no rate".into());
         }
-        if self.is_held(name, item, None) {
-            return Err("held".into());
+        if let Some(reason) = self.held(name, item) {
+            return Err(reason.into());
         }
         let payer = self.books.payer(item);
         if payer

@@ -6,7 +6,7 @@ use alloy::primitives::{B256, I256, U256};
 
 use super::{
     Leaf, Manifest, Organisation,
-    books::{Item, Name},
+    books::{Decision, Item, Name, Verdict},
     hash,
     judge::{Judge, Paid, Settled},
     money::signed,
@@ -279,7 +279,7 @@ impl<'a> Judge<'a> {
                 list(&should.providers)
             ));
         }
-        if self.is_held(name, item, manifest.at_ms) {
+        if self.was_held(name, item, manifest.at_ms) {
             problems.push("it is held, so it should not be paid".into());
         }
         for problem in problems {
@@ -324,18 +324,38 @@ impl<'a> Judge<'a> {
         ))
     }
 
-    /// Whether a workload was held when a statement was made; for ever, if times are not known.
-    pub(super) fn is_held(&self, name: &Name, item: &Item, at_ms: Option<i64>) -> bool {
+    /// Whether a workload was kept from being paid when a statement was made. A hold whose time is not known may have come
+    /// later; differing digests are there from the start.
+    fn was_held(&self, name: &Name, item: &Item, at_ms: Option<i64>) -> bool {
         let is_before =
             |said: Option<i64>| said.zip(at_ms).is_none_or(|(said, stated)| said <= stated);
+        let decisions = self.decisions_of(name).filter(|decision| {
+            let times = decision.at_ms.zip(at_ms);
+            times.map_or(decision.verdict == Verdict::Pay, |(said, stated)| said <= stated)
+        });
         let differs = item
             .revisions
             .values()
             .any(|revision| revision.work.digests_differ && is_before(revision.at_ms));
-        let decisions = self.case.decisions.iter().filter(|decision| {
-            decision.source == name.0 && decision.external_id == name.1 && is_before(decision.at_ms)
-        });
-        decisions.last().map_or(differs, |decision| decision.holds)
+        decisions.last().map_or(differs, |decision| decision.verdict != Verdict::Pay)
+    }
+
+    /// What keeps a workload from being paid now, if a decision or its digests do.
+    pub(super) fn held(&self, name: &Name, item: &Item) -> Option<&'static str> {
+        let differs = item.revisions.values().any(|revision| revision.work.digests_differ);
+        match self.decisions_of(name).last().map(|decision| decision.verdict) {
+            Some(Verdict::Pay) => None,
+            Some(Verdict::Release) => Some("released: its money was let go"),
+            Some(Verdict::Hold) => Some("held"),
+            None => differs.then_some("held"),
+        }
+    }
+
+    fn decisions_of(&self, name: &Name) -> impl Iterator<Item = &'a Decision> {
+        let (source, external_id) = name.clone();
+        self.case.decisions.iter().filter(move |decision| {
+            decision.source == source && decision.external_id == external_id
+        })
     }
 
     pub(super) fn token_of(&self, deposit: B256) -> alloy::primitives::Address {

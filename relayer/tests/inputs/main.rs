@@ -9,8 +9,11 @@
 )]
 
 mod configs;
+mod corpora;
 mod records;
 mod signed;
+#[path = "../../fuzz/targets.rs"]
+mod targets;
 
 use rand::{SeedableRng, rngs::StdRng};
 

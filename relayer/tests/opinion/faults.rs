@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use alloy::primitives::{Address, B256, I256, U256};
 use ledger::manifest::{CARRY, FEE, Leaf as ProductLeaf, Secret, Tree};
-use relayer::opinion::{Case, Decision, Event, Leaf, judge};
+use relayer::opinion::{Case, Decision, Event, Leaf, Verdict, judge};
 
 use crate::world::{OPERATOR, World, settled_event, sign};
 
@@ -167,7 +167,9 @@ const FAULTS: [Fault; 27] = [
         let (index, at) = last_work(&world.case, 18);
         let leaf = world.case.manifests[index].leaves[at].clone();
         let (source, external_id, _) = leaf.name.clone().unwrap();
-        world.case.decisions.push(Decision { source, external_id, holds: true, at_ms: None });
+        let verdict = Verdict::Hold;
+        world.case.decisions.push(Decision { source, external_id, verdict, at_ms: Some(5) });
+        world.case.manifests[index].at_ms = Some(6);
         Expected::of(&world.case.manifests[index], "it is held, so it should not be paid")
             .work(&leaf)
     }),

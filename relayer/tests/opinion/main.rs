@@ -15,7 +15,7 @@ use crate::world::World;
 
 /// How many random worlds are judged.
 fn seeds() -> u64 {
-    if std::env::var_os("QUITTANCE_TEST_DEEP").is_some() { 20_000 } else { 150 }
+    if std::env::var_os("QUITTANCE_TEST_DEEP").is_some() { 20_000 } else { 80 }
 }
 
 #[test]
