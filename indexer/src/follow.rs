@@ -24,8 +24,6 @@ use crate::{
 
 /// Most blocks that are followed one by one in a turn.
 const FOLLOW_BLOCKS: u64 = 32;
-/// Pause after a turn that failed or had nothing to do.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// What a turn came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -563,8 +561,13 @@ async fn check_parent(endpoint: &Endpoint, checkpoint: Option<&Block>, from: u64
     )))
 }
 
-/// Takes turns until told to stop. What the next turn can mend is logged; anything else ends the run.
-pub async fn run(mut indexer: Indexer, mut shutdown: watch::Receiver<bool>) -> Result<()> {
+/// Takes turns until told to stop, with a pause after each that failed or had nothing to do. What the next turn can mend is
+/// logged; anything else ends the run.
+pub async fn run(
+    mut indexer: Indexer,
+    pause: Duration,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<()> {
     while !*shutdown.borrow() {
         match indexer.turn().await {
             Ok(Turn::Idle) => {}
@@ -580,7 +583,7 @@ pub async fn run(mut indexer: Indexer, mut shutdown: watch::Receiver<bool>) -> R
             Err(error) => return Err(error),
         }
         tokio::select! {
-            () = sleep(PAUSE) => {}
+            () = sleep(pause) => {}
             changed = shutdown.changed() => if changed.is_err() { break },
         }
     }

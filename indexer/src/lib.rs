@@ -147,14 +147,14 @@ pub enum Error {
         found: u64,
     },
     /// The endpoint serves a chain of the same id that began otherwise.
-    #[error("block 0 of endpoint {operator} is {found:?}, not {expected}")]
+    #[error("block 0 of endpoint {operator} is {found}, not {expected}")]
     WrongGenesis {
         /// Who runs it.
         operator: String,
         /// Hash of block 0 that the ledger belongs to.
         expected: B256,
         /// Hash of the endpoint's block 0.
-        found: Option<B256>,
+        found: B256,
     },
     /// The ledger refused or failed.
     #[error("ledger")]

@@ -2,7 +2,8 @@
 //!
 //! Without the feature `crash-points` nothing of this is compiled in but an empty function. With it, a process ends itself
 //! at the place that `QUITTANCE_CRASH_AT` names (`commit settle:before:2` is the second time that the place before the
-//! commit `settle` is reached), and a test may hang its own observer onto its thread, and its own clock.
+//! commit `settle` is reached), panics at the one that `QUITTANCE_PANIC_AT` names, and a test may hang its own observer onto its
+//! thread, and its own clock.
 
 /// On which side of what it names a place lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,8 +28,15 @@ pub fn now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
 
+/// Waits for so long.
+#[cfg(not(feature = "crash-points"))]
+#[inline]
+pub async fn pause(duration: std::time::Duration) {
+    tokio::time::sleep(duration).await;
+}
+
 #[cfg(feature = "crash-points")]
-pub use armed::{Observer, now, observe, reach, set_clock};
+pub use armed::{Observer, now, observe, pause, reach, set_clock};
 
 #[cfg(feature = "crash-points")]
 mod armed {
@@ -51,12 +59,20 @@ mod armed {
         static CLOCK: Cell<Option<Instant>> = const { Cell::new(None) };
     }
 
-    /// Place and count at which the process is to end.
-    static TARGET: LazyLock<Option<(String, u32)>> = LazyLock::new(|| {
-        let text = std::env::var("QUITTANCE_CRASH_AT").ok()?;
+    /// A place, and how often it has to be reached.
+    type Target = Option<(String, u32)>;
+
+    /// Where the process is to end.
+    static END: LazyLock<Target> = LazyLock::new(|| target("QUITTANCE_CRASH_AT"));
+
+    /// Where the task is to panic.
+    static PANIC: LazyLock<Target> = LazyLock::new(|| target("QUITTANCE_PANIC_AT"));
+
+    fn target(variable: &str) -> Target {
+        let text = std::env::var(variable).ok()?;
         let (place, count) = text.rsplit_once(':')?;
         Some((place.to_owned(), count.parse().ok()?))
-    });
+    }
 
     static REACHED: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
 
@@ -75,6 +91,13 @@ mod armed {
         CLOCK.get().unwrap_or_else(Instant::now)
     }
 
+    /// Waits for so long; not at all while this thread's clock is stopped.
+    pub async fn pause(duration: std::time::Duration) {
+        if CLOCK.get().is_none() {
+            tokio::time::sleep(duration).await;
+        }
+    }
+
     /// Says that the run has come to a place.
     pub async fn reach(name: &str, side: Side) {
         end_process_if_asked(name, side);
@@ -86,7 +109,8 @@ mod armed {
     }
 
     /// Counts the place, writes it to the file that `QUITTANCE_CRASH_LOG` names if there is one, and ends the process
-    /// without any cleaning up if it is the one.
+    /// without any cleaning up, or the task by a panic, if it is the one.
+    #[allow(clippy::panic, reason = "a test has asked for it")]
     fn end_process_if_asked(name: &str, side: Side) {
         let side = match side {
             Side::Before => "before",
@@ -103,8 +127,15 @@ mod armed {
                 std::process::abort();
             }
         }
-        if TARGET.as_ref().is_some_and(|(wanted, at)| *wanted == place && at == count) {
+        let is_here = |target: &Target| {
+            target.as_ref().is_some_and(|(wanted, at)| *wanted == place && at == count)
+        };
+        if is_here(&END) {
             std::process::abort();
+        }
+        if is_here(&PANIC) {
+            drop(reached);
+            panic!("asked to panic at {place}");
         }
     }
 }

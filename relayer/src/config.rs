@@ -47,6 +47,9 @@ pub struct Config {
     /// Process that signs transactions, instead of the file `sender`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<SignerConfig>,
+    /// How often `quittance serve` looks for something to do.
+    #[serde(default)]
+    pub pace: Pace,
     /// Tokens that organisations pay in.
     #[serde(default, rename = "token", skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<TokenConfig>,
@@ -346,6 +349,34 @@ const fn default_signer_timeout() -> u64 {
     10_000
 }
 
+/// How often `quittance serve` looks for something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pace {
+    /// Pause between turns that found nothing to do, milliseconds.
+    pub idle_ms: u32,
+    /// Pause between looks for credits to push, while nothing else is to do, milliseconds.
+    pub push_ms: u32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { idle_ms: 500, push_ms: 5_000 }
+    }
+}
+
+impl Pace {
+    /// Pause between turns that found nothing to do.
+    pub fn idle(self) -> Duration {
+        Duration::from_millis(self.idle_ms.into())
+    }
+
+    /// Pause between looks for credits to push.
+    pub fn push(self) -> Duration {
+        Duration::from_millis(self.push_ms.into())
+    }
+}
+
 /// A token that organisations pay in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -421,6 +452,9 @@ impl Config {
             ));
         }
         self.policy.check_thaw()?;
+        if self.pace.idle_ms == 0 {
+            return Err("pace.idle_ms is 0; at least 1 leaves the endpoint some rest".into());
+        }
         if self.policy.operator_payout == Some(self.chain.contract) {
             return Err(
                 "policy.operator_payout is the contract itself, which cannot be paid".into()

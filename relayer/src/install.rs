@@ -22,7 +22,7 @@ use serde_json::json;
 
 use crate::{
     Error, Result,
-    config::{Chain, Config, FILE_NAME, Files, Http, Policy},
+    config::{Chain, Config, FILE_NAME, Files, Http, Pace, Policy},
     keys::{self, Keys, PASSWORD_VARIABLE, Password, TxKey},
 };
 
@@ -62,6 +62,7 @@ pub async fn init(
         policy: Policy { operator_payout, attester: address(&attester), ..Policy::default() },
         http: Http::default(),
         signer: None,
+        pace: Pace::default(),
         tokens: Vec::new(),
         organisations: Vec::new(),
         folder: folder.to_owned(),

@@ -1,9 +1,6 @@
 //! `serve`: indexer, relayer and HTTP server as tasks over one ledger. If one ends, all end.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use alloy::providers::Provider;
 use axum::{
@@ -44,15 +41,13 @@ use crate::{
     turn::{Relayer, Report, settle_input},
 };
 
-/// Pause between turns of the relayer that found nothing to do.
-const PAUSE: Duration = Duration::from_millis(500);
-/// Pause between looks for credits to push, while nothing else is to do.
-const PUSH_PAUSE: Duration = Duration::from_secs(5);
 /// Largest request body.
 const MAX_BODY: usize = 256 << 20;
 
 /// Runs an installation until SIGINT or SIGTERM.
 pub async fn run(config: Config) -> Result<()> {
+    // First of all, so that a request to stop that comes during the start is not lost.
+    let mut interrupts = Interrupts::listen()?;
     let endpoints = config.endpoints()?;
     if endpoints.needed() == 1 {
         tracing::warn!(
@@ -82,14 +77,13 @@ pub async fn run(config: Config) -> Result<()> {
     let mut doctor = Doctor::new(config.clone(), ledger.clone(), book.clone());
     let (halt, halted) = watch::channel(doctor.visit(now()).await?);
 
-    let mut interrupts = Interrupts::listen()?;
     let (stop, stopped) = watch::channel(false);
     let (report, reports) = watch::channel(Report::default());
     let mut tasks = JoinSet::new();
-    let indexing = stopped.clone();
-    tasks.spawn(
-        async move { ("indexer", indexer::run(indexer, indexing).await.map_err(Error::from)) },
-    );
+    let (indexing, pause) = (stopped.clone(), config.pace.idle());
+    tasks.spawn(async move {
+        ("indexer", indexer::run(indexer, pause, indexing).await.map_err(Error::from))
+    });
     let desk = Desk { relayer, doctor, config: config.clone(), book: book.clone(), report, halt };
     let relaying = stopped.clone();
     tasks.spawn(async move { ("relayer", relay(desk, relaying).await) });
@@ -155,7 +149,8 @@ struct Desk {
 /// an invariant no turn is taken: nothing is accepted, proposed, signed or sent.
 async fn relay(desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()> {
     let Desk { relayer, mut doctor, config, book, report, halt } = desk;
-    let mut pushed = Instant::now();
+    // The first look comes as soon as there is nothing else to do: a process that is restarted often pays all the same.
+    let mut pushed: Option<Instant> = None;
     let mut may_push = false;
     while !*stopped.borrow() {
         let now = now();
@@ -166,17 +161,18 @@ async fn relay(desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()> {
                 waiting: vec![format!("halted, no money moves: {reason}")],
                 ..Report::default()
             });
-            pause(&mut stopped).await;
+            pause(config.pace.idle(), &mut stopped).await;
             continue;
         }
         close_by_schedule(&config, &book, now).await?;
         match relayer.turn(now, may_push).await {
             Ok(turn) => {
                 if may_push {
-                    pushed = Instant::now();
+                    pushed = Some(Instant::now());
                 }
                 // Claims wait until everything is stated: a provider is then paid once instead of several times.
-                may_push = turn.is_idle() && pushed.elapsed() > PUSH_PAUSE;
+                may_push = turn.is_idle()
+                    && pushed.is_none_or(|pushed| pushed.elapsed() > config.pace.push());
                 for reason in
                     turn.waiting.iter().filter(|reason| !report.borrow().waiting.contains(*reason))
                 {
@@ -187,14 +183,14 @@ async fn relay(desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()> {
             Err(error) if error.is_transient() => tracing::warn!("{}", chain_of(&error)),
             Err(error) => return Err(error),
         }
-        pause(&mut stopped).await;
+        pause(config.pace.idle(), &mut stopped).await;
     }
     Ok(())
 }
 
-async fn pause(stopped: &mut watch::Receiver<bool>) {
+async fn pause(duration: Duration, stopped: &mut watch::Receiver<bool>) {
     tokio::select! {
-        () = sleep(PAUSE) => {}
+        () = sleep(duration) => {}
         // Whoever would stop this task has ended or has just said so; the loop looks.
         _ = stopped.changed() => {}
     }

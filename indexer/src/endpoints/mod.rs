@@ -200,7 +200,7 @@ impl Endpoints {
     }
 
     /// A provider that chooses an endpoint for each request. What is read comes from endpoints that agree on the final
-    /// block only; what is sent goes to all of them. Nothing is retried.
+    /// block only; what is sent goes to all of them, once. A read that comes to nothing is asked again a few times.
     pub fn provider(&self) -> DynProvider {
         let client = RpcClient::new(Chooser(self.clone()), false);
         ProviderBuilder::new().connect_client(client).erased()

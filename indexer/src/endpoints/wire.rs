@@ -31,6 +31,12 @@ use crate::endpoint::without_url;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What is said of an endpoint that took longer.
 pub(crate) const TIMED_OUT: &str = "it did not answer in time";
+/// How often a read that brought nothing, or garbage, is asked again.
+const AGAIN: u32 = 5;
+/// Pause before it is asked again; twice as long before each further time.
+const BREATH: Duration = Duration::from_millis(10);
+/// JSON-RPC's own code of an error inside the server.
+const INTERNAL_ERROR: i64 = -32603;
 /// Most of an answer's text that is kept in an error.
 const SHOWN: usize = 200;
 
@@ -64,25 +70,36 @@ impl Wire {
         look(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn request(mut self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
+    /// Asks, and asks again if it was a read that came to nothing: a turn of many reads would hardly ever come to its end
+    /// through an endpoint that fails at every other one.
+    async fn request(self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
         let name = format!("rpc {}", method(&packet));
-        point::reach(&name, Side::Before).await;
-        let asked: Vec<_> = packet.requests().iter().map(|request| request.id().clone()).collect();
-        let answer = timeout(PATIENCE, self.transport.call(packet)).await;
-        point::reach(&name, Side::After).await;
-        let answer = match answer {
-            Ok(answer) => answer.map_err(presentable),
-            Err(_) => Err(failure(TIMED_OUT)),
-        };
-        let answer = answer.and_then(|answer| {
-            let answered: Vec<_> = answer.responses().iter().map(|answer| &answer.id).collect();
-            let is_complete =
-                answered.len() == asked.len() && asked.iter().all(|id| answered.contains(&id));
-            if is_complete { Ok(answer) } else { Err(failure("its answer is to another request")) }
-        });
+        let mut breath = BREATH;
+        let mut answer = self.ask(&name, packet.clone()).await;
+        for _ in 0..AGAIN {
+            if is_send(&packet) || !came_to_nothing(&answer) {
+                break;
+            }
+            point::pause(breath).await;
+            breath *= 2;
+            answer = self.ask(&name, packet.clone()).await;
+        }
         let outcome = outcome(&name, &answer);
         self.health(|health| health.note(outcome, point::now()));
         answer
+    }
+
+    async fn ask(&self, name: &str, packet: RequestPacket) -> TransportResult<ResponsePacket> {
+        point::reach(name, Side::Before).await;
+        let asked: Vec<_> = packet.requests().iter().map(|request| request.id().clone()).collect();
+        let answer = timeout(PATIENCE, self.transport.clone().call(packet)).await;
+        point::reach(name, Side::After).await;
+        let Ok(answer) = answer else { return Err(failure(TIMED_OUT)) };
+        let answer = answer.map_err(presentable)?;
+        let answered: Vec<_> = answer.responses().iter().map(|answer| &answer.id).collect();
+        let is_complete =
+            answered.len() == asked.len() && asked.iter().all(|id| answered.contains(&id));
+        if is_complete { Ok(answer) } else { Err(failure("its answer is to another request")) }
     }
 }
 
@@ -154,6 +171,19 @@ impl Service<RequestPacket> for Chooser {
 
     fn call(&mut self, packet: RequestPacket) -> Self::Future {
         Box::pin(self.clone().request(packet))
+    }
+}
+
+/// Whether there is no answer in what came back, and the next try may bring one soon.
+fn came_to_nothing(answer: &TransportResult<ResponsePacket>) -> bool {
+    match answer {
+        Ok(answer) => answer
+            .responses()
+            .iter()
+            .any(|answer| answer.payload.as_error().is_some_and(|e| e.code == INTERNAL_ERROR)),
+        Err(RpcError::Transport(TransportErrorKind::HttpError(error))) => error.status >= 500,
+        Err(RpcError::Transport(TransportErrorKind::Custom(error))) => error.to_string() != LATE,
+        Err(_) => false,
     }
 }
 

@@ -17,7 +17,7 @@ use super::{Input, chain_id, deposit_salt};
 use crate::{
     Error, Result,
     anvil::{GENESIS_TIME, MNEMONIC, free_port},
-    config::{Config, Files, Http, OrganisationConfig, Policy, TokenConfig},
+    config::{Config, Files, Http, OrganisationConfig, Pace, Policy, TokenConfig},
     keys::{Keys, Password},
     screen::Screen,
 };
@@ -268,6 +268,7 @@ async fn config(
         policy,
         http: Http { listen: format!("127.0.0.1:{}", free_port()?) },
         signer: None,
+        pace: Pace::default(),
         tokens: tokens.collect::<Result<_>>()?,
         organisations,
         folder: folder.to_owned(),

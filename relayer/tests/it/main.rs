@@ -16,6 +16,7 @@ mod ingest;
 mod install;
 mod leaving;
 mod ranges;
+mod release;
 mod reorg;
 mod sender;
 mod signer;

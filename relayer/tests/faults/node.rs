@@ -1,0 +1,168 @@
+//! Goal: an endpoint that fails or lies costs time, never money, and what is written is what the chain says.
+//! Method: our proxy before the node, with faults by seed and rate, and reorgs; then the money of an undisturbed run.
+//! What would break it: taking an answer for the truth, a timeout for a no, a null for absence.
+
+use std::{os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde_json::Value;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    day::{Calm, Disturbance, Run},
+    env::quittance,
+    ground::{FINALITY, Ground, Script},
+    proxy::{Fault, Mix, Proxy},
+};
+
+async fn undisturbed(ground: &Ground) -> Value {
+    let mut run = Run::new(ground, &[]).await;
+    run.play(&mut Calm).await;
+    run.finish().await
+}
+
+/// Reorgs within finality at random instants.
+struct Reorgs {
+    random: StdRng,
+    left: u32,
+    next: Instant,
+    every: Duration,
+}
+
+impl Disturbance for Reorgs {
+    async fn strike(&mut self, run: &mut Run<'_>) {
+        if self.left > 0 && Instant::now() >= self.next {
+            run.undo_blocks(self.random.random_range(1..FINALITY)).await;
+            self.left -= 1;
+            self.next = Instant::now() + self.every;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_of_another_chain_is_refused() {
+    let ground = Ground::new(Script::three_days()).await;
+    let proxy = Proxy::new(&ground.env.anvil.url, None, 1).await;
+    proxy.set(Mix::of(1_000, &[Fault::WrongChain]));
+    let run = Run::new(&ground, &[&proxy.url]).await;
+    let serve = quittance(&["serve", "--dir"]).arg(run.dir()).output();
+    let output = timeout(Duration::from_secs(20), serve).await.unwrap().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{complaint}");
+    assert!(complaint.contains("serves chain 1, not 31337"), "{complaint}");
+    ground.canaries.look_for("stderr", &output.stderr);
+}
+
+/// Plays a script through an endpoint with faults, with reorgs, to the end, and compares.
+async fn through_faults(script: Script, mix: Mix, reorgs: u32, seed: u64) {
+    let ground = Ground::new(script).await;
+    let expected = undisturbed(&ground).await;
+    let proxy = Proxy::new(&ground.env.anvil.url, None, seed).await;
+    let mut run = Run::new(&ground, &[&proxy.url]).await;
+    let every = Duration::from_millis(700);
+    let mut disturbance = Reorgs {
+        random: StdRng::seed_from_u64(seed),
+        left: reorgs,
+        next: Instant::now() + every,
+        every,
+    };
+    proxy.set(mix);
+    run.play(&mut Endings(&mut disturbance)).await;
+    proxy.set(Mix::default());
+    assert_eq!(run.finish().await, expected, "seed {seed}");
+    let (requests, counts) = proxy.counts();
+    let faults: u64 = counts.values().sum();
+    println!(
+        "{} workloads, {requests} requests, {faults} faults {counts:?}, {} reorgs: 0 base units of difference",
+        ground.script.records(),
+        reorgs - disturbance.left,
+    );
+    assert!(counts.len() >= 10, "{counts:?}");
+}
+
+/// A server that ends itself because of its endpoint is started again.
+struct Endings<'a>(&'a mut Reorgs);
+
+impl Disturbance for Endings<'_> {
+    fn has_ended(&mut self, end: ExitStatus) -> bool {
+        end.signal().is_none() && end.code() == Some(4)
+    }
+
+    async fn strike(&mut self, run: &mut Run<'_>) {
+        self.0.strike(run).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_is_settled_to_the_base_unit_through_an_endpoint_that_fails_often() {
+    let is_deep = std::env::var_os("QUITTANCE_TEST_DEEP").is_some();
+    let (machines, per_mille, reorgs) = if is_deep { (6_000, 800, 500) } else { (130, 600, 20) };
+    let script = Script::workloads(machines, 4, 400);
+    through_faults(script, Mix::of(per_mille, &Fault::WEATHER), reorgs, 1).await;
+}
+
+/// The faults of providers and their lies together.
+fn all_faults() -> Vec<Fault> {
+    Fault::WEATHER.into_iter().chain(Fault::LIES).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_three_endpoints_may_do_what_it_likes() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    let other_fork = Ground::new(Script::three_days()).await;
+    let (honest, fork) = (ground.env.anvil.url.as_str(), other_fork.env.anvil.url.as_str());
+    for seed in 0..3 {
+        let proxies = [
+            Proxy::new(honest, Some(fork), seed).await,
+            Proxy::new(honest, None, seed).await,
+            Proxy::new(honest, None, seed).await,
+        ];
+        proxies[0].set(Mix::of(600, &all_faults()));
+        // Each of the three in turn is the preferred one.
+        let mut urls: Vec<_> = proxies.iter().map(|proxy| proxy.url.as_str()).collect();
+        urls.rotate_right(usize::try_from(seed).unwrap());
+        let mut run = Run::new(&ground, &urls).await;
+        run.play(&mut Calm).await;
+        proxies[0].set(Mix::default());
+        assert_eq!(run.finish().await, expected, "seed {seed}");
+        let (requests, counts) = proxies[0].counts();
+        println!("one of three: {requests} requests, faults {counts:?}");
+        assert!(!counts.is_empty());
+    }
+}
+
+/// Goal: when nobody tells the truth, nothing false is written, and what stands still says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_that_all_tell_the_same_lie_stop_the_server_and_write_nothing() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    for lie in [Fault::OmitLog, Fault::InventLog, Fault::AlterLog] {
+        // The same seed: all three answer alike.
+        let mut proxies = Vec::new();
+        for _ in 0..3 {
+            proxies.push(Proxy::new(&ground.env.anvil.url, None, 7).await);
+        }
+        let urls: Vec<_> = proxies.iter().map(|proxy| proxy.url.as_str()).collect();
+        let mut run = Run::new(&ground, &urls).await;
+        proxies.iter().for_each(|proxy| proxy.set(Mix::of(1_000, &[lie])));
+        run.until("the server", &mut Calm, async |run| run.status().await).await;
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            run.step(&mut Calm).await;
+        }
+        let status = run.status().await.unwrap();
+        assert_eq!(status["providers"], 0, "{lie:?}: {status}");
+        let log = run.output();
+        assert!(
+            log.contains("lies") || log.contains("journal") || log.contains("root"),
+            "{lie:?}: {log}"
+        );
+        // The truth again, and a new process that has no grudge.
+        proxies.iter().for_each(|proxy| proxy.set(Mix::default()));
+        assert!(run.stop().await.success());
+        run.play(&mut Calm).await;
+        assert_eq!(run.finish().await, expected, "{lie:?}");
+        println!("{lie:?} by all: {:?}", proxies[0].counts());
+    }
+}

@@ -1,0 +1,244 @@
+//! A wrong environment: two servers at once, a chain that halts, an empty purse, dear gas, a task that panics, a clock
+//! that jumps, a configuration of another deployment. Nothing of it may cost money, and what waits says why.
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::{ExitStatus, Output},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    day::{Calm, Disturbance, Run},
+    env::{quittance, rpc},
+    ground::{Ground, Script},
+};
+
+/// Runs another server on the same folder, which has to end by itself.
+async fn serve_again(run: &Run<'_>) -> Output {
+    let second = quittance(&["serve", "--dir"]).arg(run.dir()).output();
+    timeout(Duration::from_secs(20), second).await.expect("it did not end").unwrap()
+}
+
+fn complaint(output: &Output) -> String {
+    assert!(!output.status.success(), "it ran");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+async fn undisturbed(ground: &Ground) -> Value {
+    let mut run = Run::new(ground, &[]).await;
+    run.play(&mut Calm).await;
+    run.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_server_is_refused_even_while_the_first_sleeps() {
+    let ground = Ground::new(Script::three_days()).await;
+    let mut run = Run::new(&ground, &[]).await;
+    run.until("the server", &mut Calm, async |run| run.status().await).await;
+    assert!(complaint(&serve_again(&run).await).contains("another process"));
+    run.signal("-STOP").await;
+    assert!(complaint(&serve_again(&run).await).contains("another process"));
+    run.signal("-CONT").await;
+    run.play(&mut Calm).await;
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_of_another_deployment_is_refused() {
+    let ground = Ground::new(Script::three_days()).await;
+    let mut run = Run::new(&ground, &[]).await;
+    run.until("the server", &mut Calm, async |run| run.status().await).await;
+    assert!(run.stop().await.success());
+    let path = run.dir().join("quittance.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let line_of = |field: &str| {
+        text.lines().find(|line| line.starts_with(&format!("{field} = "))).unwrap().to_owned()
+    };
+    for (field, other, reason) in [
+        // Another contract that is there: the token.
+        ("contract", format!("contract = \"{}\"", ground.token()), "contract"),
+        ("genesis", format!("genesis = \"0x{}\"", "11".repeat(32)), "genesis block"),
+        ("id", "id = 1".to_owned(), "chain id"),
+    ] {
+        std::fs::write(&path, text.replace(&line_of(field), &other)).unwrap();
+        let complaint = complaint(&serve_again(&run).await);
+        assert!(complaint.contains(reason), "{field}: {complaint}");
+    }
+    std::fs::write(&path, text).unwrap();
+    run.play(&mut Calm).await;
+    run.finish().await;
+}
+
+/// Stops the chain for a while, then mines five hundred blocks at once.
+struct Halt {
+    at: Instant,
+    is_over: bool,
+}
+
+impl Disturbance for Halt {
+    async fn strike(&mut self, run: &mut Run<'_>) {
+        if self.is_over || Instant::now() < self.at {
+            return;
+        }
+        sleep(Duration::from_secs(2)).await;
+        rpc(&run.chain(), "anvil_mine", "[500]").await;
+        self.is_over = true;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_that_halts_and_hurries_loses_nothing() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    let mut halt = Halt { at: Instant::now() + Duration::from_secs(1), is_over: false };
+    let mut run = Run::new(&ground, &[]).await;
+    run.play(&mut halt).await;
+    assert_eq!(run.finish().await, expected);
+    assert!(halt.is_over);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_without_gas_money_says_so_and_goes_on_when_it_has_some() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    let mut run = Run::new(&ground, &[]).await;
+    let set = async |wei: &str| {
+        let params = format!("[\"{}\", \"{wei}\"]", ground.sender);
+        rpc(&ground.env.provider(), "anvil_setBalance", &params).await
+    };
+    set("0x0").await;
+    run.hand_in(&ground.script.payees, &mut Calm).await;
+    run.until("the reason", &mut Calm, async |run| {
+        run.waiting().await.filter(|waiting| waiting.contains("wei, it needs"))
+    })
+    .await;
+    set("0x56bc75e2d63100000").await;
+    run.play(&mut Calm).await;
+    assert_eq!(run.finish().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_waits_out_a_spike_of_the_base_fee_and_says_so() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    for gwei in [20_u64, 100] {
+        let mut run = Run::new(&ground, &[]).await;
+        let path = run.dir().join("quittance.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("[policy]\n", "[policy]\nnative_usd = \"20\"\n"))
+            .unwrap();
+        let mut spike = Spike { wei: gwei * 1_000_000_000, is_on: false };
+        run.hand_in(&ground.script.payees, &mut spike).await;
+        run.until_registered(&mut spike).await;
+        spike.is_on = true;
+        run.hand_in(&ground.script.files[0], &mut spike).await;
+        run.until("the reason", &mut spike, async |run| {
+            run.waiting().await.filter(|waiting| waiting.contains("bps"))
+        })
+        .await;
+        spike.is_on = false;
+        run.play(&mut spike).await;
+        assert_eq!(run.finish().await, expected, "at {gwei} gwei");
+    }
+}
+
+/// Keeps the base fee up while it is on.
+struct Spike {
+    wei: u64,
+    is_on: bool,
+}
+
+impl Disturbance for Spike {
+    async fn strike(&mut self, run: &mut Run<'_>) {
+        if self.is_on {
+            let params = format!("[\"{:#x}\"]", self.wei);
+            rpc(&run.chain(), "anvil_setNextBlockBaseFeePerGas", &params).await;
+        }
+    }
+}
+
+/// Lets a task panic once.
+struct Panic {
+    place: Option<&'static str>,
+    codes: Vec<Option<i32>>,
+}
+
+impl Disturbance for Panic {
+    fn environment(&mut self) -> Vec<(&'static str, String)> {
+        let place = self.place.take();
+        place.map(|place| ("QUITTANCE_PANIC_AT", place.to_owned())).into_iter().collect()
+    }
+
+    fn has_ended(&mut self, end: ExitStatus) -> bool {
+        self.codes.push(end.code());
+        end.signal().is_none()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_panics_ends_the_process_with_a_code_and_loses_nothing() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    for place in ["commit blocks:before:2", "commit slot:after:1", "commit statement:after:1"] {
+        let mut panic = Panic { place: Some(place), codes: Vec::new() };
+        let mut run = Run::new(&ground, &[]).await;
+        run.play(&mut panic).await;
+        assert_eq!(run.finish().await, expected, "{place}");
+        assert_eq!(panic.codes, [Some(1)], "{place}");
+    }
+}
+
+/// Lets the clock of the running server jump, by a library between it and the system.
+struct Clock {
+    library: PathBuf,
+    offset: tempfile::NamedTempFile,
+    jumps: Vec<&'static str>,
+    next: Instant,
+}
+
+impl Disturbance for Clock {
+    fn environment(&mut self) -> Vec<(&'static str, String)> {
+        let text = |path: &std::path::Path| path.display().to_string();
+        vec![
+            ("LD_PRELOAD", text(&self.library)),
+            ("FAKETIME_TIMESTAMP_FILE", text(self.offset.path())),
+            ("FAKETIME_NO_CACHE", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ]
+    }
+
+    async fn strike(&mut self, _run: &mut Run<'_>) {
+        if Instant::now() >= self.next
+            && let Some(jump) = self.jumps.pop()
+        {
+            std::fs::write(self.offset.path(), jump).unwrap();
+            self.next = Instant::now() + Duration::from_millis(400);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_by_hours_and_days_changes_no_money() {
+    let library = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+        .map(|target| PathBuf::from(format!("/usr/lib/{target}/faketime/libfaketime.so.1")))
+        .into_iter()
+        .find(|path| path.exists());
+    let Some(library) = library else {
+        println!("left out: libfaketime is not installed (Debian's package libfaketime)");
+        return;
+    };
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    let offset = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(offset.path(), "+0").unwrap();
+    let jumps = vec!["+0", "-1d", "+1d", "-1h", "+1h"];
+    let mut clock = Clock { library, offset, jumps, next: Instant::now() };
+    let mut run = Run::new(&ground, &[]).await;
+    run.play(&mut clock).await;
+    assert_eq!(run.finish().await, expected);
+    assert!(clock.jumps.is_empty(), "{:?}", clock.jumps);
+}

@@ -1,0 +1,12 @@
+//! What a build without the feature for tests must not hold.
+
+#[cfg(not(feature = "crash-points"))]
+#[test]
+fn a_build_without_the_feature_knows_no_place_at_which_it_ends() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_quittance")).unwrap();
+    let holds = |needle: &str| program.windows(needle.len()).any(|part| part == needle.as_bytes());
+    assert!(holds("QUITTANCE_PASSWORD"), "the search finds nothing at all");
+    for variable in ["QUITTANCE_CRASH_AT", "QUITTANCE_CRASH_LOG", "QUITTANCE_PANIC_AT"] {
+        assert!(!holds(variable), "{variable}");
+    }
+}
