@@ -2,7 +2,7 @@
 //!
 //! Without the feature `crash-points` nothing of this is compiled in but an empty function. With it, a process ends itself
 //! at the place that `QUITTANCE_CRASH_AT` names (`commit settle:before:2` is the second time that the place before the
-//! commit `settle` is reached), and a test may hang its own observer onto its thread.
+//! commit `settle` is reached), and a test may hang its own observer onto its thread, and its own clock.
 
 /// On which side of what it names a place lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,17 +20,26 @@ pub fn reach(_name: &str, _side: Side) -> std::future::Ready<()> {
     std::future::ready(())
 }
 
+/// The time by which pauses and ages are measured.
+#[cfg(not(feature = "crash-points"))]
+#[inline]
+pub fn now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 #[cfg(feature = "crash-points")]
-pub use armed::{Observer, observe, reach};
+pub use armed::{Observer, now, observe, reach, set_clock};
 
 #[cfg(feature = "crash-points")]
 mod armed {
     use std::{
-        cell::RefCell,
+        cell::{Cell, RefCell},
         collections::BTreeMap,
         rc::Rc,
         sync::{LazyLock, Mutex},
     };
+
+    use tokio::time::Instant;
 
     use super::Side;
 
@@ -39,6 +48,7 @@ mod armed {
 
     thread_local! {
         static OBSERVER: RefCell<Option<Observer>> = const { RefCell::new(None) };
+        static CLOCK: Cell<Option<Instant>> = const { Cell::new(None) };
     }
 
     /// Place and count at which the process is to end.
@@ -53,6 +63,16 @@ mod armed {
     /// Hangs an observer onto this thread, or takes it off.
     pub fn observe(observer: Option<Observer>) {
         OBSERVER.with(|slot| *slot.borrow_mut() = observer);
+    }
+
+    /// Stops this thread's clock at an instant, or lets it run again.
+    pub fn set_clock(now: Option<Instant>) {
+        CLOCK.set(now);
+    }
+
+    /// The time by which pauses and ages are measured.
+    pub fn now() -> Instant {
+        CLOCK.get().unwrap_or_else(Instant::now)
     }
 
     /// Says that the run has come to a place.

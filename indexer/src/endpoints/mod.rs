@@ -19,6 +19,7 @@ use alloy::{
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::client::RpcClient,
 };
+use ledger::point;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -257,7 +258,7 @@ impl Endpoints {
     pub(crate) async fn survey(&self) -> Result<Survey> {
         let looks = all(self.due().into_iter().map(|member| self.look_at(member))).await;
         let looks: Vec<(Endpoint, Look)> = looks.into_iter().flatten().collect();
-        *self.surveyed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.surveyed.lock().unwrap_or_else(PoisonError::into_inner) = Some(point::now());
         self.note_lags(&looks);
         let claims = looks.iter().map(|(member, look)| (member.operator(), look.finalised));
         let Some(number) = agreement::reached(claims, self.needed()) else {
@@ -311,7 +312,7 @@ impl Endpoints {
     /// Endpoints that may be asked now. If all that can be trusted are to be left alone for failing, they are asked all the
     /// same; those that asked for patience are not.
     fn due(&self) -> Vec<Endpoint> {
-        let now = Instant::now();
+        let now = point::now();
         let pick = |wanted: &dyn Fn(&Health) -> bool| {
             let members = self.members.iter();
             members.filter(|member| member.health(|health| wanted(health))).cloned().collect()
@@ -382,7 +383,7 @@ impl Endpoints {
 
     fn is_fresh(&self) -> bool {
         let surveyed = *self.surveyed.lock().unwrap_or_else(PoisonError::into_inner);
-        surveyed.is_some_and(|at| at.elapsed() < FRESH)
+        surveyed.is_some_and(|at| point::now().saturating_duration_since(at) < FRESH)
     }
 
     pub(crate) fn why_none_agrees(&self) -> String {
@@ -429,7 +430,7 @@ impl Endpoint {
             }
             _ => {
                 let outcome = Outcome::Failed(error.to_string());
-                self.health(|health| health.note(outcome, Instant::now()));
+                self.health(|health| health.note(outcome, point::now()));
             }
         }
     }

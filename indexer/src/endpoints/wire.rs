@@ -18,7 +18,7 @@ use alloy::{
 };
 use futures_util::future::join_all;
 use ledger::point::{self, Side};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tower::Service;
 
 use super::{
@@ -79,7 +79,7 @@ impl Wire {
             if is_complete { Ok(answer) } else { Err(failure("its answer is to another request")) }
         });
         let outcome = outcome(&name, &answer);
-        self.health(|health| health.note(outcome, Instant::now()));
+        self.health(|health| health.note(outcome, point::now()));
         answer
     }
 }

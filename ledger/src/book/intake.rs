@@ -308,10 +308,9 @@ impl Desk<'_> {
         books.position.reserved = books.position.reserved.add(extra)?;
         insert_accepted(self.conn, item, record, amount, rate, now).await?;
         match before {
-            // Nothing has named it yet.
-            None if amount == Amount::ZERO => {}
-            None => insert_open(self.conn, item).await?,
-            Some(_) => read::refresh_open(self.conn, item).await?,
+            None if amount > Amount::ZERO => insert_open(self.conn, item).await?,
+            // It may be listed still, as what had waited for money.
+            _ => read::refresh_open(self.conn, item).await?,
         }
         Ok(Acceptance::Accepted(amount))
     }

@@ -122,6 +122,17 @@ async fn unfunded_work_says_what_is_missing_and_is_accepted_when_it_comes() {
 }
 
 #[tokio::test]
+async fn unfunded_work_that_is_revised_to_nothing_is_not_open_any_more() {
+    let world = World::new().await;
+    let outcomes = take(&world, &[record(1, 2, 0, 10)]).await;
+    assert!(matches!(outcomes[0], Outcome::Unfunded { .. }));
+    let mut failed = record(1, 2, 1, 10);
+    failed.revision.result = WorkResult::Failed;
+    assert_eq!(take(&world, &[failed]).await, [Outcome::Accepted { amount: Amount::ZERO }]);
+    assert_eq!(ledger::invariants::violations(&world.ledger).await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn differing_output_digests_hold_the_work() {
     let world = funded_world().await;
     let mut mirrored = record(1, 2, 0, 10);

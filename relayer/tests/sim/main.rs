@@ -1,0 +1,191 @@
+//! Deterministic simulation: the real ledger, indexer and relayer over a simulated chain and network, with faults, crashes
+//! between any two steps, and a judge who knows everything. A seed decides a run to the last bit.
+//!
+//! `QUITTANCE_SIM_SEED=<n>` runs one seed, `QUITTANCE_SIM_TRACE=1` prints what happens. `QUITTANCE_SIM_SEEDS=<n>` runs so
+//! many, `QUITTANCE_TEST_DEEP=1` a hundred thousand.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "tests fail by panicking and tell how"
+)]
+
+mod actors;
+mod chain;
+mod compare;
+mod evm;
+mod faults;
+mod judge;
+mod net;
+mod process;
+mod rpc;
+mod setting;
+mod trace;
+mod witness;
+mod world;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use trace::{Counts, Marks};
+use world::World;
+
+/// Steps of the fault phase.
+const STEPS: u64 = 500;
+const FAST_SEEDS: u64 = 2_000;
+const DEEP_SEEDS: u64 = 100_000;
+
+/// What one run left behind.
+#[derive(Debug)]
+struct Outcome {
+    seed: u64,
+    hash: u64,
+    counts: Counts,
+    marks: Marks,
+    verdict: Option<String>,
+    tail: String,
+    step: u64,
+}
+
+/// Runs one seed.
+fn run(seed: u64) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut world = World::new(seed);
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(world.run(STEPS))));
+    if ended.is_err() {
+        world.fail("a panic, whose message stands above".into());
+    }
+    let step = world.step;
+    let trace = std::mem::take(&mut world.net.outside().trace);
+    ledger::point::observe(None);
+    ledger::point::set_clock(None);
+    // Connections close in the background.
+    drop(runtime.enter());
+    drop(world);
+    Outcome {
+        seed,
+        hash: trace.hash(),
+        counts: trace.counts,
+        marks: trace.marks.clone(),
+        tail: trace.tail(),
+        verdict: trace.verdict,
+        step,
+    }
+}
+
+/// Sums over many runs, and the first that failed.
+#[derive(Debug, Default)]
+struct Sum {
+    counts: Counts,
+    marks: Marks,
+    failed: Vec<Outcome>,
+}
+
+/// Runs seeds on all cores, until one fails.
+fn run_all(seeds: &[u64]) -> Sum {
+    let next = AtomicUsize::new(0);
+    let sum = Mutex::new(Sum::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let outcome = run(seed);
+            let mut sum = sum.lock().unwrap();
+            sum.counts.add(&outcome.counts);
+            for (mark, count) in &outcome.marks {
+                *sum.marks.entry(mark.clone()).or_default() += count;
+            }
+            if outcome.verdict.is_some() {
+                sum.failed.push(outcome);
+                if sum.failed.len() >= failures_wanted() {
+                    next.store(seeds.len(), Ordering::Relaxed);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    sum.into_inner().unwrap()
+}
+
+/// Failing seeds to collect before the rest is given up.
+fn failures_wanted() -> usize {
+    variable("QUITTANCE_SIM_FAILURES").unwrap_or(1)
+}
+
+fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn seeds() -> Vec<u64> {
+    if let Some(seed) = variable("QUITTANCE_SIM_SEED") {
+        return vec![seed];
+    }
+    let deep = std::env::var_os("QUITTANCE_TEST_DEEP").is_some();
+    let count =
+        variable("QUITTANCE_SIM_SEEDS").unwrap_or(if deep { DEEP_SEEDS } else { FAST_SEEDS });
+    let from: u64 = variable("QUITTANCE_SIM_FROM").unwrap_or(0);
+    (from..from + count).collect()
+}
+
+fn report(sum: &Sum) -> String {
+    sum.failed
+        .iter()
+        .map(|outcome| {
+            format!(
+                "seed {} fails at step {}: {}\n{}  QUITTANCE_SIM_SEED={} runs it again\n",
+                outcome.seed,
+                outcome.step,
+                outcome.verdict.as_deref().unwrap_or_default(),
+                outcome.tail,
+                outcome.seed
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn no_fault_loses_or_doubles_a_base_unit() {
+    let (seeds, began) = (seeds(), Instant::now());
+    let sum = run_all(&seeds);
+    let counts = sum.counts;
+    for (mark, count) in &sum.marks {
+        println!("{count:9}  {mark}");
+    }
+    println!(
+        "{} seeds, {} steps, {} indexer turns, {} relayer turns, {} requests, {} crashes, {} reorgs, {} faults, \
+         {} statements, {} payouts, {} claims in {:.1?}",
+        counts.seeds,
+        counts.steps,
+        counts.indexer_turns,
+        counts.relayer_turns,
+        counts.requests,
+        counts.crashes,
+        counts.reorgs,
+        counts.faults,
+        counts.statements,
+        counts.payouts,
+        counts.claims,
+        began.elapsed()
+    );
+    assert!(sum.failed.is_empty(), "{}", report(&sum));
+    println!("base units lost 0, doubled 0");
+}
+
+#[test]
+fn the_same_seed_leaves_the_same_trace() {
+    for seed in 0..variable("QUITTANCE_SIM_SEEDS").unwrap_or(50).min(50) {
+        let (once, again) = (run(seed), run(seed));
+        assert_eq!(once.hash, again.hash, "seed {seed}:\n{}\nagain:\n{}", once.tail, again.tail);
+    }
+}

@@ -1,0 +1,116 @@
+//! The process under test: the real ledger on a real file, the real indexer and relayer over it. It can end anywhere, and
+//! begins again from its files.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
+
+use indexer::{Endpoints, Indexer, Upstream};
+use ledger::{
+    Ledger, Millis,
+    book::{BookWriter, Tariff},
+    point,
+};
+use relayer::{config::Config, turn::Relayer};
+
+use crate::{
+    net::Net,
+    setting::{self, Setting},
+    witness::Witness,
+};
+
+/// A running process.
+pub(crate) struct Running {
+    pub(crate) ledger: Ledger,
+    pub(crate) book: BookWriter,
+    pub(crate) indexer: Indexer,
+    pub(crate) relayer: Relayer,
+}
+
+/// The files of an installation, and the process over them, if it is up.
+pub(crate) struct Process {
+    pub(crate) running: Option<Running>,
+    pub(crate) config: Config,
+    folder: PathBuf,
+    /// Times that it began; each run has its own copy of the file, so that what still holds the old one cannot write.
+    runs: u32,
+    net: Net,
+    witness: Witness,
+}
+
+impl Process {
+    pub(crate) fn new(config: Config, net: Net, witness: Witness) -> Self {
+        let folder = config.folder.clone();
+        let first = folder.join("run-0");
+        fs::create_dir_all(&first).expect("a writable folder");
+        Setting::get().copy_ledger(&first);
+        let observed = net.clone();
+        point::observe(Some(Rc::new(move |name, side| observed.pass(name, side))));
+        Self { running: None, config, folder, runs: 0, net, witness }
+    }
+
+    fn database(&self) -> PathBuf {
+        self.folder.join(format!("run-{}", self.runs)).join("quittance.db")
+    }
+
+    pub(crate) fn tariff(&self) -> Tariff {
+        self.config.tariff()
+    }
+
+    /// Begins, as `serve` does. Fails where the network does.
+    pub(crate) async fn start(&mut self) -> Result<(), relayer::Error> {
+        let config = self.config.clone();
+        let ledger = Ledger::open(&self.database(), config.identity()).await?;
+        self.witness.look_at(&self.database()).await;
+        let book = BookWriter::new(ledger.clone());
+        book.set_organisations(&config.ledger_organisations(), config.policy.attester, 0).await?;
+        let nodes = self.net.outside().nodes.len();
+        let upstream = |node: usize| Upstream {
+            operator: ["alpha", "beta", "gamma"][node].into(),
+            provider: self.net.provider(node),
+        };
+        let chain = &config.chain;
+        let upstreams = (0..nodes).map(upstream).collect();
+        let endpoints = Endpoints::new(upstreams, chain.contract, chain.finality);
+        endpoints.expect_chain(chain.id, chain.genesis);
+        let indexer = Indexer::new(endpoints.clone(), ledger.clone()).await?;
+        let relayer = Relayer::new(config, setting::keys(), ledger.clone(), endpoints);
+        self.running = Some(Running { ledger, book, indexer, relayer });
+        Ok(())
+    }
+
+    /// Ends without a word: nothing is closed, nothing is finished. The files stay as they are at this moment.
+    pub(crate) fn crash(&mut self) {
+        let old = self.database();
+        self.runs += 1;
+        let new = self.database();
+        fs::create_dir_all(new.parent().expect("a folder")).expect("a writable folder");
+        // The index of the log (`-shm`) is memory that a crash of the host loses.
+        for name in ["quittance.db", "quittance.db-wal"] {
+            copy(&old.with_file_name(name), &new.with_file_name(name));
+        }
+        self.running = None;
+        drop(fs::remove_dir_all(old.parent().expect("a folder")));
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    if from.exists() {
+        fs::copy(from, to).expect("a writable folder");
+    }
+}
+
+/// The host's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Clock {
+    /// How far it is off, ms.
+    pub(crate) skew: Millis,
+}
+
+impl Clock {
+    pub(crate) fn now(self, chain_time: u64) -> Millis {
+        i64::try_from(chain_time).expect("a time") * 1000 + self.skew
+    }
+}
