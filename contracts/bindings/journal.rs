@@ -15,9 +15,13 @@ impl Journal {
     /// The journal after one more event, given as its raw log.
     #[must_use]
     pub fn fold(self, log: &LogData) -> Self {
-        let mut entry: Vec<u8> = log.topics().iter().flatten().copied().collect();
-        entry.extend_from_slice(&log.data);
-        let next = keccak256([self.word(), keccak256(entry)].concat());
+        self.fold_entry(entry(log))
+    }
+
+    /// The journal after one more event, given as its entry's hash.
+    #[must_use]
+    pub fn fold_entry(self, entry: B256) -> Self {
+        let next = keccak256([self.word(), entry].concat());
         Self { count: self.count.wrapping_add(1), hash: FixedBytes::from_slice(&next[..24]) }
     }
 
@@ -35,4 +39,11 @@ impl Journal {
         let count = count.iter().fold(0, |count, &byte| count << 8 | u64::from(byte));
         Self { count, hash: FixedBytes::from_slice(hash) }
     }
+}
+
+/// Hash of an event's entry: its topics and data, one after the other.
+pub fn entry(log: &LogData) -> B256 {
+    let mut entry: Vec<u8> = log.topics().iter().flatten().copied().collect();
+    entry.extend_from_slice(&log.data);
+    keccak256(entry)
 }

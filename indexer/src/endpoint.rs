@@ -1,8 +1,8 @@
 //! One RPC endpoint, asked only for what the indexer needs, with answers checked for form.
 
 use alloy::{
-    eips::BlockNumberOrTag,
-    primitives::{Address, B256, Bloom},
+    eips::{BlockId, BlockNumberOrTag},
+    primitives::{Address, B256, Bloom, U256},
     providers::{DynProvider, Provider, RootProvider},
     rpc::{
         client::RpcClient,
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
-    endpoints::{HeaderHash, Health, Wire},
+    endpoints::{HeaderHash, Health, Wire, wire},
 };
 
 /// Which blocks count as final. Belongs to the chain profile, chosen once.
@@ -73,6 +73,10 @@ impl Endpoint {
 
     pub(crate) const fn wire(&self) -> &Wire {
         &self.wire
+    }
+
+    pub(crate) fn computes_hashes(&self) -> bool {
+        self.header_hash == HeaderHash::Computed
     }
 
     pub(crate) fn health<T>(&self, look: impl FnOnce(&mut Health) -> T) -> T {
@@ -214,6 +218,20 @@ impl Endpoint {
         }
     }
 
+    /// Takes note that a range of so many blocks was refused, if that is what the error says.
+    pub(crate) fn narrow(&self, error: &Error, asked: u64) -> bool {
+        let Error::Endpoint { source, .. } = error else { return false };
+        let Some(hint) = range_refusal(source) else { return false };
+        self.health(|health| health.narrow(asked, hint));
+        true
+    }
+
+    /// A word of the contract's storage in the state of a block, or nothing whatever the reason.
+    pub(crate) async fn word_if_any(&self, block: B256, slot: U256) -> Option<U256> {
+        let call = self.provider.get_storage_at(self.contract, slot).block_id(BlockId::hash(block));
+        call.await.ok()
+    }
+
     /// A header, whose hash is computed if the chain profile does not say that it cannot be.
     fn header(&self, header: &types::Header) -> Result<Header> {
         if self.header_hash == HeaderHash::Computed {
@@ -251,9 +269,50 @@ impl Endpoint {
         Error::Inconsistent { operator: self.operator().to_owned(), problem }
     }
 
-    fn no_block(&self, block: String) -> Error {
+    pub(crate) fn no_block(&self, block: String) -> Error {
         Error::NoBlock { operator: self.operator().to_owned(), block }
     }
+}
+
+/// Whether an error refuses a range of blocks for its width or for what is in it, and which width it names.
+#[allow(clippy::option_option, reason = "whether, and if so with which hint, if any")]
+fn range_refusal(error: &RpcError<TransportErrorKind>) -> Option<Option<u64>> {
+    let message = match error {
+        RpcError::ErrorResp(payload) => payload.message.to_lowercase(),
+        RpcError::Transport(TransportErrorKind::HttpError(error))
+            if matches!(error.status, 400 | 413) =>
+        {
+            error.body.to_lowercase()
+        }
+        // A range that takes too long is too wide as well.
+        RpcError::Transport(TransportErrorKind::Custom(inner))
+            if inner.to_string().contains(wire::TIMED_OUT) =>
+        {
+            return Some(None);
+        }
+        _ => return None,
+    };
+    let is_about_width = ["range", "block", "result", "logs", "response size", "too many", "limit"]
+        .iter()
+        .any(|text| message.contains(text));
+    is_about_width.then(|| width_in(&message))
+}
+
+/// The width that a refusal names: the one between two heights in brackets, or the number after a word of limit.
+fn width_in(message: &str) -> Option<u64> {
+    let heights: Vec<u64> = message
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter_map(|word| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok())
+        .collect();
+    if let [from, to] = heights[..] {
+        return to.checked_sub(from).and_then(|blocks| blocks.checked_add(1));
+    }
+    let mut words = message.split(|c: char| !c.is_ascii_alphanumeric() && c != ',');
+    words.find(|word| {
+        ["limit", "limited", "max", "maximum", "most", "up", "exceed", "exceeds", "than"]
+            .contains(word)
+    })?;
+    words.find_map(|word| word.replace(',', "").parse().ok())
 }
 
 /// The error without the endpoint's address, which often holds a key.
@@ -271,7 +330,21 @@ mod tests {
     use alloy::providers::ProviderBuilder;
 
     use super::*;
-    use crate::{Endpoints, Upstream, chain_of, replay::journal_at};
+    use crate::{Endpoints, Upstream, chain_of};
+
+    #[test]
+    fn the_width_that_a_refusal_names_is_found() {
+        for (message, width) in [
+            ("query returned more than 10000 results", Some(10_000)),
+            ("block range is too wide", None),
+            ("requested range exceeds the limit 500", Some(500)),
+            ("eth_getLogs is limited to a 1,024 block range", Some(1_024)),
+            ("you can make requests with up to a 2000 block range", Some(2_000)),
+            ("this block range should work: [0x10, 0x1f]", Some(16)),
+        ] {
+            assert_eq!(width_in(message), width, "{message}");
+        }
+    }
 
     #[tokio::test]
     async fn failures_do_not_tell_the_address_of_the_endpoint() {
@@ -283,7 +356,6 @@ mod tests {
         for error in [
             endpoint.identify(1, B256::ZERO).await.unwrap_err(),
             endpoint.logs_between(0, 1).await.unwrap_err(),
-            journal_at(endpoint, B256::ZERO).await.unwrap_err(),
             endpoints.look().await.unwrap_err(),
         ] {
             assert!(!chain_of(&error).contains("API-KEY"), "{}", chain_of(&error));

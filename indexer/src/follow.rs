@@ -1,18 +1,25 @@
 //! Following the chain: one decision per turn.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use alloy::{eips::BlockNumberOrTag, rpc::types::Log};
+use alloy::rpc::types::Log;
+use contracts::journal::Journal;
 use ledger::{
     Ledger,
     chain::{Block, ChainWriter, IndexedBlock},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use crate::{
-    Endpoints, Result, decode,
-    endpoint::{Endpoint, Header},
-    endpoints::Health,
+    Endpoints, Error, Result, compare, decode,
+    endpoint::Endpoint,
+    endpoints::{Health, Survey},
+    history::{self, History},
+    proof::{self, Receipts},
+    replay::replay,
 };
 
 /// Most blocks that are followed one by one in a turn.
@@ -88,12 +95,28 @@ pub fn step(checkpoint: Option<&Block>, start_block: u64, head: &Head, span: u64
     }
 }
 
+/// What keeps the indexer, for people and for alarms.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The final block that enough operators agree on.
+    pub finalised: Option<u64>,
+    /// Why it waits, if it does.
+    pub waiting: Vec<String>,
+    /// Whether the final block stands still, or went back.
+    pub is_alarmed: bool,
+}
+
 /// Follows one contract into one ledger.
 #[derive(Debug)]
 pub struct Indexer {
     endpoints: Endpoints,
     writer: ChainWriter,
     start_block: u64,
+    standing: watch::Sender<Standing>,
+    /// The newest final block, and since when it is that one.
+    final_since: (u64, Instant),
+    /// Operators whose lies are in the ledger.
+    marked: BTreeSet<String>,
 }
 
 impl Indexer {
@@ -103,22 +126,66 @@ impl Indexer {
         let identity = *ledger.identity();
         endpoints.expect_chain(identity.chain_id, identity.genesis);
         endpoints.identify().await?;
-        let start_block = identity.start_block;
-        Ok(Self { endpoints, writer: ChainWriter::new(ledger), start_block })
+        let mut indexer = Self {
+            endpoints,
+            writer: ChainWriter::new(ledger.clone()),
+            start_block: identity.start_block,
+            standing: watch::Sender::default(),
+            final_since: (0, Instant::now()),
+            marked: BTreeSet::new(),
+        };
+        indexer.sync_marks().await?;
+        indexer.adopt_journals(&ledger).await?;
+        Ok(indexer)
+    }
+
+    /// What keeps it, as of its last turn.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
     }
 
     /// One turn: looks at the endpoints, and does what [`step`] says with the first one that can, in one commit.
     pub async fn turn(&mut self) -> Result<Turn> {
-        let survey = self.endpoints.survey().await?;
+        self.sync_marks().await?;
+        let survey = self.endpoints.survey().await;
+        let alarm = self.alarm(survey.as_ref().ok()).await?;
+        let finalised = survey.as_ref().ok().map(|survey| survey.finalised.block.number);
+        let turn = match survey {
+            Ok(survey) => self.turn_on(&survey).await,
+            Err(error) => Err(error),
+        };
+        self.sync_marks().await?;
+        let is_alarmed = alarm.is_some();
+        let problem =
+            turn.as_ref().err().map(|error| format!("the indexer waits: {}", chain_of(error)));
+        let waiting = alarm.into_iter().chain(problem).collect();
+        self.standing.send_replace(Standing { finalised, waiting, is_alarmed });
+        turn
+    }
+
+    async fn turn_on(&self, survey: &Survey) -> Result<Turn> {
+        let mut suspects = Vec::new();
         let mut last = None;
         for (endpoint, latest) in &survey.agreeing {
-            match self.pass(endpoint, latest, &survey.finalised).await {
+            match self.pass(survey, endpoint, &latest.block).await {
                 Err(error) if error.is_of_endpoint() => {
                     tracing::debug!("{}", chain_of(&error));
                     endpoint.distrust(&error);
+                    if matches!(error, Error::Unverified { .. }) {
+                        suspects.push((endpoint, error.to_string()));
+                    }
                     last = Some(error);
                 }
-                done => return done,
+                Ok(turn) => {
+                    // Another operator's endpoint serves what verifies: it was no quirk of the chain.
+                    for (suspect, problem) in suspects {
+                        if suspect.operator() != endpoint.operator() && turn != Turn::Idle {
+                            suspect.lied(problem);
+                        }
+                    }
+                    return Ok(turn);
+                }
+                failed => return failed,
             }
         }
         // A survey names at least one endpoint that agrees.
@@ -126,52 +193,81 @@ impl Indexer {
     }
 
     /// One pass, with one endpoint from beginning to end.
-    async fn pass(&self, endpoint: &Endpoint, latest: &Header, finalised: &Header) -> Result<Turn> {
+    async fn pass(&self, survey: &Survey, endpoint: &Endpoint, latest: &Block) -> Result<Turn> {
         let checkpoint = self.writer.checkpoint().await?;
-        let latest = latest.block;
         let at_checkpoint = match &checkpoint {
             Some(block) if block.number <= latest.number => {
-                let number = BlockNumberOrTag::Number(block.number);
-                Some(endpoint.block_there(number).await?.block)
+                Some(block_at(endpoint, block.number).await?)
             }
             _ => None,
         };
-        let finalised = finalised.block.number;
-        let head = Head { latest: latest.number, finalised, at_checkpoint };
-        let is_on_chain = checkpoint.as_ref().is_none_or(|checkpoint| {
-            at_checkpoint.is_some_and(|block| block.hash == checkpoint.hash)
-        });
+        let finalised = survey.finalised.block;
+        let head = Head { latest: latest.number, finalised: finalised.number, at_checkpoint };
         let span = endpoint.health(|health| health.span());
-        let turn = match step(checkpoint.as_ref(), self.start_block, &head, span) {
-            Step::Wait => Turn::Idle,
-            Step::FindFork => {
-                let fork = self.fork_point(endpoint, checkpoint).await?;
+        let mut next = step(checkpoint.as_ref(), self.start_block, &head, span);
+        let stored = self.writer.block_at_or_below(finalised.number).await?;
+        let departs =
+            |block: &Block| block.number == finalised.number && block.hash != finalised.hash;
+        if stored.as_ref().is_some_and(departs) {
+            next = Step::FindFork;
+        }
+        let turn = match (next, checkpoint) {
+            (Step::FindFork, Some(checkpoint)) => {
+                let fork = self.fork_point(endpoint, &checkpoint, latest).await?;
                 self.writer.rollback_to(fork).await?;
                 return Ok(Turn::RolledBack(fork));
             }
-            Step::CatchUp { from, to } => {
-                self.catch_up(endpoint, checkpoint.as_ref(), (from, to)).await?
+            (Step::CatchUp { from, to }, checkpoint) => {
+                self.catch_up(survey, endpoint, checkpoint.as_ref(), (from, to)).await?
             }
-            Step::Follow { from, to } => {
+            (Step::Follow { from, to }, checkpoint) => {
                 self.follow(endpoint, checkpoint.as_ref(), (from, to)).await?
             }
+            (Step::Wait | Step::FindFork, _) => Turn::Idle,
         };
-        // What is indexed may be of another fork until the checkpoint is seen on this one.
-        if is_on_chain {
-            self.writer.set_finalised(finalised).await?;
-        }
-        Ok(turn)
+        let repaired = self.finalise(survey, endpoint).await?;
+        Ok(repaired.unwrap_or(turn))
     }
 
-    /// Highest stored block that is on the chain still. The ledger refuses to go below what is final.
-    async fn fork_point(&self, endpoint: &Endpoint, checkpoint: Option<Block>) -> Result<u64> {
-        let mut candidate = checkpoint;
+    /// Highest stored block that is on the endpoint's chain still. Nothing final is given up, and nothing deeper than is
+    /// followed; enough operators have to agree before the indexer stops for either.
+    async fn fork_point(
+        &self,
+        endpoint: &Endpoint,
+        checkpoint: &Block,
+        latest: &Block,
+    ) -> Result<u64> {
+        let finalised = self.writer.finalised().await?;
+        let max = self.endpoints.settings().max_reorg_depth;
+        let mut candidate = self.writer.block_at_or_below(latest.number).await?;
         while let Some(block) = candidate {
-            if block_at(endpoint, block.number).await?.hash == block.hash {
-                return Ok(block.number);
+            let theirs = block_at(endpoint, block.number).await?.hash;
+            if theirs == block.hash {
+                if block.number < checkpoint.number {
+                    return Ok(block.number);
+                }
+                let problem = "its newest blocks do not lead to the final block that it agrees on";
+                return Err(endpoint.inconsistent(problem.into()));
             }
-            let below = block.number.checked_sub(1);
-            candidate = match below {
+            let (number, ours) = (block.number, block.hash);
+            let is_too_deep = checkpoint.number - number >= max;
+            if number <= finalised || is_too_deep {
+                let agreed = self.endpoints.agreed_at(number).await?.block.hash;
+                if agreed != theirs {
+                    let problem =
+                        format!("its block {number} is {theirs}, the others agree on {agreed}");
+                    if number <= finalised {
+                        endpoint.lied(problem.clone());
+                    }
+                    return Err(endpoint.inconsistent(problem));
+                }
+                return Err(if number <= finalised {
+                    Error::FinalBlockChanged { number, ours, theirs }
+                } else {
+                    Error::ReorgTooDeep { max, number, ours, theirs }
+                });
+            }
+            candidate = match number.checked_sub(1) {
                 Some(below) => self.writer.block_at_or_below(below).await?,
                 None => None,
             };
@@ -179,36 +275,58 @@ impl Indexer {
         Ok(self.start_block.saturating_sub(1))
     }
 
-    /// Indexes final blocks by one range of logs, narrower next time if the endpoint refuses.
+    /// Indexes final blocks by one range of logs, narrower next time if the endpoint refuses. What does not fold to the
+    /// contract's journal at the end of the range is not stored.
     async fn catch_up(
         &self,
+        survey: &Survey,
         endpoint: &Endpoint,
         checkpoint: Option<&Block>,
         (from, to): (u64, u64),
     ) -> Result<Turn> {
-        let logs = match endpoint.logs_between(from, to).await {
-            Ok(logs) => logs,
-            Err(error) => {
-                if from < to {
-                    endpoint.health(|health| health.narrow(to - from + 1, None));
-                }
-                return Err(error);
-            }
-        };
+        let logs = endpoint.logs_between(from, to).await.inspect_err(|error| {
+            endpoint.narrow(error, to - from + 1);
+        })?;
         endpoint.health(Health::widen);
         check_parent(endpoint, checkpoint, from).await?;
 
+        let before = from.saturating_sub(1);
+        let mut history = History::after(self.writer.journal_at(before).await?);
         let mut blocks = Vec::new();
-        for logs in logs.chunk_by(|a, b| a.block_hash == b.block_hash) {
-            let Some(hash) = logs.first().and_then(|log| log.block_hash) else { continue };
-            let block = endpoint.block_by_hash(hash).await?.block;
-            blocks.push(self.indexed(block, logs)?);
+        for served in logs.chunk_by(|a, b| a.block_number == b.block_number) {
+            let Some(number) = served.first().and_then(|log| log.block_number) else { continue };
+            let header = self.endpoints.agreed_at(number).await?;
+            if served.iter().any(|log| log.block_hash != Some(header.block.hash)) {
+                let problem = format!("its logs of block {number} name another block");
+                return Err(endpoint.inconsistent(problem));
+            }
+            let logs = match proof::logs_by_receipts(endpoint, &header).await? {
+                Receipts::Proved(logs) => logs,
+                Receipts::Unproved => served.to_vec(),
+            };
+            history.push(number, &logs, endpoint.operator());
+            blocks.push(self.indexed(header.block, &logs)?);
+        }
+        let end = if to == survey.finalised.block.number {
+            survey.finalised.clone()
+        } else {
+            self.endpoints.agreed_at(to).await?
+        };
+        let theirs = proof::journal(&self.endpoints, endpoint, &end).await?;
+        if let Some(theirs) = theirs.filter(|theirs| *theirs != history.last()) {
+            let found = self.find_untruth(survey, &history, (before, to), theirs).await?;
+            let (operator, block) = (endpoint.operator().to_owned(), found.block);
+            self.blame(&found, endpoint.operator());
+            return Err(Error::Unverified { operator, block, problem: found.what });
         }
         if blocks.last().is_none_or(|last| last.block.number < to) {
-            let block = block_at(endpoint, to).await?;
-            blocks.push(IndexedBlock { block, facts: Vec::new() });
+            blocks.push(IndexedBlock { block: end.block, facts: Vec::new() });
+            history.push(to, &[], endpoint.operator());
         }
-        self.writer.apply(&blocks).await?;
+        self.writer.apply_proved(&blocks, &history.blocks).await?;
+        if theirs.is_some() {
+            self.writer.set_finalised(to).await?;
+        }
         Ok(Turn::Advanced(to))
     }
 
@@ -220,22 +338,197 @@ impl Indexer {
         (from, to): (u64, u64),
     ) -> Result<Turn> {
         let mut parent = checkpoint.map(|block| block.hash);
+        let mut history = History::after(self.writer.journal_at(from.saturating_sub(1)).await?);
         let mut blocks = Vec::new();
         for number in from..=to {
-            let block = block_at(endpoint, number).await?;
-            if parent.is_some_and(|parent| parent != block.parent) {
+            let header = endpoint.block_there(number.into()).await?;
+            if parent.is_some_and(|parent| parent != header.block.parent) {
                 // The chain moved while it was read; what was read before that point is good.
                 break;
             }
-            let logs = endpoint.logs_of(&block).await?;
-            parent = Some(block.hash);
-            blocks.push(self.indexed(block, &logs)?);
+            let logs = proof::logs(endpoint, &header).await?;
+            parent = Some(header.block.hash);
+            history.push(number, &logs, endpoint.operator());
+            blocks.push(self.indexed(header.block, &logs)?);
         }
         let Some(last) = blocks.last().map(|indexed| indexed.block.number) else {
             return Ok(Turn::Idle);
         };
-        self.writer.apply(&blocks).await?;
+        self.writer.apply_proved(&blocks, &history.blocks).await?;
         Ok(Turn::Advanced(last))
+    }
+
+    /// Makes the agreed final block final in the ledger if the journal up to it is the contract's. If it is not, finds the
+    /// first block that is untrue and rolls back below it.
+    async fn finalise(&self, survey: &Survey, endpoint: &Endpoint) -> Result<Option<Turn>> {
+        let number = survey.finalised.block.number;
+        let stored = self.writer.block_at_or_below(number).await?;
+        let is_compared = self.writer.finalised().await? >= number;
+        if is_compared || stored != Some(survey.finalised.block) {
+            return Ok(None);
+        }
+        let theirs = proof::journal(&self.endpoints, endpoint, &survey.finalised).await?;
+        let theirs =
+            theirs.ok_or_else(|| self.endpoints.no_agreement("on the contract's journal"))?;
+        if self.writer.journal_at(number).await? != theirs {
+            return self.repair(survey, endpoint, theirs).await.map(Some);
+        }
+        self.writer.set_finalised(number).await?;
+        let agreeing: Vec<_> =
+            survey.agreeing.iter().map(|(endpoint, _)| endpoint.clone()).collect();
+        compare::compare(&self.writer, &self.endpoints, &agreeing, &survey.finalised).await?;
+        Ok(None)
+    }
+
+    async fn repair(&self, survey: &Survey, endpoint: &Endpoint, theirs: Journal) -> Result<Turn> {
+        let (known, number) = (self.writer.finalised().await?, survey.finalised.block.number);
+        let known = known.max(self.start_block.saturating_sub(1));
+        let mut history = History::after(self.writer.journal_at(known).await?);
+        history.blocks = self.writer.journals(known, number).await?;
+        let found = self.find_untruth(survey, &history, (known, number), theirs).await?;
+        let source = history.of(found.block).map_or(endpoint.operator(), |block| &block.source);
+        self.blame(&found, source);
+        let fork = found.block.saturating_sub(1);
+        tracing::warn!(block = found.block, "{} by {source}; indexing it again", found.what);
+        self.writer.rollback_to(fork).await?;
+        Ok(Turn::RolledBack(fork))
+    }
+
+    /// The first block after `good` whose logs do not fold to the contract's journal, by bisection, and what is untrue of
+    /// them. Fails if no endpoint serves true ones.
+    async fn find_untruth(
+        &self,
+        survey: &Survey,
+        history: &History,
+        (mut good, mut bad): (u64, u64),
+        mut theirs: Journal,
+    ) -> Result<Untruth> {
+        let incomplete = |block: u64, theirs: Journal| Error::Incomplete {
+            block,
+            problem: format!(
+                "{} events are indexed up to it, the contract counts {}",
+                history.at(block).count,
+                theirs.count
+            ),
+        };
+        let Some((first, _)) = survey.agreeing.first() else { return Err(incomplete(bad, theirs)) };
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            let header = self.endpoints.agreed_at(middle).await?;
+            let at_middle = proof::journal(&self.endpoints, first, &header).await?;
+            let Some(at_middle) = at_middle else { return Err(incomplete(bad, theirs)) };
+            if at_middle == history.at(middle) {
+                good = middle;
+            } else {
+                (bad, theirs) = (middle, at_middle);
+            }
+        }
+        let header = self.endpoints.agreed_at(bad).await?;
+        let before = history.at(good);
+        let served = history.of(bad).map(|block| block.entries.as_slice()).unwrap_or_default();
+        for (endpoint, _) in &survey.agreeing {
+            // Whatever keeps an endpoint from answering, another may.
+            let Ok(logs) = proof::logs(endpoint, &header).await else { continue };
+            let truth = history::entries(&logs);
+            if history::fold(before, &truth) == theirs && truth != served {
+                let what = history::untruth(served, &truth);
+                return Ok(Untruth { block: bad, what, told_by: endpoint.operator().to_owned() });
+            }
+        }
+        Err(incomplete(bad, theirs))
+    }
+
+    /// Marks the operator whose endpoint served what is untrue, if another operator's tells the truth.
+    fn blame(&self, found: &Untruth, source: &str) {
+        if found.told_by == source {
+            tracing::warn!(
+                operator = source,
+                "{} of block {}, and told when asked again",
+                found.what,
+                found.block
+            );
+            return;
+        }
+        for member in self.endpoints.members().iter().filter(|member| member.operator() == source) {
+            let Untruth { block, what, told_by } = found;
+            member
+                .lied(format!("{what} of block {block}; {told_by} serves what the journal proves"));
+        }
+    }
+
+    /// Why the final block is a reason for alarm, if it is.
+    async fn alarm(&mut self, survey: Option<&Survey>) -> Result<Option<String>> {
+        let now = Instant::now();
+        let Some(survey) = survey else {
+            return Ok(self.stands_still(0, now));
+        };
+        let finalised = survey.finalised.block;
+        if finalised.number > self.final_since.0 {
+            self.final_since = (finalised.number, now);
+        }
+        let known = self.writer.finalised().await?;
+        if finalised.number < known {
+            let number = finalised.number;
+            return Ok(Some(format!("the final block went back from {known} to {number}")));
+        }
+        let newest = survey.agreeing.iter().map(|(_, latest)| latest.block.time).max();
+        let behind = newest.unwrap_or_default().saturating_sub(finalised.time);
+        Ok(self.stands_still(behind, now))
+    }
+
+    /// `behind`: seconds between the final and the newest block.
+    fn stands_still(&self, behind: u64, now: Instant) -> Option<String> {
+        let limit = self.endpoints.settings().finality_alarm;
+        let (number, since) = self.final_since;
+        let stood = now.saturating_duration_since(since).max(Duration::from_secs(behind));
+        (stood > limit).then(|| {
+            format!("the final block stands at {number}, for {} minutes", stood.as_secs() / 60)
+        })
+    }
+
+    /// Brings the ledger's marks of lying operators and the endpoints' health together: new lies are stored, and what an
+    /// operator of this installation has cleared is forgotten.
+    async fn sync_marks(&mut self) -> Result<()> {
+        let mut stored = self.writer.lying_operators().await?;
+        for member in self.endpoints.members() {
+            let operator = member.operator();
+            let (lie, latest) = member.health(|health| (health.lie.clone(), health.latest));
+            match (lie, stored.get(operator)) {
+                (None, Some(reason)) => {
+                    let reason = reason.clone();
+                    member.health(|health| health.lie = Some(reason));
+                }
+                (Some(_), None) if self.marked.contains(operator) => {
+                    tracing::warn!(operator, "endpoint is trusted again");
+                    member.health(|health| *health = Health::default());
+                }
+                (Some(reason), None) => {
+                    let time = latest.map_or(0, |block| block.time);
+                    self.writer.mark_endpoint(operator, true, &reason, time).await?;
+                    stored.insert(operator.to_owned(), reason);
+                }
+                _ => {}
+            }
+        }
+        self.marked = stored.into_keys().collect();
+        Ok(())
+    }
+
+    /// Folds the journal of blocks that an earlier version indexed, which kept none.
+    async fn adopt_journals(&self, ledger: &Ledger) -> Result<()> {
+        let Some(checkpoint) = self.writer.checkpoint().await? else { return Ok(()) };
+        if !self.writer.lacks_journal().await? {
+            return Ok(());
+        }
+        let replay = replay(&self.endpoints, self.start_block, &checkpoint).await?;
+        let differences = ledger::verify::facts(ledger, &replay.blocks, checkpoint.number).await?;
+        if !differences.is_empty() || replay.journal != replay.contract_journal {
+            return Err(Error::Incomplete {
+                block: checkpoint.number,
+                problem: format!("{} facts of the ledger are not on the chain", differences.len()),
+            });
+        }
+        Ok(self.writer.adopt_journals(&replay.journals).await?)
     }
 
     fn indexed(&self, block: Block, logs: &[Log]) -> Result<IndexedBlock> {
@@ -243,6 +536,15 @@ impl Indexer {
         let facts = logs.iter().map(|log| decode::fact(log, contract)).collect::<Result<_>>()?;
         Ok(IndexedBlock { block, facts })
     }
+}
+
+/// What was untrue of a block's logs.
+#[derive(Debug)]
+struct Untruth {
+    block: u64,
+    what: String,
+    /// Operator of the endpoint that served the truth.
+    told_by: String,
 }
 
 async fn block_at(endpoint: &Endpoint, number: u64) -> Result<Block> {

@@ -4,10 +4,13 @@
 //! and then does one thing: roll back to the fork point, catch up through final blocks in ranges, or follow new blocks
 //! one by one ([`follow`]). Every step is safe to repeat, so that a restart resumes where the last commit ended.
 
+mod compare;
 mod decode;
 mod endpoint;
 mod endpoints;
 pub mod follow;
+mod history;
+mod proof;
 pub mod replay;
 
 use alloy::{
@@ -18,7 +21,7 @@ use alloy::{
 pub use decode::fact;
 pub use endpoint::{Finality, without_url};
 pub use endpoints::{EndpointReport, Endpoints, HeaderHash, Settings, State, Upstream};
-pub use follow::{Indexer, Turn, chain_of, run};
+pub use follow::{Indexer, Standing, Turn, chain_of, run};
 
 /// Result of indexer functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -52,6 +55,64 @@ pub enum Error {
         operator: String,
         /// How.
         problem: String,
+    },
+    /// An endpoint served what the header of its own block contradicts. Nothing of it was stored.
+    #[error("what endpoint {operator} serves of block {block} does not verify: {problem}")]
+    Unverified {
+        /// Who runs it.
+        operator: String,
+        /// Number of the block.
+        block: u64,
+        /// What does not.
+        problem: String,
+    },
+    /// Logs do not fold to the contract's journal, and no endpoint serves such that do. Nothing becomes final until one
+    /// does; the next turn tries again.
+    #[error(
+        "the logs of block {block} do not fold to the contract's journal, and no endpoint serves others: {problem}"
+    )]
+    Incomplete {
+        /// Number of the first block that they do not fit.
+        block: u64,
+        /// Counts on both sides.
+        problem: String,
+    },
+    /// A reorg goes deeper than is followed.
+    #[error(
+        "a reorg goes deeper than {max} blocks: block {number} was {ours}, it is {theirs}; find out what the chain did, \
+         then raise chain.max_reorg_depth"
+    )]
+    ReorgTooDeep {
+        /// Deepest reorg that is followed.
+        max: u64,
+        /// A block below that depth.
+        number: u64,
+        /// Its hash as indexed.
+        ours: B256,
+        /// Its hash on the chain now.
+        theirs: B256,
+    },
+    /// The chain replaced a block that had been final.
+    #[error("block {number} was final as {ours}, the chain has {theirs} in its place")]
+    FinalBlockChanged {
+        /// Its number.
+        number: u64,
+        /// Its hash as indexed.
+        ours: B256,
+        /// Its hash on the chain now.
+        theirs: B256,
+    },
+    /// The contract holds something else than the ledger, as of a final block.
+    #[error("as of block {block}, {account} is {ours} in the ledger and {theirs} in the contract")]
+    StateDiffers {
+        /// The block.
+        block: u64,
+        /// Which deposit or credit.
+        account: String,
+        /// What the ledger says.
+        ours: String,
+        /// What the contract says.
+        theirs: String,
     },
     /// Too few operators agree. The next turn tries again; fewer never suffice.
     #[error("no {needed} of {operators} operators agree {on}: {said}")]
@@ -103,7 +164,13 @@ pub enum Error {
 impl Error {
     /// Whether another endpoint may fare better with the same request.
     pub(crate) const fn is_of_endpoint(&self) -> bool {
-        matches!(self, Self::Endpoint { .. } | Self::NoBlock { .. } | Self::Inconsistent { .. })
+        matches!(
+            self,
+            Self::Endpoint { .. }
+                | Self::NoBlock { .. }
+                | Self::Inconsistent { .. }
+                | Self::Unverified { .. }
+        )
     }
 
     /// Whether the next turn may fare better without anybody's help.
@@ -112,6 +179,8 @@ impl Error {
             Self::Endpoint { .. }
             | Self::NoBlock { .. }
             | Self::Inconsistent { .. }
+            | Self::Unverified { .. }
+            | Self::Incomplete { .. }
             | Self::NoAgreement { .. } => true,
             Self::Ledger(error) => error.is_transient(),
             _ => false,

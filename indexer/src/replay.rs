@@ -1,20 +1,20 @@
 //! Rebuilding everything from the contract's logs alone.
 
-use alloy::{
-    eips::BlockId,
-    primitives::{B256, U256},
-    providers::Provider,
-};
 use contracts::journal::Journal;
-use ledger::chain::{Block, IndexedBlock};
+use ledger::{
+    chain::{Block, IndexedBlock},
+    completeness::BlockJournal,
+};
 
-use crate::{Endpoints, Result, decode, endpoint::Endpoint};
+use crate::{Endpoints, Result, decode, endpoint::Endpoint, history::History, proof};
 
 /// What the chain says up to one block.
 #[derive(Debug, Clone)]
 pub struct Replay {
     /// Blocks with events, ascending.
     pub blocks: Vec<IndexedBlock>,
+    /// Fold over all events, after each of those blocks.
+    pub journals: Vec<BlockJournal>,
     /// Fold over all events.
     pub journal: Journal,
     /// The contract's own journal at the last block.
@@ -29,7 +29,7 @@ pub async fn replay(endpoints: &Endpoints, from: u64, to: &Block) -> Result<Repl
     let survey = endpoints.survey().await?;
     let mut last = None;
     for (endpoint, _) in &survey.agreeing {
-        match replay_from(endpoint, from, to).await {
+        match replay_from(endpoints, endpoint, from, to).await {
             Err(error) if error.is_of_endpoint() => {
                 endpoint.distrust(&error);
                 last = Some(error);
@@ -40,36 +40,36 @@ pub async fn replay(endpoints: &Endpoints, from: u64, to: &Block) -> Result<Repl
     Err(last.unwrap_or_else(|| endpoints.no_agreement("on the final block")))
 }
 
-async fn replay_from(endpoint: &Endpoint, from: u64, to: &Block) -> Result<Replay> {
+async fn replay_from(
+    endpoints: &Endpoints,
+    endpoint: &Endpoint,
+    from: u64,
+    to: &Block,
+) -> Result<Replay> {
     let mut blocks: Vec<IndexedBlock> = Vec::new();
-    let mut journal = Journal::default();
+    let mut history = History::after(Journal::default());
     let mut first = from;
     while first <= to.number {
-        let last = to.number.min(first.saturating_add(SPAN - 1));
-        let logs = endpoint.logs_between(first, last).await?;
+        let span = endpoint.health(|health| health.span()).min(SPAN);
+        let last = to.number.min(first.saturating_add(span - 1));
+        let logs = match endpoint.logs_between(first, last).await {
+            Ok(logs) => logs,
+            Err(error) if first < last && endpoint.narrow(&error, last - first + 1) => continue,
+            Err(error) => return Err(error),
+        };
         for logs in logs.chunk_by(|a, b| a.block_hash == b.block_hash) {
             let hash = logs.first().and_then(|log| log.block_hash).unwrap_or_default();
             let block = endpoint.block_by_hash(hash).await?.block;
-            let mut facts = Vec::with_capacity(logs.len());
-            for log in logs {
-                journal = journal.fold(&log.inner.data);
-                facts.push(decode::fact(log, endpoint.contract())?);
-            }
-            blocks.push(IndexedBlock { block, facts });
+            let facts = logs.iter().map(|log| decode::fact(log, endpoint.contract()));
+            blocks.push(IndexedBlock { block, facts: facts.collect::<Result<_>>()? });
+            history.push(block.number, logs, endpoint.operator());
         }
         first = last + 1;
     }
-    let contract_journal = journal_at(endpoint, to.hash).await?;
-    Ok(Replay { blocks, journal, contract_journal })
-}
-
-/// The contract's journal in the state of a block: storage slot 0.
-pub(crate) async fn journal_at(endpoint: &Endpoint, block: B256) -> Result<Journal> {
-    let word = endpoint
-        .provider()
-        .get_storage_at(endpoint.contract(), U256::ZERO)
-        .block_id(BlockId::hash(block))
-        .await
-        .map_err(endpoint.failed("eth_getStorageAt"))?;
-    Ok(Journal::from_word(word.into()))
+    let header = endpoint.block_by_hash(to.hash).await?;
+    let contract_journal = proof::journal(endpoints, endpoint, &header).await?;
+    let contract_journal =
+        contract_journal.ok_or_else(|| endpoints.no_agreement("on the contract's journal"))?;
+    let journal = history.last();
+    Ok(Replay { blocks, journals: history.blocks, journal, contract_journal })
 }

@@ -107,7 +107,7 @@ pub async fn halt(ledger: &Ledger) -> Result<Option<String>> {
     last_halt(&mut *ledger.reader().acquire().await?).await
 }
 
-async fn last_halt(conn: &mut SqliteConnection) -> Result<Option<String>> {
+pub(crate) async fn last_halt(conn: &mut SqliteConnection) -> Result<Option<String>> {
     let row = sqlx::query(
         "select action, detail from audit where action in ('halt', 'halt lifted') order by seq desc limit 1",
     )

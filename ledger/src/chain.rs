@@ -103,7 +103,7 @@ pub struct IndexedBlock {
 
 /// The indexer's capability: it alone writes facts.
 #[derive(Debug, Clone)]
-pub struct ChainWriter(Ledger);
+pub struct ChainWriter(pub(crate) Ledger);
 
 impl ChainWriter {
     /// The writer of a ledger. A process has one.
@@ -133,7 +133,16 @@ impl ChainWriter {
     /// for the caller to justify, by finality or by headers it has checked.
     pub async fn apply(&self, blocks: &[IndexedBlock]) -> Result<()> {
         let mut tx = self.0.begin().await?;
-        let mut last = read::block_at_or_below(&mut tx, u64::MAX >> 1).await?;
+        self.append(&mut tx, blocks).await?;
+        store::commit(tx, "blocks").await
+    }
+
+    pub(crate) async fn append(
+        &self,
+        tx: &mut Transaction<'static, Sqlite>,
+        blocks: &[IndexedBlock],
+    ) -> Result<()> {
+        let mut last = read::block_at_or_below(&mut *tx, u64::MAX >> 1).await?;
         for IndexedBlock { block, facts } in blocks {
             let follows = last.is_none_or(|last| {
                 block.number > last.number
@@ -143,13 +152,13 @@ impl ChainWriter {
                 let Block { number, parent, .. } = *block;
                 return Err(Error::NotTheNextBlock { number, parent });
             }
-            insert_block(&mut tx, block).await?;
+            insert_block(&mut *tx, block).await?;
             for fact in facts {
-                insert_fact(&mut tx, self.0.identity(), block.number, fact).await?;
+                insert_fact(tx, self.0.identity(), block.number, fact).await?;
             }
             last = Some(*block);
         }
-        store::commit(tx, "blocks").await
+        Ok(())
     }
 
     /// Undoes every block above `fork`: their facts go, and every status that rested on them falls back by itself.

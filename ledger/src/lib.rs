@@ -18,6 +18,7 @@ pub mod amount;
 pub mod audit;
 pub mod book;
 pub mod chain;
+pub mod completeness;
 mod error;
 pub mod invariants;
 pub mod manifest;

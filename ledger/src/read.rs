@@ -682,7 +682,17 @@ fn attempt(row: &SqliteRow) -> Result<Attempt> {
 
 /// Folds a deposit's facts, in order, by the contract's own arithmetic.
 pub(crate) async fn deposit_state(conn: &mut SqliteConnection, id: B256) -> Result<DepositState> {
+    deposit_state_at(conn, id, u64::MAX >> 1).await
+}
+
+/// The same, by facts up to a block only.
+pub(crate) async fn deposit_state_at(
+    conn: &mut SqliteConnection,
+    id: B256,
+    block: u64,
+) -> Result<DepositState> {
     let finalised = finalised(conn).await?;
+    let until = integer(block)?;
     let rows = sqlx::query(
         "select 0 as kind, block, log_index, units, 0 as number from funded where deposit = ?1
          union all select 1, block, log_index, units, ends from thawed where deposit = ?1
@@ -694,7 +704,8 @@ pub(crate) async fn deposit_state(conn: &mut SqliteConnection, id: B256) -> Resu
     .bind(id.to_vec())
     .fetch_all(conn)
     .await?;
-    rows.iter().try_fold(DepositState::default(), |state, row| {
+    let is_within = |row: &&SqliteRow| row.int("block").is_ok_and(|block| block <= until);
+    rows.iter().take_while(is_within).try_fold(DepositState::default(), |state, row| {
         let units = row.units("units")?;
         state.after(match row.int("kind")? {
             0 => DepositEvent::Funded(units, row.u64("block")? <= finalised),
@@ -702,6 +713,30 @@ pub(crate) async fn deposit_state(conn: &mut SqliteConnection, id: B256) -> Resu
             2 => DepositEvent::Withdrawn(units),
             _ => DepositEvent::Settled(row.u32("number")?, units),
         })
+    })
+}
+
+/// A provider's credit by facts up to a block: Σ settled rows − Σ claims.
+pub(crate) async fn credit_at(
+    conn: &mut SqliteConnection,
+    (token, provider): (Address, ProviderNumber),
+    block: u64,
+) -> Result<Units> {
+    let rows = sqlx::query(
+        "select 1 as sign, r.units from \"row\" r join settled s on s.statement = r.statement
+             join statement t on t.id = s.statement join deposit d on d.id = t.deposit
+             where r.provider = ?1 and d.token = ?2 and s.block <= ?3
+         union all select 0, units from claimed where provider = ?1 and token = ?2 and block <= ?3
+         order by 1 desc",
+    )
+    .bind(i64::from(provider))
+    .bind(token.to_vec())
+    .bind(integer(block)?)
+    .fetch_all(conn)
+    .await?;
+    rows.iter().try_fold(Units::ZERO, |sum, row| {
+        let units = row.units("units")?;
+        if row.flag("sign")? { sum.add(units) } else { sum.sub(units) }
     })
 }
 

@@ -7,9 +7,9 @@ use std::{
 
 use alloy::primitives::Address;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use indexer::Endpoints;
-use jiff::civil::Date;
-use ledger::Ledger;
+use indexer::{EndpointReport, Endpoints};
+use jiff::{Timestamp, civil::Date};
+use ledger::{Ledger, chain::ChainWriter};
 use serde::Serialize;
 
 use crate::{
@@ -53,8 +53,22 @@ enum Command {
     Reconcile(ReportArgs),
     /// Rebuild everything from the contract's logs and compare; check that all else follows.
     Verify(VerifyArgs),
+    /// Look at the endpoints: their states, heads and last errors. Or trust one again that lied.
+    Endpoints(EndpointsArgs),
     /// Write realistic input files.
     Generate(GenerateArgs),
+}
+
+#[derive(Debug, Args)]
+struct EndpointsArgs {
+    #[command(flatten)]
+    report: ReportArgs,
+    /// Trust this operator's endpoints again.
+    #[arg(long, value_name = "OPERATOR", requires = "reason")]
+    clear: Option<String>,
+    /// Why.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -219,9 +233,58 @@ impl Cli {
             Command::Status(args) => status(args).await,
             Command::Reconcile(args) => run_reconcile(args).await,
             Command::Verify(args) => run_verify(args).await,
+            Command::Endpoints(args) => run_endpoints(args).await,
             Command::Generate(args) => generate_files(&args),
         }
     }
+}
+
+async fn run_endpoints(EndpointsArgs { report, clear, reason }: EndpointsArgs) -> Result<()> {
+    if let (Some(operator), Some(reason)) = (clear, reason) {
+        let config = Config::read(&report.folder.dir)?;
+        let database = config.path(&config.files.database);
+        match Ledger::open(&database, config.identity()).await {
+            Ok(ledger) => {
+                let now = Timestamp::now().as_second().try_into().unwrap_or_default();
+                let writer = ChainWriter::new(ledger.clone());
+                writer.mark_endpoint(&operator, false, &reason, now).await?;
+                ledger.close().await;
+            }
+            Err(ledger::Error::Locked(_)) => {
+                Remote::new(&config)?.clear_endpoint(&operator, &reason).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let Installation { ledger, endpoints, .. } = Installation::open(&report.folder.dir).await?;
+    for (operator, lie) in ChainWriter::new(ledger).lying_operators().await? {
+        endpoints.distrust(&operator, &lie);
+    }
+    let agreed = endpoints.look().await;
+    let listed = endpoints.report();
+    if report.json {
+        print(serde_json::to_string(&listed)?);
+    } else {
+        print(endpoints_text(&listed));
+    }
+    Ok(agreed?)
+}
+
+fn endpoints_text(listed: &[EndpointReport]) -> String {
+    let shown =
+        |number: Option<u64>| number.map_or_else(|| "-".into(), |number| number.to_string());
+    let mut text = format!(
+        "{:<16} {:<12} {:>10} {:>10} {:>6}  last problem",
+        "operator", "state", "newest", "final", "lag"
+    );
+    for EndpointReport { operator, state, latest, finalised, lag, reason } in listed {
+        let (latest, finalised) = (shown(*latest), shown(*finalised));
+        let (state, reason) = (state.to_string(), reason.as_deref().unwrap_or("none"));
+        text.push_str(&format!(
+            "\n{operator:<16} {state:<12} {latest:>10} {finalised:>10} {lag:>6}  {reason}"
+        ));
+    }
+    text
 }
 
 async fn run_demo(args: DemoArgs) -> Result<()> {

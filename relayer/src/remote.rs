@@ -44,6 +44,13 @@ impl Remote {
         let response = self.client.post(url).bearer_auth(&self.token).send().await;
         accepted(response, "closing").await.map(drop)
     }
+
+    /// Has an operator's endpoints trusted again.
+    pub async fn clear_endpoint(&self, operator: &str, reason: &str) -> Result<()> {
+        let url = format!("{}/v1/endpoints/{}/clear", self.base, percent_encoded(operator));
+        let request = self.client.post(url).bearer_auth(&self.token).body(reason.to_owned());
+        accepted(request.send().await, operator).await.map(drop)
+    }
 }
 
 /// A file name as a part of a path.

@@ -18,9 +18,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use indexer::Indexer;
+use indexer::{Endpoints, Indexer, Standing};
 use jiff::Timestamp;
-use ledger::{Ledger, Millis, book::BookWriter, read::Reader};
+use ledger::{Ledger, Millis, book::BookWriter, chain::ChainWriter, read::Reader};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
@@ -71,7 +71,9 @@ pub async fn run(config: Config) -> Result<()> {
     let book = BookWriter::new(ledger.clone());
     book.set_organisations(&config.ledger_organisations(), config.policy.attester, now()).await?;
     let indexer = Indexer::new(endpoints.clone(), ledger.clone()).await?;
-    let relayer = Relayer::new(config.clone(), Keys::open(&config)?, ledger.clone(), endpoints);
+    let standing = indexer.standing();
+    let keys = Keys::open(&config)?;
+    let relayer = Relayer::new(config.clone(), keys, ledger.clone(), endpoints.clone());
 
     let mut interrupts = Interrupts::listen()?;
     let (stop, stopped) = watch::channel(false);
@@ -85,7 +87,7 @@ pub async fn run(config: Config) -> Result<()> {
     tasks.spawn(async move {
         ("relayer", relay(relayer, relayer_config, relayer_book, report, relaying).await)
     });
-    let app = App { config, ledger: ledger.clone(), book, reports };
+    let app = App { config, ledger: ledger.clone(), book, reports, endpoints, standing };
     tasks.spawn(async move { ("HTTP server", listen(app, stopped).await) });
 
     let ended = tokio::select! {
@@ -193,6 +195,8 @@ struct App {
     ledger: Ledger,
     book: BookWriter,
     reports: watch::Receiver<Report>,
+    endpoints: Endpoints,
+    standing: watch::Receiver<Standing>,
 }
 
 /// Serves the status of a finished demo until interrupted.
@@ -203,8 +207,10 @@ pub(crate) async fn listen_until(
 ) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let (_report, reports) = watch::channel(Report::default());
-    let book = BookWriter::new(ledger.clone());
-    let server = tokio::spawn(listen(App { config, ledger, book, reports }, stopped));
+    let (_standing, standing) = watch::channel(Standing::default());
+    let (book, endpoints) = (BookWriter::new(ledger.clone()), config.endpoints()?);
+    let app = App { config, ledger, book, reports, endpoints, standing };
+    let server = tokio::spawn(listen(app, stopped));
     interrupts.next().await;
     stop.send_replace(true);
     server.await.map_err(|error| Error::Task { task: "HTTP server", reason: error.to_string() })?
@@ -227,6 +233,7 @@ async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
         .route("/v1/statements", get(statements))
         .route("/v1/ingest/files/{name}", post(ingest))
         .route("/v1/closings/{until_ms}", post(close))
+        .route("/v1/endpoints/{operator}/clear", post(clear_endpoint))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(check_headers))
         .with_state((app, token));
@@ -245,8 +252,12 @@ async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
 type Context = State<(App, Arc<str>)>;
 type Answer = std::result::Result<Json<Value>, (StatusCode, String)>;
 
-/// Ready once something is indexed.
+/// Ready once something is indexed, and while the final block moves.
 async fn ready(State((app, _)): Context) -> Answer {
+    let standing = app.standing.borrow().clone();
+    if standing.is_alarmed {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, standing.waiting.join("\n")));
+    }
     let progress = Reader::new(app.ledger).progress().await.map_err(internal)?;
     if progress.checkpoint == 0 {
         return Err((StatusCode::SERVICE_UNAVAILABLE, "nothing is indexed yet".into()));
@@ -274,8 +285,24 @@ async fn public_config(State((app, _)): Context) -> Json<Value> {
 async fn status(State((app, _)): Context) -> Answer {
     let status =
         Status::gather(&app.config, &app.ledger).await.map_err(|error| internal(&error))?;
-    let waiting = app.reports.borrow().waiting.clone();
-    Ok(Json(json!({ "status": status, "waiting": waiting })))
+    let mut waiting = app.standing.borrow().waiting.clone();
+    waiting.extend(app.reports.borrow().waiting.iter().cloned());
+    let endpoints = app.endpoints.report();
+    Ok(Json(json!({ "status": status, "waiting": waiting, "endpoints": endpoints })))
+}
+
+/// Trusts an operator's endpoints again; the body says why.
+async fn clear_endpoint(
+    State((app, token)): Context,
+    Path(operator): Path<String>,
+    headers: HeaderMap,
+    reason: String,
+) -> Answer {
+    authorise(&headers, &token)?;
+    let writer = ChainWriter::new(app.ledger);
+    let now = u64::try_from(now() / 1000).unwrap_or_default();
+    writer.mark_endpoint(&operator, false, &reason, now).await.map_err(internal)?;
+    Ok(Json(json!({ "operator": operator })))
 }
 
 /// Signed statements that are not settled, each with the calldata that settles it: anybody may send it.

@@ -10,7 +10,9 @@ use tokio::time::Instant;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest that an endpoint that asks for patience without saying how much is left alone.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
-/// The first pause; each failure after it doubles it.
+/// The first pause of an endpoint that asks for patience.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+/// The first pause of one that fails; each failure after it doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Blocks of the first log range.
 const FIRST_SPAN: u64 = 2_000;
@@ -110,7 +112,7 @@ impl Health {
 
     /// Takes note of how a request ended.
     pub(crate) fn note(&mut self, outcome: Outcome, now: Instant) {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10));
+        let times = 1 << self.failures.min(10);
         match outcome {
             Outcome::Answered => {
                 (self.failures, self.is_rate_limited, self.retry_at) = (0, false, None);
@@ -118,14 +120,16 @@ impl Health {
             }
             Outcome::RateLimited(patience) => {
                 self.is_rate_limited = true;
-                let pause = patience.unwrap_or_else(|| pause.min(LONGEST_PATIENCE));
+                let pause = FIRST_PATIENCE.saturating_mul(times).min(LONGEST_PATIENCE);
+                let pause = patience.unwrap_or(pause);
                 self.retry_at = now.checked_add(pause);
                 self.last_error = Some(format!("it asked to be left alone for {pause:?}"));
             }
             Outcome::Failed(reason) => {
                 self.is_rate_limited = false;
                 self.is_identified = false;
-                self.retry_at = now.checked_add(pause.min(LONGEST_PAUSE));
+                let pause = FIRST_PAUSE.saturating_mul(times).min(LONGEST_PAUSE);
+                self.retry_at = now.checked_add(pause);
                 self.last_error = Some(reason);
             }
         }

@@ -6,7 +6,7 @@
 
 mod agreement;
 mod health;
-mod wire;
+pub(crate) mod wire;
 
 use std::{
     fmt,
@@ -15,9 +15,10 @@ use std::{
 };
 
 use alloy::{
-    primitives::{Address, B256},
+    primitives::{Address, B256, U256},
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::client::RpcClient,
+    transports::RpcError,
 };
 use ledger::point;
 use serde::{Deserialize, Serialize};
@@ -245,6 +246,13 @@ impl Endpoints {
         }
     }
 
+    /// Asks an operator's endpoints nothing more, for what they did.
+    pub fn distrust(&self, operator: &str, lie: &str) {
+        for member in self.members.iter().filter(|member| member.operator() == operator) {
+            member.health(|health| health.lie = Some(lie.to_owned()));
+        }
+    }
+
     /// Looks at all of them again, whatever comes of it.
     pub async fn look(&self) -> Result<()> {
         self.survey().await.map(|_| ())
@@ -307,6 +315,15 @@ impl Endpoints {
         let winner = agreement::agreed(named, self.needed());
         let found = headers.into_iter().flatten().find(|header| Some(header.block.hash) == winner);
         found.ok_or_else(|| self.no_agreement(&format!("on block {number}")))
+    }
+
+    /// A word of the contract's storage in the state of a block, as enough operators say.
+    pub(crate) async fn agreed_storage(&self, block: B256, slot: U256) -> Option<U256> {
+        let members = self.due();
+        let words = all(members.iter().map(|member| member.word_if_any(block, slot))).await;
+        let named = members.iter().zip(words);
+        let named = named.filter_map(|(member, word)| Some((member.operator(), word?.into())));
+        agreement::agreed(named, self.needed()).map(Into::into)
     }
 
     /// Endpoints that may be asked now. If all that can be trusted are to be left alone for failing, they are asked all the
@@ -423,6 +440,12 @@ impl Endpoint {
     /// Takes note of an answer that nothing is concluded from.
     pub(crate) fn distrust(&self, error: &Error) {
         match error {
+            Error::Endpoint { request, source, .. }
+                if matches!(**source, RpcError::DeserError { .. } | RpcError::NullResp) =>
+            {
+                let outcome = Outcome::Failed(format!("its answer to {request} is malformed"));
+                self.health(|health| health.note(outcome, Instant::now()));
+            }
             // The wire has taken note already, or it deserved the refusal.
             Error::Endpoint { .. } => {}
             Error::WrongChain { .. } | Error::WrongGenesis { .. } => {

@@ -29,6 +29,8 @@ use crate::endpoint::without_url;
 
 /// Longest that an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What is said of an endpoint that took longer.
+pub(crate) const TIMED_OUT: &str = "it did not answer in time";
 /// Most of an answer's text that is kept in an error.
 const SHOWN: usize = 200;
 
@@ -70,7 +72,7 @@ impl Wire {
         point::reach(&name, Side::After).await;
         let answer = match answer {
             Ok(answer) => answer.map_err(presentable),
-            Err(_) => Err(failure("it did not answer in time")),
+            Err(_) => Err(failure(TIMED_OUT)),
         };
         let answer = answer.and_then(|answer| {
             let answered: Vec<_> = answer.responses().iter().map(|answer| &answer.id).collect();

@@ -98,10 +98,19 @@ async fn no_table_of_promises_content_or_intents_lacks_its_triggers() {
         )
         .await;
     let unguarded: Vec<String> = unguarded.iter().map(|row| row.get("name")).collect();
-    // Identity and checkpoint, blocks, the configuration's tables, the cache, and the migrations' own.
+    // Identity and checkpoint, blocks and their journals, the configuration's tables, the cache, and the migrations' own.
     assert_eq!(
         unguarded,
-        ["_sqlx_migrations", "block", "chain", "funding", "open", "organisation"]
+        [
+            "_sqlx_migrations",
+            "block",
+            "chain",
+            "comparison",
+            "funding",
+            "journal",
+            "open",
+            "organisation"
+        ]
     );
 }
 

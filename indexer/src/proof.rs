@@ -1,0 +1,278 @@
+//! What is proved against a header's hash: tx receipts by their root, the contract's storage by its state root.
+
+use alloy::{
+    consensus::{
+        Eip658Value, Receipt, ReceiptWithBloom, RlpEncodableReceipt, TrieAccount,
+        proofs::ordered_trie_root_encoded,
+    },
+    eips::BlockId,
+    primitives::{Address, B256, BloomInput, Bytes, KECCAK256_EMPTY, U64, U256, keccak256},
+    providers::Provider,
+    rlp,
+    rpc::types::{EIP1186AccountProofResponse, Log},
+    transports::TransportError,
+    trie::{Nibbles, proof::verify_proof},
+};
+use contracts::journal::Journal;
+use serde::Deserialize;
+
+use crate::{
+    Endpoints, Error, HeaderHash, Result,
+    endpoint::{Endpoint, Header},
+};
+
+const RECEIPTS: &str = "eth_getBlockReceipts";
+const PROOF: &str = "eth_getProof";
+
+/// A tx receipt, as far as its place in the receipts root goes. Of any type: what is unknown of a type is not in here, and
+/// then the root does not match.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TxReceipt {
+    #[serde(default, rename = "type")]
+    kind: Option<U64>,
+    #[serde(default)]
+    status: Option<U64>,
+    #[serde(default)]
+    root: Option<B256>,
+    cumulative_gas_used: U64,
+    transaction_hash: B256,
+    logs: Vec<Log>,
+}
+
+impl TxReceipt {
+    /// As the receipts root has it (EIP-2718).
+    fn encoded(&self) -> Vec<u8> {
+        let status = match (self.status, self.root) {
+            (None, Some(root)) => Eip658Value::PostState(root),
+            (status, _) => Eip658Value::Eip658(status.is_some_and(|status| !status.is_zero())),
+        };
+        let receipt = Receipt {
+            status,
+            cumulative_gas_used: self.cumulative_gas_used.to(),
+            logs: self.logs.iter().map(|log| log.inner.clone()).collect(),
+        };
+        let receipt = ReceiptWithBloom::from(receipt);
+        let mut encoded = Vec::new();
+        match self.kind {
+            Some(kind) if !kind.is_zero() => encoded.push(kind.to::<u64>().to_le_bytes()[0]),
+            _ => {}
+        }
+        receipt.receipt.rlp_encode_with_bloom(&receipt.logs_bloom, &mut encoded);
+        encoded
+    }
+
+    /// Whether its type is one of Ethereum's, whose encoding is known.
+    fn is_known(&self) -> bool {
+        self.kind.is_none_or(|kind| kind <= U64::from(4))
+    }
+}
+
+/// What a block's tx receipts say.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Receipts {
+    /// The contract's logs, in order, proved by the receipts root.
+    Proved(Vec<Log>),
+    /// The endpoint does not serve tx receipts by block, or the block has some of a type whose encoding is unknown.
+    Unproved,
+}
+
+/// The contract's logs of a block from its tx receipts, if these can be had and checked.
+pub(crate) async fn logs_by_receipts(endpoint: &Endpoint, header: &Header) -> Result<Receipts> {
+    if !endpoint.health(|health| health.serves(RECEIPTS)) {
+        return Ok(Receipts::Unproved);
+    }
+    let hash = header.block.hash;
+    let answer = endpoint
+        .provider()
+        .client()
+        .request::<_, Option<Vec<TxReceipt>>>(RECEIPTS, (BlockId::hash(hash),))
+        .await;
+    let receipts = match answer {
+        Ok(Some(receipts)) => receipts,
+        Ok(None) => return Err(endpoint.no_block(hash.to_string())),
+        Err(error) if is_unserved(&error) => {
+            if is_unknown(&error) {
+                endpoint.health(|health| health.does_not_serve(RECEIPTS));
+            }
+            return Ok(Receipts::Unproved);
+        }
+        Err(error) => return Err(endpoint.failed(RECEIPTS)(error)),
+    };
+    let is_proved = root(&receipts) == header.receipts_root || {
+        let without: Vec<_> = without_state_sync(&receipts, header).cloned().collect();
+        without.len() < receipts.len() && root(&without) == header.receipts_root
+    };
+    if !is_proved {
+        if receipts.iter().all(TxReceipt::is_known) {
+            return Err(
+                endpoint.unverified(header, "its tx receipts do not have the root of its header")
+            );
+        }
+        return Ok(Receipts::Unproved);
+    }
+    let mut logs = Vec::new();
+    // A log's place in its block follows from the tx receipts; what the endpoint says of it is not looked at.
+    let mut index = 0;
+    for receipt in without_state_sync(&receipts, header) {
+        for log in &receipt.logs {
+            if log.inner.address == endpoint.contract() {
+                logs.push(Log {
+                    block_hash: Some(hash),
+                    block_number: Some(header.block.number),
+                    block_timestamp: None,
+                    transaction_hash: Some(receipt.transaction_hash),
+                    transaction_index: None,
+                    log_index: Some(index),
+                    removed: false,
+                    inner: log.inner.clone(),
+                });
+            }
+            index += 1;
+        }
+    }
+    Ok(Receipts::Proved(logs))
+}
+
+fn root(receipts: &[TxReceipt]) -> B256 {
+    let encoded: Vec<_> = receipts.iter().map(TxReceipt::encoded).collect();
+    ordered_trie_root_encoded(&encoded)
+}
+
+/// The tx receipts without the one that Polygon's nodes append for what the block took over from Ethereum: it belongs to no
+/// transaction and is not in the root. Its hash is derived from the block, so that it is told from all others.
+fn without_state_sync<'a>(
+    receipts: &'a [TxReceipt],
+    header: &Header,
+) -> impl Iterator<Item = &'a TxReceipt> {
+    let key = [
+        b"matic-bor-receipt-".as_slice(),
+        &header.block.number.to_be_bytes(),
+        header.block.hash.as_slice(),
+    ];
+    let derived = keccak256(key.concat());
+    receipts.iter().filter(move |receipt| receipt.transaction_hash != derived)
+}
+
+/// Storage words of the contract at a block, proved by its state root; `None` if the endpoint serves no proofs of it.
+pub(crate) async fn storage(
+    endpoint: &Endpoint,
+    header: &Header,
+    slots: &[B256],
+) -> Result<Option<Vec<U256>>> {
+    if !endpoint.health(|health| health.serves(PROOF)) {
+        return Ok(None);
+    }
+    let contract = endpoint.contract();
+    let hash = header.block.hash;
+    let answer = endpoint
+        .provider()
+        .client()
+        .request::<_, EIP1186AccountProofResponse>(PROOF, (contract, slots, BlockId::hash(hash)))
+        .await;
+    let proof = match answer {
+        Ok(proof) => proof,
+        Err(error) if is_unserved(&error) => {
+            if is_unknown(&error) {
+                endpoint.health(|health| health.does_not_serve(PROOF));
+            }
+            return Ok(None);
+        }
+        Err(error) => return Err(endpoint.failed(PROOF)(error)),
+    };
+    let words = proved_words(&proof, (contract, header.state_root), slots);
+    words.map(Some).ok_or_else(|| {
+        endpoint.unverified(header, "its storage proof does not lead to its state root")
+    })
+}
+
+/// The words at the slots, if the proof leads from the state root to each of them.
+fn proved_words(
+    proof: &EIP1186AccountProofResponse,
+    (contract, state_root): (Address, B256),
+    slots: &[B256],
+) -> Option<Vec<U256>> {
+    let account = TrieAccount {
+        nonce: proof.nonce,
+        balance: proof.balance,
+        storage_root: proof.storage_hash,
+        code_hash: proof.code_hash,
+    };
+    let key = keccak256(contract);
+    if account.nonce == 0
+        && account.balance.is_zero()
+        && [KECCAK256_EMPTY, B256::ZERO].contains(&account.code_hash)
+        && is_proved(state_root, key, None, &proof.account_proof)
+    {
+        // The contract is not there yet.
+        return Some(vec![U256::ZERO; slots.len()]);
+    }
+    is_proved(state_root, key, Some(rlp::encode(account)), &proof.account_proof).then_some(())?;
+    let word = |slot: &B256| {
+        let entry = proof.storage_proof.iter().find(|entry| entry.key.as_b256() == *slot)?;
+        let value = (!entry.value.is_zero()).then(|| rlp::encode(entry.value));
+        is_proved(proof.storage_hash, keccak256(slot), value, &entry.proof).then_some(entry.value)
+    };
+    slots.iter().map(word).collect()
+}
+
+fn is_proved(root: B256, key: B256, value: Option<Vec<u8>>, proof: &[Bytes]) -> bool {
+    verify_proof(root, Nibbles::unpack(key), value, proof).is_ok()
+}
+
+/// Whether a refusal says that the request is not served, be it for this block only.
+fn is_unserved(error: &TransportError) -> bool {
+    is_unknown(error) || says(error, &["missing trie node", "pruned", "archive", "not available"])
+}
+
+/// Whether a refusal says that the request is not served for any block.
+fn is_unknown(error: &TransportError) -> bool {
+    let is_coded = error.as_error_resp().is_some_and(|error| matches!(error.code, -32601 | -32004));
+    is_coded || says(error, &["not supported", "unsupported", "method not found", "does not exist"])
+}
+
+fn says(error: &TransportError, texts: &[&str]) -> bool {
+    let Some(payload) = error.as_error_resp() else { return false };
+    let message = payload.message.to_lowercase();
+    texts.iter().any(|text| message.contains(text))
+}
+
+/// The contract's journal in the state of an agreed block: by proof, or else as enough operators say. Nothing if neither
+/// is to be had, which is so for old blocks where no endpoint keeps their state.
+pub(crate) async fn journal(
+    endpoints: &Endpoints,
+    endpoint: &Endpoint,
+    header: &Header,
+) -> Result<Option<Journal>> {
+    if endpoints.settings().header_hash == HeaderHash::Computed
+        && let Some(words) = storage(endpoint, header, &[B256::ZERO]).await?
+    {
+        return Ok(words.first().map(|word| Journal::from_word((*word).into())));
+    }
+    let word = endpoints.agreed_storage(header.block.hash, U256::ZERO).await;
+    Ok(word.map(|word| Journal::from_word(word.into())))
+}
+
+/// The contract's logs of a block, proved by its bloom or its tx receipts where that can be done.
+pub(crate) async fn logs(endpoint: &Endpoint, header: &Header) -> Result<Vec<Log>> {
+    if endpoint.computes_hashes() {
+        if !header.bloom.contains_input(BloomInput::Raw(endpoint.contract().as_slice())) {
+            return Ok(Vec::new());
+        }
+        if let Receipts::Proved(logs) = logs_by_receipts(endpoint, header).await? {
+            return Ok(logs);
+        }
+    }
+    endpoint.logs_of(&header.block).await
+}
+
+impl Endpoint {
+    /// It served something that its own header contradicts.
+    pub(crate) fn unverified(&self, header: &Header, problem: &str) -> Error {
+        Error::Unverified {
+            operator: self.operator().to_owned(),
+            block: header.block.number,
+            problem: problem.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! A tree of blocks, and endpoints that serve a branch of it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
+    task::{Context, Poll},
+};
+
+use alloy::{
+    consensus::{
+        Header, Receipt, ReceiptEnvelope, ReceiptWithBloom, proofs::calculate_receipt_root,
+    },
+    primitives::{Address, B256, Bloom, Log as PrimitiveLog, LogData, U256, keccak256},
+    providers::{Provider, ProviderBuilder},
+    rpc::{
+        client::RpcClient,
+        json_rpc::{ErrorPayload, Id, RequestPacket, Response, ResponsePacket, ResponsePayload},
+        types::{self, BlockTransactions, Log},
+    },
+    sol_types::SolEvent,
+    transports::{TransportError, TransportFut},
+};
+use contracts::{Settlement, eip712::DepositKey, journal::Journal};
+use indexer::{Endpoints, Finality, Upstream};
+use ledger::{
+    Identity, Ledger, Units,
+    chain::{Block, ChainWriter, Event, Fact, IndexedBlock},
+};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::Service;
+
+pub(crate) const CHAIN_ID: u64 = 31_337;
+pub(crate) const CONTRACT: Address = Address::repeat_byte(0xcc);
+
+pub(crate) fn key() -> DepositKey {
+    DepositKey {
+        requestor: Address::repeat_byte(0xaa),
+        signer: Address::repeat_byte(0xbb),
+        cosigner: Address::ZERO,
+        token: Address::repeat_byte(0x70),
+        salt: B256::ZERO,
+    }
+}
+
+/// A block of the tree.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) header: Header,
+    pub(crate) hash: B256,
+    parent: Option<usize>,
+    /// One transaction per event.
+    pub(crate) events: Vec<(Event, LogData)>,
+    journal: Journal,
+    providers: u32,
+}
+
+/// Every block there ever was. The first is number 0.
+#[derive(Clone)]
+pub(crate) struct Tree {
+    pub(crate) nodes: Vec<Node>,
+}
+
+impl Tree {
+    pub(crate) fn new() -> Self {
+        let header = Header { timestamp: 1_795_000_000, ..Header::default() };
+        let genesis = Node {
+            hash: header.hash_slow(),
+            header,
+            parent: None,
+            events: Vec::new(),
+            journal: Journal::default(),
+            providers: 0,
+        };
+        Self { nodes: vec![genesis] }
+    }
+
+    /// Adds a block with so many random events on top of another.
+    pub(crate) fn grow(&mut self, parent: usize, events: usize, rng: &mut ChaCha8Rng) -> usize {
+        let below = self.nodes[parent].clone();
+        let (mut journal, mut providers) = (below.journal, below.providers);
+        let mut logged = Vec::new();
+        for _ in 0..events {
+            let (event, log) = event(&mut providers, rng);
+            journal = journal.fold(&log);
+            logged.push((event, log));
+        }
+        let receipts: Vec<_> =
+            (1..).zip(&logged).map(|(index, (_, log))| envelope(index, log)).collect();
+        let bloom =
+            receipts.iter().fold(Bloom::ZERO, |bloom, receipt| bloom | *receipt.logs_bloom());
+        let header = Header {
+            parent_hash: below.hash,
+            number: below.header.number + 1,
+            timestamp: below.header.timestamp + 2,
+            receipts_root: calculate_receipt_root(&receipts),
+            logs_bloom: bloom,
+            // Makes blocks differ that say the same.
+            mix_hash: B256::from(U256::from(self.nodes.len())),
+            ..Header::default()
+        };
+        let hash = header.hash_slow();
+        self.nodes.push(Node {
+            header,
+            hash,
+            parent: Some(parent),
+            events: logged,
+            journal,
+            providers,
+        });
+        self.nodes.len() - 1
+    }
+
+    /// Adds blocks, each with up to three events.
+    pub(crate) fn grow_by(&mut self, mut tip: usize, blocks: u64, rng: &mut ChaCha8Rng) -> usize {
+        for _ in 0..blocks {
+            let events = rng.random_range(0..=3);
+            tip = self.grow(tip, events, rng);
+        }
+        tip
+    }
+
+    pub(crate) fn number(&self, node: usize) -> u64 {
+        self.nodes[node].header.number
+    }
+
+    /// The block at a height, on the branch that ends in `head`.
+    pub(crate) fn at(&self, head: usize, number: u64) -> Option<usize> {
+        let mut node = head;
+        while self.number(node) > number {
+            node = self.nodes[node].parent?;
+        }
+        (self.number(node) == number).then_some(node)
+    }
+
+    /// What a replay of the branch says: every block with events, ascending.
+    pub(crate) fn replay(&self, head: usize) -> Vec<IndexedBlock> {
+        let mut blocks = Vec::new();
+        let mut next = Some(head);
+        while let Some(node) = next {
+            if !self.nodes[node].events.is_empty() {
+                blocks.push(self.indexed(node));
+            }
+            next = self.nodes[node].parent;
+        }
+        blocks.reverse();
+        blocks
+    }
+
+    fn indexed(&self, node: usize) -> IndexedBlock {
+        let Node { header, hash, events, .. } = &self.nodes[node];
+        let block = Block {
+            number: header.number,
+            hash: *hash,
+            parent: header.parent_hash,
+            time: header.timestamp,
+        };
+        let facts = (0..).zip(events).map(|(log_index, (event, _))| Fact {
+            log_index,
+            tx_hash: tx_hash(*hash, log_index),
+            event: event.clone(),
+        });
+        IndexedBlock { block, facts: facts.collect() }
+    }
+
+    pub(crate) fn journal(&self, node: usize) -> Journal {
+        self.nodes[node].journal
+    }
+
+    fn logs(&self, node: usize) -> Vec<Log> {
+        let Node { header, hash, events, .. } = &self.nodes[node];
+        let log = |(index, (_, data)): (u64, &(Event, LogData))| Log {
+            inner: PrimitiveLog { address: CONTRACT, data: data.clone() },
+            block_hash: Some(*hash),
+            block_number: Some(header.number),
+            block_timestamp: Some(header.timestamp),
+            transaction_hash: Some(tx_hash(*hash, index)),
+            transaction_index: Some(index),
+            log_index: Some(index),
+            removed: false,
+        };
+        (0..).zip(events).map(log).collect()
+    }
+}
+
+fn tx_hash(block: B256, index: u64) -> B256 {
+    keccak256([block.as_slice(), &index.to_be_bytes()].concat())
+}
+
+fn envelope(index: u64, log: &LogData) -> ReceiptEnvelope {
+    let log = PrimitiveLog { address: CONTRACT, data: log.clone() };
+    let receipt =
+        Receipt { status: true.into(), cumulative_gas_used: 21_000 * index, logs: vec![log] };
+    ReceiptEnvelope::Eip1559(ReceiptWithBloom::from(receipt))
+}
+
+/// A random event, and its log as the contract writes it.
+fn event(providers: &mut u32, rng: &mut ChaCha8Rng) -> (Event, LogData) {
+    let units = rng.random_range(1..1_000_000);
+    let payout = Address::repeat_byte(rng.random());
+    match rng.random_range(0..3) {
+        0 => {
+            *providers += 1;
+            let provider = *providers;
+            let log = Settlement::Registered { provider, payout }.encode_log_data();
+            (Event::Registered { provider, payout }, log)
+        }
+        1 => {
+            let (key, units) = (key(), Units::new(units));
+            let log = Settlement::Deposited {
+                id: key.id(),
+                key: key.clone().into(),
+                from: payout,
+                units: units.get(),
+            };
+            (Event::Funded { key, sender: payout, units }, log.encode_log_data())
+        }
+        _ => {
+            let (deposit, ends) = (key().id(), rng.random_range(1..u32::MAX));
+            let log = Settlement::Thawed { id: deposit, units: 0, ends }.encode_log_data();
+            (Event::Thawed { deposit, units: Units::ZERO, ends: ends.into() }, log)
+        }
+    }
+}
+
+/// What an endpoint does to what it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lie {
+    Omits(u64),
+    OmitsAll(u64),
+    Invents(u64),
+    Reorders(u64),
+    Alters(u64),
+    ForgesReceipts(u64),
+    Trails(u64),
+    HasNoBlocks,
+    Garbles,
+    LeavesFieldsOut,
+    AnswersOthers,
+    IsAnotherChain,
+    AsksForPatience,
+    RefusesRangesAbove(u64),
+}
+
+/// An endpoint: a branch of the tree, as it serves it.
+#[derive(Clone)]
+pub(crate) struct Server(Arc<Mutex<Serving>>);
+
+pub(crate) struct Serving {
+    pub(crate) tree: Arc<Mutex<Tree>>,
+    pub(crate) head: usize,
+    pub(crate) lie: Option<Lie>,
+    pub(crate) serves_receipts: bool,
+    /// Widest range of logs that was served.
+    pub(crate) widest: u64,
+    pub(crate) requests: u64,
+}
+
+impl Server {
+    pub(crate) fn new(tree: &Arc<Mutex<Tree>>, head: usize, lie: Option<Lie>) -> Self {
+        let (tree, serves_receipts) = (tree.clone(), false);
+        let serving = Serving { tree, head, lie, serves_receipts, widest: 0, requests: 0 };
+        Self(Arc::new(Mutex::new(serving)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Serving> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Service<RequestPacket> for Server {
+    type Response = ResponsePacket;
+    type Error = TransportError;
+    type Future = TransportFut<'static>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, packet: RequestPacket) -> Self::Future {
+        let mut serving = self.lock();
+        let request = packet.as_single().unwrap();
+        let body: Value = serde_json::from_str(request.serialized().get()).unwrap();
+        serving.requests += 1;
+        let payload = match serving.answer(request.method(), &body["params"]) {
+            Ok(answer) => {
+                ResponsePayload::Success(serde_json::value::to_raw_value(&answer).unwrap())
+            }
+            Err((code, message)) => {
+                ResponsePayload::Failure(ErrorPayload { code, message: message.into(), data: None })
+            }
+        };
+        let is_swapped = serving.lie == Some(Lie::AnswersOthers);
+        let id = if is_swapped { Id::Number(u64::MAX) } else { request.id().clone() };
+        Box::pin(std::future::ready(Ok(ResponsePacket::Single(Response { id, payload }))))
+    }
+}
+
+impl Serving {
+    fn answer(&mut self, method: &str, params: &Value) -> Result<Value, (i64, String)> {
+        match self.lie {
+            Some(Lie::Garbles) => return Ok(json!("garbage")),
+            Some(Lie::AsksForPatience) => return Err((429, "too many requests".into())),
+            Some(Lie::IsAnotherChain) if method == "eth_chainId" => return Ok(json!("0x1")),
+            _ => {}
+        }
+        let tree = self.tree.clone();
+        let tree = tree.lock().unwrap();
+        match method {
+            "eth_chainId" => Ok(json!(format!("0x{CHAIN_ID:x}"))),
+            "eth_getBlockByNumber" => Ok(self.by_number(&tree, &params[0])),
+            "eth_getBlockByHash" => Ok(self
+                .by_hash(&tree, &params[0])
+                .map_or(Value::Null, |node| self.block(&tree, node))),
+            "eth_getLogs" => self.get_logs(&tree, &params[0]),
+            "eth_getStorageAt" => {
+                let node = self
+                    .by_hash(&tree, &params[2])
+                    .ok_or((-32000, "header not found".to_owned()))?;
+                Ok(json!(tree.nodes[node].journal.word()))
+            }
+            "eth_getBlockReceipts" if self.serves_receipts => Ok(self.receipts(&tree, &params[0])),
+            _ => Err((-32601, "the method does not exist".into())),
+        }
+    }
+
+    fn newest(&self, tree: &Tree) -> u64 {
+        let trails = if let Some(Lie::Trails(blocks)) = self.lie { blocks } else { 0 };
+        tree.number(self.head).saturating_sub(trails)
+    }
+
+    fn by_number(&self, tree: &Tree, number: &Value) -> Value {
+        let number = match number.as_str().unwrap() {
+            "latest" => self.newest(tree),
+            "earliest" => 0,
+            _ if self.lie == Some(Lie::HasNoBlocks) => return Value::Null,
+            number => hex(number),
+        };
+        if number > self.newest(tree) {
+            return Value::Null;
+        }
+        tree.at(self.head, number).map_or(Value::Null, |node| self.block(tree, node))
+    }
+
+    /// A block by its hash, of this branch or not.
+    fn by_hash(&self, tree: &Tree, hash: &Value) -> Option<usize> {
+        let hash: B256 = hash.as_str()?.parse().unwrap();
+        tree.nodes.iter().rposition(|node| node.hash == hash)
+    }
+
+    fn block(&self, tree: &Tree, node: usize) -> Value {
+        let Node { header, hash, .. } = &tree.nodes[node];
+        let header = types::Header {
+            hash: *hash,
+            inner: header.clone(),
+            total_difficulty: None,
+            size: None,
+        };
+        let block: types::Block = types::Block {
+            header,
+            uncles: Vec::new(),
+            transactions: BlockTransactions::Hashes(Vec::new()),
+            withdrawals: None,
+        };
+        let mut block = serde_json::to_value(block).unwrap();
+        if self.lie == Some(Lie::LeavesFieldsOut) {
+            block.as_object_mut().unwrap().remove("parentHash");
+        }
+        block
+    }
+
+    fn get_logs(&mut self, tree: &Tree, filter: &Value) -> Result<Value, (i64, String)> {
+        if !filter["blockHash"].is_null() {
+            let node = self
+                .by_hash(tree, &filter["blockHash"])
+                .ok_or((-32000, "unknown block".to_owned()))?;
+            return Ok(json!(self.told(tree, node)));
+        }
+        let (from, to) =
+            (hex(filter["fromBlock"].as_str().unwrap()), hex(filter["toBlock"].as_str().unwrap()));
+        if let Some(Lie::RefusesRangesAbove(blocks)) = self.lie
+            && to - from >= blocks
+        {
+            return Err((-32005, format!("block range is limited to {blocks} blocks")));
+        }
+        self.widest = self.widest.max(to - from + 1);
+        let nodes = (from..=to).filter_map(|number| tree.at(self.head, number));
+        Ok(json!(nodes.flat_map(|node| self.told(tree, node)).collect::<Vec<_>>()))
+    }
+
+    /// The logs of a block, as this endpoint tells them.
+    fn told(&self, tree: &Tree, node: usize) -> Vec<Log> {
+        let mut logs = tree.logs(node);
+        let number = tree.number(node);
+        match self.lie {
+            Some(Lie::Omits(at)) if at == number => {
+                logs.remove(0);
+            }
+            Some(Lie::OmitsAll(at)) if at == number => logs.clear(),
+            Some(Lie::Invents(at)) if at == number => {
+                let mut invented = logs[0].clone();
+                let funded = Settlement::Deposited {
+                    id: key().id(),
+                    key: key().into(),
+                    from: Address::ZERO,
+                    units: 1_000_000_000,
+                };
+                invented.inner.data = funded.encode_log_data();
+                logs.push(invented);
+            }
+            Some(Lie::Reorders(at)) if at == number => logs.swap(0, 1),
+            Some(Lie::Alters(at)) if at == number => alter(&mut logs[0].inner.data),
+            _ => {}
+        }
+        // A careful liar keeps its story straight.
+        for (index, log) in (0..).zip(&mut logs) {
+            log.log_index = Some(index);
+        }
+        logs
+    }
+
+    fn receipts(&self, tree: &Tree, hash: &Value) -> Value {
+        let node = self.by_hash(tree, hash).unwrap();
+        let is_forged = self.lie == Some(Lie::ForgesReceipts(tree.number(node)));
+        let receipt = |(index, log): (u64, Log)| {
+            let mut log = log;
+            if is_forged {
+                alter(&mut log.inner.data);
+            }
+            json!({
+                "type": "0x2", "status": "0x1", "cumulativeGasUsed": format!("0x{:x}", 21_000 * index),
+                "transactionHash": log.transaction_hash, "logs": [log],
+            })
+        };
+        (1..).zip(tree.logs(node)).map(receipt).collect()
+    }
+}
+
+/// Changes what a log says, so that it still is an event of the contract.
+fn alter(data: &mut LogData) {
+    let id = keccak256("another deposit");
+    *data = Settlement::Thawed { id, units: 0, ends: 7 }.encode_log_data();
+}
+
+fn hex(text: &str) -> u64 {
+    u64::from_str_radix(text.trim_start_matches("0x"), 16).unwrap()
+}
+
+pub(crate) fn endpoints(servers: &[(&str, &Server)], finality: Finality) -> Endpoints {
+    let upstream = |(operator, server): &(&str, &Server)| {
+        let client = RpcClient::new((*server).clone(), true);
+        Upstream {
+            operator: (*operator).to_owned(),
+            provider: ProviderBuilder::new().connect_client(client).erased(),
+        }
+    };
+    Endpoints::new(servers.iter().map(upstream).collect(), CONTRACT, finality)
+}
+
+/// A ledger of the tree's chain, in memory where the system has a file system there. Its tables are made once.
+pub(crate) async fn ledger(genesis: B256) -> (TempDir, Ledger) {
+    static EMPTY: OnceLock<Vec<u8>> = OnceLock::new();
+    let folder = folder();
+    let path = folder.path().join("ledger.db");
+    let identity = Identity { chain_id: CHAIN_ID, contract: CONTRACT, genesis, start_block: 1 };
+    if let Some(empty) = EMPTY.get() {
+        std::fs::write(&path, empty).unwrap();
+        return (folder, Ledger::open(&path, identity).await.unwrap());
+    }
+    Ledger::open(&path, identity).await.unwrap().close().await;
+    EMPTY.get_or_init(|| std::fs::read(&path).unwrap());
+    (folder, Ledger::open(&path, identity).await.unwrap())
+}
+
+fn folder() -> TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+/// That the ledger holds exactly what a replay of the branch says.
+pub(crate) async fn assert_is(ledger: &Ledger, tree: &Tree, head: usize) {
+    let blocks = tree.replay(head);
+    assert_eq!(ledger::verify::facts(ledger, &blocks, u64::MAX).await.unwrap(), []);
+    let writer = ChainWriter::new(ledger.clone());
+    let checkpoint = writer.checkpoint().await.unwrap().unwrap();
+    assert_eq!(checkpoint.hash, tree.nodes[head].hash, "the checkpoint is the head");
+    assert_eq!(writer.journal_at(checkpoint.number).await.unwrap(), tree.journal(head));
+}

@@ -1,0 +1,339 @@
+//! Endpoints that lie, fail and trail: nothing untrue becomes final, the liar is named, and another endpoint repairs it.
+
+use std::sync::{Arc, Mutex};
+
+use indexer::{Endpoints, Error, Finality, Indexer, State, Turn, chain_of};
+use ledger::{Ledger, chain::ChainWriter};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tempfile::TempDir;
+
+use crate::chain::{Lie, Server, Tree, assert_is, endpoints, ledger};
+
+const FINALITY: u64 = 10;
+const BLOCKS: u64 = 60;
+/// A block that is read below finality, in a range.
+const OLD: u64 = 20;
+/// A block that is followed before it is final.
+const NEW: u64 = 56;
+
+struct World {
+    rng: ChaCha8Rng,
+    tree: Arc<Mutex<Tree>>,
+    head: usize,
+    servers: Vec<Server>,
+    endpoints: Endpoints,
+    ledger: Ledger,
+    folder: TempDir,
+}
+
+impl World {
+    /// Three operators, of which some lie. The blocks that are lied about have three events each.
+    async fn new(lies: [Option<Lie>; 3]) -> Self {
+        Self::of(&lies).await
+    }
+
+    async fn of(lies: &[Option<Lie>]) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut tree = Tree::new();
+        let mut head = 0;
+        for number in 1..=BLOCKS {
+            let events =
+                if [OLD, NEW].contains(&number) { 3 } else { usize::from(number % 3 == 0) };
+            head = tree.grow(head, events, &mut rng);
+        }
+        let (folder, ledger) = ledger(tree.nodes[0].hash).await;
+        let tree = Arc::new(Mutex::new(tree));
+        let servers: Vec<_> = lies.iter().map(|lie| Server::new(&tree, head, *lie)).collect();
+        let named: Vec<_> = ["anna", "bert", "cleo"].into_iter().zip(&servers).collect();
+        let endpoints = endpoints(&named, Finality::Depth(FINALITY));
+        Self { rng, tree, head, servers, endpoints, ledger, folder }
+    }
+
+    async fn indexer(&self) -> Indexer {
+        Indexer::new(self.endpoints.clone(), self.ledger.clone()).await.unwrap()
+    }
+
+    /// Adds blocks, so that what is followed becomes final.
+    fn grow(&mut self, blocks: u64) {
+        let mut tree = self.tree.lock().unwrap();
+        self.head = tree.grow_by(self.head, blocks, &mut self.rng);
+        for server in &self.servers {
+            server.lock().head = self.head;
+        }
+    }
+
+    async fn assert_is_head(&self) {
+        let tree = self.tree.lock().unwrap().clone();
+        assert_is(&self.ledger, &tree, self.head).await;
+    }
+
+    /// That nothing final is untrue, and that the lie's block is not final.
+    async fn assert_is_true_below(&self, block: u64) {
+        let finalised = ChainWriter::new(self.ledger.clone()).finalised().await.unwrap();
+        assert!(finalised < block, "block {block} became final");
+        let mut truth = self.tree.lock().unwrap().replay(self.head);
+        truth.retain(|indexed| indexed.block.number <= finalised);
+        assert_eq!(ledger::verify::facts(&self.ledger, &truth, finalised).await.unwrap(), []);
+    }
+
+    fn states(&self) -> Vec<State> {
+        self.endpoints.report().into_iter().map(|report| report.state).collect()
+    }
+
+    fn reason(&self, operator: usize) -> String {
+        self.endpoints.report()[operator].reason.clone().unwrap_or_default()
+    }
+}
+
+/// Turns until nothing is to be done, or until `errors` of them failed. Returns the last failure.
+async fn settle(indexer: &mut Indexer, errors: u32) -> Option<Error> {
+    let mut failures = 0;
+    for _ in 0..500 {
+        match indexer.turn().await {
+            Ok(Turn::Idle) => return None,
+            Ok(_) => {}
+            Err(error) => {
+                assert!(error.is_transient(), "{}", chain_of(&error));
+                failures += 1;
+                if failures == errors {
+                    return Some(error);
+                }
+            }
+        }
+    }
+    panic!("no end of turns");
+}
+
+/// Lies about a block, and how each is named.
+fn lies_about(block: u64) -> [(Lie, &'static str); 5] {
+    [
+        (Lie::Omits(block), "1 of 3 logs omitted"),
+        (Lie::OmitsAll(block), "all logs omitted (3)"),
+        (Lie::Invents(block), "1 logs invented"),
+        (Lie::Reorders(block), "logs reordered"),
+        (Lie::Alters(block), "1 logs altered"),
+    ]
+}
+
+#[tokio::test]
+async fn a_lie_about_logs_is_found_named_and_repaired_from_another_endpoint() {
+    for block in [OLD, NEW] {
+        for (lie, name) in lies_about(block) {
+            let mut world = World::new([Some(lie), None, None]).await;
+            let mut indexer = world.indexer().await;
+            settle(&mut indexer, 5).await;
+            world.grow(FINALITY);
+            assert!(settle(&mut indexer, 5).await.is_none(), "{lie:?}");
+            world.assert_is_head().await;
+            assert_eq!(world.states(), [State::Lying, State::Ok, State::Ok], "{lie:?}");
+            let reason = world.reason(0);
+            assert!(
+                reason.contains(name) && reason.contains(&format!("of block {block}")),
+                "{lie:?}: {reason}"
+            );
+            let finalised = ChainWriter::new(world.ledger.clone()).finalised().await.unwrap();
+            assert_eq!(finalised, BLOCKS, "{lie:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_liars_of_three_make_the_indexer_stand_still() {
+    for block in [OLD, NEW] {
+        for (lie, _) in lies_about(block) {
+            let mut world = World::new([Some(lie), Some(lie), None]).await;
+            let mut indexer = world.indexer().await;
+            settle(&mut indexer, 5).await;
+            world.grow(FINALITY);
+            let error = settle(&mut indexer, 5).await;
+            // Both are caught, and one honest operator is fewer than have to agree.
+            assert_eq!(world.states()[..2], [State::Lying, State::Lying], "{lie:?}");
+            assert!(
+                matches!(error, Some(Error::NoAgreement { needed: 2, .. })),
+                "{lie:?}: {error:?}"
+            );
+            let waiting = indexer.standing().borrow().waiting.join("\n");
+            assert!(
+                waiting.contains("anna is LYING") && waiting.contains("bert is LYING"),
+                "{waiting}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_tells_the_truth_nothing_untrue_becomes_final_and_nobody_is_blamed() {
+    for (lie, _) in lies_about(OLD).into_iter().chain(lies_about(NEW)) {
+        let mut world = World::new([Some(lie); 3]).await;
+        let mut indexer = world.indexer().await;
+        settle(&mut indexer, 5).await;
+        world.grow(FINALITY);
+        let error = settle(&mut indexer, 5).await;
+        let is_told = matches!(error, Some(Error::Incomplete { block: OLD | NEW, .. }));
+        assert!(is_told, "{lie:?}: {error:?}");
+        world
+            .assert_is_true_below(if matches!(error, Some(Error::Incomplete { block: OLD, .. })) {
+                OLD
+            } else {
+                NEW
+            })
+            .await;
+        assert!(!world.states().contains(&State::Lying), "{lie:?}");
+        // One of them comes to its senses.
+        world.servers[2].lock().lie = None;
+        settle(&mut indexer, 5).await;
+        let finalised = ChainWriter::new(world.ledger.clone()).finalised().await.unwrap();
+        assert!(finalised >= NEW || world.states().contains(&State::Lying), "{lie:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_endpoint_alone_is_not_believed_and_is_believed_again_when_it_tells_the_truth() {
+    for lie in [Lie::Omits(OLD), Lie::Invents(NEW)] {
+        let mut world = World::of(&[Some(lie)]).await;
+        let mut indexer = world.indexer().await;
+        settle(&mut indexer, 3).await;
+        world.grow(FINALITY);
+        assert!(matches!(settle(&mut indexer, 3).await, Some(Error::Incomplete { .. })), "{lie:?}");
+        world.servers[0].lock().lie = None;
+        assert!(settle(&mut indexer, 5).await.is_none());
+        world.assert_is_head().await;
+    }
+}
+
+#[tokio::test]
+async fn forged_tx_receipts_are_not_taken_and_give_the_liar_away() {
+    for block in [OLD, NEW] {
+        let world = World::new([Some(Lie::ForgesReceipts(block)), None, None]).await;
+        for server in &world.servers {
+            server.lock().serves_receipts = true;
+        }
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 5).await.is_none());
+        world.assert_is_head().await;
+        assert_eq!(world.states(), [State::Lying, State::Ok, State::Ok]);
+        assert!(
+            world.reason(0).contains("tx receipts do not have the root"),
+            "{}",
+            world.reason(0)
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_omitted_log_does_no_harm_where_tx_receipts_are_served() {
+    let mut world = World::of(&[Some(Lie::Omits(NEW))]).await;
+    world.servers[0].lock().serves_receipts = true;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 1).await.is_none());
+    world.grow(FINALITY);
+    assert!(settle(&mut indexer, 1).await.is_none());
+    world.assert_is_head().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_trails_is_passed_over() {
+    let world = World::new([Some(Lie::Trails(30)), None, None]).await;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 1).await.is_none());
+    world.assert_is_head().await;
+    assert_eq!(world.states(), [State::Lagging, State::Ok, State::Ok]);
+    assert_eq!(world.endpoints.report()[0].lag, 30);
+}
+
+#[tokio::test]
+async fn null_answers_garbage_halves_and_foreign_answers_are_put_aside_and_the_next_endpoint_is_asked()
+ {
+    for lie in [Lie::HasNoBlocks, Lie::Garbles, Lie::LeavesFieldsOut, Lie::AnswersOthers] {
+        let world = World::new([Some(lie), None, None]).await;
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 1).await.is_none(), "{lie:?}");
+        world.assert_is_head().await;
+        assert_ne!(world.states()[0], State::Lying, "{lie:?} is no lie");
+        assert_eq!(world.states()[1..], [State::Ok, State::Ok], "{lie:?}");
+    }
+    for lie in [Lie::HasNoBlocks, Lie::Garbles, Lie::LeavesFieldsOut, Lie::AnswersOthers] {
+        let world = World::of(&[None]).await;
+        let mut indexer = world.indexer().await;
+        world.servers[0].lock().lie = Some(lie);
+        assert!(settle(&mut indexer, 2).await.is_some(), "{lie:?}");
+        let checkpoint = ChainWriter::new(world.ledger.clone()).checkpoint().await.unwrap();
+        assert_eq!(checkpoint, None, "{lie:?} changed the ledger");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_of_another_fork_contradicts_what_is_final_and_is_never_asked_again() {
+    let world = World::new([None, None, None]).await;
+    let fork = {
+        let mut tree = world.tree.lock().unwrap();
+        let base = tree.at(world.head, BLOCKS - FINALITY - 5).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        tree.grow_by(base, FINALITY + 5, &mut rng)
+    };
+    world.servers[0].lock().head = fork;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 1).await.is_none());
+    world.assert_is_head().await;
+    assert_eq!(world.states(), [State::Lying, State::Ok, State::Ok]);
+    assert!(world.reason(0).contains("the other operators agree"), "{}", world.reason(0));
+    let before = world.servers[0].lock().requests;
+    settle(&mut indexer, 1).await;
+    assert_eq!(world.servers[0].lock().requests, before);
+}
+
+#[tokio::test]
+async fn a_mark_survives_a_restart_and_is_cleared_by_an_operator_only() {
+    let mut world = World::new([Some(Lie::Omits(OLD)), None, None]).await;
+    let mut indexer = world.indexer().await;
+    settle(&mut indexer, 5).await;
+    drop(indexer);
+    world.servers[0].lock().lie = None;
+    let named: Vec<_> = ["anna", "bert", "cleo"].into_iter().zip(&world.servers).collect();
+    world.endpoints = endpoints(&named, Finality::Depth(FINALITY));
+    let mut indexer = world.indexer().await;
+    settle(&mut indexer, 1).await;
+    assert_eq!(world.states()[0], State::Lying, "a restart clears nothing");
+
+    let writer = ChainWriter::new(world.ledger.clone());
+    writer.mark_endpoint("anna", false, "their node was repaired", 0).await.unwrap();
+    settle(&mut indexer, 1).await;
+    settle(&mut indexer, 1).await;
+    assert_eq!(world.states(), [State::Ok; 3]);
+    assert!(world.folder.path().exists());
+}
+
+#[tokio::test]
+async fn another_chain_is_refused_and_stops_the_start_where_it_is_alone() {
+    let world = World::new([Some(Lie::IsAnotherChain), None, None]).await;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 1).await.is_none());
+    assert_eq!(world.states(), [State::WrongChain, State::Ok, State::Ok]);
+
+    let world = World::of(&[Some(Lie::IsAnotherChain)]).await;
+    let error = Indexer::new(world.endpoints.clone(), world.ledger.clone()).await.unwrap_err();
+    assert!(matches!(error, Error::WrongChain { expected: 31_337, found: 1, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_asks_for_patience_is_left_alone() {
+    let world = World::new([None, None, None]).await;
+    let mut indexer = world.indexer().await;
+    world.servers[0].lock().lie = Some(Lie::AsksForPatience);
+    assert!(settle(&mut indexer, 1).await.is_none());
+    world.assert_is_head().await;
+    assert_eq!(world.states(), [State::RateLimited, State::Ok, State::Ok]);
+    let asked = world.servers[0].lock().requests;
+    indexer.turn().await.unwrap();
+    assert_eq!(world.servers[0].lock().requests, asked, "it was asked while it wanted patience");
+}
+
+#[tokio::test]
+async fn a_range_limit_is_learnt_from_the_refusal() {
+    let world = World::of(&[Some(Lie::RefusesRangesAbove(7))]).await;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 20).await.is_none());
+    world.assert_is_head().await;
+    assert_eq!(world.servers[0].lock().widest, 7);
+}
