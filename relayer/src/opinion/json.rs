@@ -17,9 +17,9 @@ pub enum Json {
     /// A string with half of a surrogate pair in it, which is no text.
     Broken,
     /// An array.
-    List(Vec<Json>),
+    List(Vec<Self>),
     /// An object: its members in order, repeated keys included.
-    Object(Vec<(String, Json)>),
+    Object(Vec<(String, Self)>),
 }
 
 /// Reads one value and nothing after it.
@@ -246,8 +246,8 @@ impl Json {
     }
 
     /// The first key that is not one of `names`, or comes twice; an error for what is no object.
-    pub fn stray_key(&self, names: &[&str]) -> Result<Option<&str>, ()> {
-        let Self::Object(members) = self else { return Err(()) };
+    pub fn stray_key(&self, names: &[&str]) -> Result<Option<&str>, String> {
+        let Self::Object(members) = self else { return Err("it is no object".into()) };
         let is_stray = |place: usize, name: &str| {
             !names.contains(&name) || members[..place].iter().any(|(key, _)| key == name)
         };

@@ -22,7 +22,7 @@ const MAX_TEXT: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     /// A workload.
-    Work(Work),
+    Work(Box<Work>),
     /// The payout address of a machine.
     Payee(String, Address),
 }
@@ -186,7 +186,7 @@ fn earnings(entry: &Json, label: &str, source: &str) -> Field<Said> {
         "{:?}",
         (source, &external_id, &organisation, &machine, "batch", resources, started_ms, stopped_ms)
     );
-    Ok(Said::Work(Work {
+    Ok(Said::Work(Box::new(Work {
         source: source.to_owned(),
         external_id,
         revision: 0,
@@ -200,7 +200,7 @@ fn earnings(entry: &Json, label: &str, source: &str) -> Field<Said> {
         digests_differ: false,
         content: format!("{fixed} {}", usd.text()),
         fixed,
-    }))
+    })))
 }
 
 fn payee(line: &str) -> Field<Said> {
@@ -285,7 +285,7 @@ fn workload(line: &str) -> Field<Said> {
     };
     let rate_form = rate.as_ref().map(|(rate, source, at)| (rate.text(), source, *at));
     let said = (revision, result, form, rate_form, evidence, payout);
-    Ok(Said::Work(Work {
+    Ok(Said::Work(Box::new(Work {
         source: source.to_owned(),
         external_id: external_id.to_owned(),
         revision,
@@ -299,7 +299,7 @@ fn workload(line: &str) -> Field<Said> {
         digests_differ,
         content: format!("{fixed} {said:?}"),
         fixed,
-    }))
+    })))
 }
 
 fn needed<'a>(field: &str, value: &'a Json) -> Field<&'a Json> {

@@ -172,15 +172,16 @@ impl<'a> Judge<'a> {
             .collect();
         let unit = self.unit(manifest.key.token);
         // A fee whose row would come to nothing is left out.
-        let may_lack = shares.iter().any(|share| {
-            let Some(number) = number else { return false };
+        let comes_to_nothing = |share: U256, number: u32| {
             let own = leaves.get(&number).map_or(&[][..], Vec::as_slice);
-            let own = if own.is_empty() {
-                self.carry_of(manifest.deposit, number)
-            } else {
-                own.iter().map(|leaf| leaf.amount).sum()
+            let own = match own {
+                [] => self.carry_of(manifest.deposit, number),
+                own => own.iter().map(|leaf| leaf.amount).sum(),
             };
-            share.is_zero() || hash::split(own + signed(*share), unit).0 == 0
+            hash::split(own + signed(share), unit).0 == 0
+        };
+        let may_lack = shares.iter().any(|share| {
+            share.is_zero() || number.is_some_and(|number| comes_to_nothing(*share, number))
         });
         let is_right = match fees.len() {
             0 => shares.is_empty() || may_lack,
