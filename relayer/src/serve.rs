@@ -1,6 +1,9 @@
 //! `serve`: indexer, relayer and HTTP server as tasks over one ledger. If one ends, all end.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use alloy::providers::Provider;
 use axum::{

@@ -243,7 +243,6 @@ async fn the_fee_bound_against_a_thaw() {
     let mut world = funded(50_000_000, 0).await;
     take(&world, &[record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)]).await;
     let small = state(&world, 1, Some(&["1"])).await;
-    assert_eq!(world.reader.ready_deposits().await.unwrap()[0].deadline, None);
 
     // While a signed statement waits under the fee policy, a little more work makes no other one.
     let deposit = world.reader.deposit_state(id(1)).await.unwrap();
@@ -268,7 +267,8 @@ async fn the_fee_bound_against_a_thaw() {
     let large = state(&world, 1, None).await;
     let ready = world.reader.ready_deposits().await.unwrap();
     assert_eq!(ready[0].candidates, [large.id, small.id], "best first");
-    assert_eq!(ready[0].deadline, Some(700_000));
+    let state = world.reader.deposit_state(ready[0].deposit).await.unwrap();
+    assert_eq!((state.is_thawing(), state.thaw_ends), (true, 700_000));
 }
 
 #[tokio::test]

@@ -379,7 +379,7 @@ async fn a_delegated_account_has_one_transaction_in_flight() {
     rpc(&world.provider, "anvil_setCode", &format!("[\"{sender}\", \"{code}\"]")).await;
     // A registration and a statement.
     BookWriter::new(world.live.ledger.clone())
-        .set_payee("another machine", Address::repeat_byte(0x77), 0)
+        .set_payee("another machine", Address::repeat_byte(0x77), (0, 0))
         .await
         .unwrap();
     world.work(0, 1).await;

@@ -26,6 +26,10 @@ pub(crate) struct Mix {
     pub(crate) late: u32,
     /// A node falls behind for a while.
     pub(crate) stale: u32,
+    /// A node is on a branch of its own for a while.
+    pub(crate) fork: u32,
+    /// One node of three lies about logs and the journal.
+    pub(crate) lie: u32,
     /// Another chain id for a while.
     pub(crate) wrong_chain: u32,
 
@@ -67,6 +71,8 @@ impl Mix {
             twice: rate(2000),
             late: rate(2000),
             stale: rate(100),
+            fork: rate(40),
+            lie: rate(300),
             wrong_chain: rate(20),
             crash: rate(1200),
             forgotten: rate(600),

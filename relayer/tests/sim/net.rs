@@ -43,6 +43,8 @@ pub(crate) struct Node {
     /// Blocks that it lacks, for as many requests.
     pub(crate) behind: usize,
     pub(crate) for_requests: u32,
+    /// Another branch than the canonical one, which it has meanwhile.
+    fork: Option<View>,
     wrong_chain_for: u32,
 }
 
@@ -214,6 +216,9 @@ impl Outside {
             self.nodes[node].for_requests = self.rng.random_range(1..=60);
             self.trace.mark("a node fell behind");
         }
+        if self.strikes(|mix| mix.fork) {
+            self.fork(node);
+        }
         if self.strikes(|mix| mix.wrong_chain) {
             self.nodes[node].wrong_chain_for = self.rng.random_range(1..=20);
         }
@@ -221,7 +226,14 @@ impl Outside {
             return self.send(params);
         }
         let view = self.view(node);
-        let answer = rpc::answer(&view, &self.chain.pool, method, params);
+        let mut answer = rpc::answer(&view, &self.chain.pool, method, params);
+        // One of three nodes may lie; of one alone, everything has to be believed.
+        if node == 2
+            && self.strikes(|mix| mix.lie)
+            && let Ok(value) = &mut answer
+        {
+            self.lie(method, value);
+        }
         if self.nodes[node].wrong_chain_for > 0 && method == "eth_chainId" {
             self.trace.mark("a node named another chain");
             return Ok(Ok(Value::String("0x1".into())));
@@ -242,6 +254,67 @@ impl Outside {
         Ok(answer)
     }
 
+    /// Puts a node on a branch of its own for a while.
+    fn fork(&mut self, node: usize) {
+        let room = self.chain.height() - self.chain.finalised;
+        if room < 2 {
+            return;
+        }
+        let depth = self.rng.random_range(1..room.min(7));
+        let mut other = self.chain.clone();
+        other.roll_back(depth);
+        for _ in 0..=depth {
+            let (time, base_fee) = (other.head().header.timestamp + 13, other.next_base_fee());
+            other.mine(&[], time, base_fee);
+        }
+        self.nodes[node].fork = Some(View::of(&other));
+        self.nodes[node].for_requests = self.rng.random_range(1..=40);
+        self.trace.mark("a node was on another fork");
+    }
+
+    /// Spoils what a liar says of logs and of the journal.
+    fn lie(&mut self, method: &str, value: &mut Value) {
+        let lists: Vec<&mut Vec<Value>> = match method {
+            "eth_getLogs" => value.as_array_mut().into_iter().collect(),
+            "eth_getBlockReceipts" => value
+                .as_array_mut()
+                .into_iter()
+                .flatten()
+                .filter_map(|receipt| receipt["logs"].as_array_mut())
+                .collect(),
+            "eth_getStorageAt" => {
+                *value = Value::String(B256::repeat_byte(self.rng.random()).to_string());
+                return self.trace.mark("a node lied about the journal");
+            }
+            _ => return,
+        };
+        let Some(logs) = lists.into_iter().find(|logs| !logs.is_empty()) else { return };
+        let at = self.rng.random_range(0..logs.len());
+        self.trace.mark(match self.rng.random_range(0..4) {
+            0 => {
+                logs.remove(at);
+                "a node left a log out"
+            }
+            1 => {
+                let mut invented = logs[logs.len() - 1].clone();
+                invented["logIndex"] = Value::String("0x99".into());
+                logs.push(invented);
+                "a node invented a log"
+            }
+            2 if logs.len() > 1 => {
+                logs.swap(0, 1);
+                "a node told logs in another order"
+            }
+            _ => {
+                let data = logs[at]["data"].as_str().unwrap_or("0x").to_owned();
+                let end = if data.ends_with('0') { '1' } else { '0' };
+                let kept = &data[..data.len().saturating_sub(1)];
+                logs[at]["data"] = Value::String(format!("{kept}{end}"));
+                "a node altered a log"
+            }
+        });
+    }
+
     /// What the node has now; it catches up when it was asked often enough.
     fn view(&mut self, node: usize) -> View {
         let view = View::of(&self.chain);
@@ -249,7 +322,10 @@ impl Outside {
         node.wrong_chain_for = node.wrong_chain_for.saturating_sub(1);
         node.for_requests = node.for_requests.saturating_sub(1);
         if node.for_requests == 0 {
-            node.behind = 0;
+            (node.behind, node.fork) = (0, None);
+        }
+        if let Some(fork) = &node.fork {
+            return fork.clone();
         }
         view.behind(node.behind)
     }

@@ -74,7 +74,7 @@ pub(crate) fn secret() -> Secret {
 }
 
 pub(crate) fn keys() -> Keys {
-    Keys { attester: attester(), sender: sender(), secret: secret() }
+    Keys { attester: attester(), sender: relayer::keys::TxKey::Local(sender()), secret: secret() }
 }
 
 impl Setting {

@@ -1,0 +1,68 @@
+// Makes every small mistake in the ledger's rules and the sender's plan with cargo-mutants, and judges what survived.
+//
+//     run.cjs [FILE…]
+//
+// Fails if fewer than nine of ten mistakes are noticed, if one that survives is not argued in argued.txt, or if argued.txt
+// argues one that does not survive any more. A line of argued.txt is `FILE: MISTAKE # why no test can tell`.
+'use strict';
+
+const { spawnSync } = require('node:child_process');
+const fs = require('node:fs');
+const os = require('node:os');
+const path = require('node:path');
+
+const ROOT = path.join(__dirname, '..', '..');
+const ARGUED = path.join(__dirname, 'argued.txt');
+const LEAST = 0.9;
+
+// What is mutated, and the tests that have to notice.
+const SUBJECTS = [
+  { files: ['ledger/src/rules.rs', 'ledger/src/amount.rs', 'ledger/src/manifest.rs', 'ledger/src/statement.rs', 'ledger/src/book/*.rs'], package: 'quittance-ledger', tests: ['--lib', '--test', 'it'] },
+  { files: ['relayer/src/sender/plan.rs', 'relayer/src/sender/fees.rs', 'relayer/src/sender/outcome.rs'], package: 'quittance-relayer', tests: ['--lib'] },
+];
+
+function run(subject, files, folder) {
+  const output = path.join(folder, subject.package);
+  const chosen = files.length > 0 ? files : subject.files;
+  const args = ['mutants', '--package', subject.package, '--test-package', subject.package, '--no-shuffle', '--colors=never',
+    '--output', output, ...chosen.flatMap((file) => ['--file', file]), '--', '--locked', ...subject.tests];
+  const done = spawnSync('cargo', args, { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'] });
+  const report = path.join(output, 'mutants.out', 'outcomes.json');
+  if (!fs.existsSync(report)) throw new Error(`cargo mutants ended with ${done.status} and left no report`);
+  return JSON.parse(fs.readFileSync(report, 'utf8')).outcomes.filter(({ scenario }) => scenario !== 'Baseline');
+}
+
+/** A mistake by file and by what it does: line numbers move. */
+function nameOf({ scenario: { Mutant } }) {
+  return `${Mutant.file}: ${Mutant.name.replace(/^[^ ]*:\d+:\d+: /, '')}`;
+}
+
+function readArgued() {
+  if (!fs.existsSync(ARGUED)) return new Map();
+  const lines = fs.readFileSync(ARGUED, 'utf8').split('\n').filter((line) => line && !line.startsWith('#'));
+  return new Map(lines.map((line) => {
+    const [mistake, why] = line.split(' # ');
+    if (!why) throw new Error(`${ARGUED}: no reason in ${line}`);
+    return [mistake, why];
+  }));
+}
+
+function main() {
+  const wanted = process.argv.slice(2);
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'quittance-mutants-'));
+  const subjects = SUBJECTS.map((subject) => ({ subject, files: wanted.filter((file) => file.startsWith(subject.package.split('-')[1])) }))
+    .filter(({ files }) => wanted.length === 0 || files.length > 0);
+  const outcomes = subjects.flatMap(({ subject, files }) => run(subject, files, folder));
+  const built = outcomes.filter(({ summary }) => summary !== 'Unviable');
+  const survivors = built.filter(({ summary }) => summary === 'MissedMutant').map(nameOf);
+  const argued = readArgued();
+  const silent = survivors.filter((name) => !argued.has(name));
+  const stale = wanted.length > 0 ? [] : [...argued.keys()].filter((name) => !survivors.includes(name));
+  for (const name of silent) console.log(`SURVIVED  ${name}`);
+  for (const name of stale) console.log(`ARGUED IN VAIN  ${name}`);
+  const killed = built.length - survivors.length;
+  console.log(JSON.stringify({ mutants: outcomes.length, built: built.length, killed, survivors: survivors.length, argued: survivors.length - silent.length }));
+  process.exitCode = killed >= LEAST * built.length && silent.length === 0 && stale.length === 0 ? 0 : 1;
+}
+
+main();
