@@ -98,7 +98,7 @@ async fn no_table_of_promises_content_or_intents_lacks_its_triggers() {
         )
         .await;
     let unguarded: Vec<String> = unguarded.iter().map(|row| row.get("name")).collect();
-    // Identity and checkpoint, blocks and their journals, the configuration's tables, the cache, and the migrations' own.
+    // Identity and checkpoint, blocks and their journals, the lease, the configuration's tables, the cache, and the migrations' own.
     assert_eq!(
         unguarded,
         [
@@ -108,6 +108,7 @@ async fn no_table_of_promises_content_or_intents_lacks_its_triggers() {
             "comparison",
             "funding",
             "journal",
+            "lease",
             "open",
             "organisation"
         ]
