@@ -198,6 +198,18 @@ impl Decimal {
         value().ok_or(Error::Overflow("value of an amount"))
     }
 
+    /// The most base units of a token with `decimals` that are worth at most so many millionths of the currency at this price
+    /// per whole token: ⌊millionths × 10^decimals ÷ (self × 10^6)⌋. As many as there can be if the price is 0.
+    pub fn most_within(&self, millionths: u128, decimals: u8) -> Amount {
+        let up = || {
+            let power = U256::from(10).checked_pow(U256::from(self.scale + u32::from(decimals)))?;
+            U256::from(millionths).checked_mul(power)
+        };
+        let down = U256::from(self.digits).saturating_mul(U256::from(1_000_000));
+        let most = up().unwrap_or(U256::MAX).checked_div(down).unwrap_or(U256::MAX);
+        Amount(u128::try_from(most).unwrap_or(u128::MAX))
+    }
+
     /// The tokens that it buys: ⌊self × 10^decimals ÷ rate⌋ base units, `rate` being the price of a whole token in the
     /// same currency. Rounds down, once, with 256-bit intermediates.
     pub fn convert(&self, rate: &Self, decimals: u8) -> Result<Amount> {

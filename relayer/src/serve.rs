@@ -176,9 +176,7 @@ async fn relay(desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()> {
                 // Claims wait until everything is stated: a provider is then paid once instead of several times.
                 may_push = turn.is_idle()
                     && pushed.is_none_or(|pushed| pushed.elapsed() > config.pace.push());
-                for reason in
-                    turn.waiting.iter().filter(|reason| !report.borrow().waiting.contains(*reason))
-                {
+                for reason in news(&report.borrow().waiting, &turn.waiting) {
                     tracing::info!("{reason}");
                 }
                 report.send_replace(turn);
@@ -189,6 +187,13 @@ async fn relay(desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()> {
         pause(config.pace.idle(), &mut stopped).await;
     }
     Ok(())
+}
+
+/// The reasons that were not there before. What comes after a colon may change from turn to turn without being news.
+fn news<'a>(before: &[String], now: &'a [String]) -> Vec<&'a String> {
+    let subject = |reason: &str| reason.split(": ").next().unwrap_or_default().to_owned();
+    let known: Vec<_> = before.iter().map(|reason| subject(reason)).collect();
+    now.iter().filter(|reason| !known.contains(&subject(reason))).collect()
 }
 
 async fn pause(duration: Duration, stopped: &mut watch::Receiver<bool>) {

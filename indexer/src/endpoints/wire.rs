@@ -182,7 +182,9 @@ fn came_to_nothing(answer: &TransportResult<ResponsePacket>) -> bool {
             .iter()
             .any(|answer| answer.payload.as_error().is_some_and(|e| e.code == INTERNAL_ERROR)),
         Err(RpcError::Transport(TransportErrorKind::HttpError(error))) => error.status >= 500,
-        Err(RpcError::Transport(TransportErrorKind::Custom(error))) => error.to_string() != TIMED_OUT,
+        Err(RpcError::Transport(TransportErrorKind::Custom(error))) => {
+            error.to_string() != TIMED_OUT
+        }
         Err(_) => false,
     }
 }

@@ -123,22 +123,8 @@ pub fn allowed(value: u128, max_fee_bps: u16, left: Option<Millis>) -> Result<u1
 }
 
 /// The highest price of gas, wei, at which `gas` costs at most `allowed` millionths of a USD.
-pub fn price_within(allowed: u128, gas: u64, native_usd: &Decimal) -> Result<u128> {
-    let is_within = |price: u128| -> Result<bool> {
-        let Some(wei) = u128::from(gas).checked_mul(price) else { return Ok(false) };
-        match native_usd.value_of(Amount::new(wei), 18) {
-            Ok(cost) => Ok(cost <= allowed),
-            Err(ledger::Error::Overflow(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    };
-    // A price that no chain reaches bounds the search.
-    let (mut low, mut high) = (0_u128, 1 << 80);
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        if is_within(middle)? { low = middle } else { high = middle - 1 }
-    }
-    Ok(low)
+pub fn price_within(allowed: u128, gas: u64, native_usd: &Decimal) -> u128 {
+    native_usd.most_within(allowed, 18).base_units() / u128::from(gas.max(1))
 }
 
 /// The least value, in millionths of a USD, at which a row of `gas` gas is within the fee bound at a price of gas in wei.
@@ -235,11 +221,12 @@ mod tests {
     #[test]
     fn the_price_within_a_bound_is_the_highest_that_fits() {
         let native: Decimal = "2000".parse().unwrap();
-        let (allowed, gas) = (5_000, 1_000_000);
-        let price = price_within(allowed, gas, &native).unwrap();
-        let cost = |price: u128| native.value_of(Amount::new(price * u128::from(gas)), 18).unwrap();
-        assert!(cost(price) <= allowed && cost(price + 1) > allowed, "{price}");
-        assert_eq!(price_within(0, gas, &"0.000001".parse().unwrap()).unwrap(), 999_999_999_999);
+        // 5,000 millionths of a USD are 2.5 × 10^12 wei.
+        assert_eq!(price_within(5_000, 1_000_000, &native), 2_500_000);
+        assert_eq!(price_within(5_000, 1_000_001, &native), 2_499_997);
+        assert_eq!(price_within(0, 1_000_000, &"0.000001".parse().unwrap()), 0);
+        assert_eq!(price_within(5, 1, &"0".parse().unwrap()), u128::MAX);
+        assert_eq!(price_within(u128::MAX, 1, &"0.000000000000000001".parse().unwrap()), u128::MAX);
     }
 
     #[test]

@@ -142,7 +142,7 @@ impl Relayer {
             return Ok(Bound { cap: absolute, urgency });
         };
         let allowed = fees::allowed(value, self.config.policy.max_fee_bps, left)?;
-        let cap = fees::price_within(allowed, gas, native)?.min(absolute);
+        let cap = fees::price_within(allowed, gas, native).min(absolute);
         Ok(Bound { cap, urgency })
     }
 

@@ -31,6 +31,8 @@ use tokio::{process::Command, time::timeout};
 
 use crate::env::{Env, PATIENCE, assert_success, eventually, quittance, rpc};
 
+/// Blocks after which one is final on the tests' chain.
+const FINAL_WITHIN: u32 = 2;
 /// Longer than an attempt is waited for that pays less than the price is now.
 pub(crate) const LATE: Millis = 61_000;
 /// Longer than any attempt is waited for.
@@ -84,6 +86,13 @@ impl World {
     pub(crate) async fn mine(&mut self, blocks: u32) {
         rpc(&self.provider, "anvil_mine", &format!("[{blocks}]")).await;
         self.index().await;
+    }
+
+    /// Changes the chain's state behind the back of its blocks, and mines until the block whose root this belies is passed
+    /// over: no turn proves anything by it.
+    async fn meddle(&mut self, method: &'static str, params: &str) {
+        rpc(&self.provider, method, params).await;
+        self.mine(FINAL_WITHIN + 1).await;
     }
 
     /// Takes one more piece of work in for one of the organisations and orders that it be paid.
@@ -356,7 +365,9 @@ async fn a_sender_without_money_says_how_much_it_needs_and_goes_on_when_it_has_i
     let mut world = World::new().await;
     let settled = world.settled().await;
     let sender = world.live.sender;
-    rpc(&world.provider, "anvil_setBalance", &format!("[\"{sender}\", \"0x5\"]")).await;
+    // The tips of the demo's transactions are forgotten: the price stays as it is.
+    world.mine(12).await;
+    world.meddle("anvil_setBalance", &format!("[\"{sender}\", \"0x5\"]")).await;
     world.work(0, 1).await;
     let report = world.turn().await;
     assert!(report.sent == 0 && says(&report, "has 5 wei and needs"), "{report:?}");
@@ -364,7 +375,7 @@ async fn a_sender_without_money_says_how_much_it_needs_and_goes_on_when_it_has_i
     let text = report.waiting.join(" ");
     let more = text.split("send it ").nth(1).unwrap().split(' ').next().unwrap();
     let enough = U256::from(5) + more.parse::<U256>().unwrap();
-    rpc(&world.provider, "anvil_setBalance", &format!("[\"{sender}\", \"{enough:#x}\"]")).await;
+    world.meddle("anvil_setBalance", &format!("[\"{sender}\", \"{enough:#x}\"]")).await;
     let report = world.turn().await;
     assert_eq!(report.sent, 1, "exactly what it asked for is enough: {report:?}");
     world.finish().await;
@@ -376,7 +387,7 @@ async fn a_delegated_account_has_one_transaction_in_flight() {
     let mut world = World::new().await;
     let (settled, sender) = (world.settled().await, world.live.sender);
     let code = format!("0xef0100{}", "11".repeat(20));
-    rpc(&world.provider, "anvil_setCode", &format!("[\"{sender}\", \"{code}\"]")).await;
+    world.meddle("anvil_setCode", &format!("[\"{sender}\", \"{code}\"]")).await;
     // A registration and a statement.
     BookWriter::new(world.live.ledger.clone())
         .set_payee("another machine", Address::repeat_byte(0x77), (0, 0))
@@ -460,7 +471,7 @@ async fn a_statement_that_spoils_the_whole_call_is_isolated_and_the_rest_settles
     assert_ne!(number / 4, 0, "the two stand in different words");
     let token = world.config.organisations[0].token;
     assert_ne!(token, world.config.organisations[1].token);
-    fill_lane(&world, token, number).await;
+    fill_lane(&mut world, token, number).await;
 
     world.work_of(0, 1, poisoned).await;
     world.work_of(1, 2, healthy).await;
@@ -476,7 +487,7 @@ async fn a_statement_that_spoils_the_whole_call_is_isolated_and_the_rest_settles
 
 /// Fills a provider's credit to the brim behind the contract's back, as no real token's amounts could: whatever credits it
 /// reverts.
-async fn fill_lane(world: &World, token: Address, provider: u32) {
+async fn fill_lane(world: &mut World, token: Address, provider: u32) {
     let call = Settlement::creditOfCall { token, provider }.abi_encode();
     let request = TransactionRequest::default()
         .with_to(world.config.chain.contract)
@@ -488,8 +499,7 @@ async fn fill_lane(world: &World, token: Address, provider: u32) {
     let word = world.provider.get_storage_at(contract, (*key).into()).await.unwrap();
     let lane = (U256::from(1) << 63) - U256::from(1);
     let full = B256::from(word | lane << (usize::try_from(provider & 3).unwrap() * 64));
-    rpc(&world.provider, "anvil_setStorageAt", &format!("[\"{contract}\", \"{key}\", \"{full}\"]"))
-        .await;
+    world.meddle("anvil_setStorageAt", &format!("[\"{contract}\", \"{key}\", \"{full}\"]")).await;
     let settlement = Settlement::new(contract, &world.provider);
     assert_eq!(settlement.creditOf(token, provider).call().await.unwrap(), (1 << 63) - 1);
 }
