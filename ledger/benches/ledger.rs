@@ -125,7 +125,7 @@ async fn file(ledger: &Ledger, records: u32) -> Duration {
 
 fn tariff() -> Tariff {
     let rate = Rate { usd_per_token: "0.247".parse().unwrap(), source: "bench".into(), at_ms: 0 };
-    Tariff { fee_bps: 100, rates: BTreeMap::from([(TOKEN, rate)]) }
+    Tariff { fee_bps: 100, address_delay: 0, rates: BTreeMap::from([(TOKEN, rate)]) }
 }
 
 fn record(work: u32) -> Record {

@@ -21,8 +21,11 @@ use relayer::{
     opinion,
 };
 
+/// What holds for any bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target by name.
-pub const ALL: [(&str, fn(&[u8])); 11] = [
+pub const ALL: [(&str, Target); 11] = [
     ("earnings", earnings),
     ("workloads", workloads),
     ("payees", payees),

@@ -1,6 +1,6 @@
 //! What statements, deposits and credits come to: invariants that need arithmetic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use alloy::primitives::{Address, B256};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
@@ -235,13 +235,12 @@ impl Books<'_> {
         if !is_next {
             return Ok(());
         }
-        if !self.carries.contains_key(&statement.deposit) {
-            let carries = read::carries(conn, statement.deposit).await?;
-            self.carries.insert(statement.deposit, carries);
-        }
-        let carries = self.carries.get(&statement.deposit);
+        let carries = match self.carries.entry(statement.deposit) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => unread.insert(read::carries(conn, statement.deposit).await?),
+        };
         for row in rows {
-            let owed = carries.and_then(|carries| carries.get(&row.provider)).copied();
+            let owed = carries.get(&row.provider).copied();
             if row.carry_in != owed.unwrap_or_default() {
                 let name = format!("row of statement {}, provider {}", statement.id, row.provider);
                 let problem = format!(

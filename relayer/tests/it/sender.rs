@@ -2,6 +2,8 @@
 //! Method: an installation on a real chain; turns taken one by one; the chain's own calls drop, replace and reorder.
 //! What would break it: freeing a slot early, forgetting a hash, taking an answer for an outcome, replacing too cheaply.
 
+use std::slice;
+
 use alloy::{
     consensus::{Transaction, TxEnvelope},
     eips::eip2718::Decodable2718,
@@ -295,7 +297,11 @@ async fn a_reorg_that_replaces_a_transaction_by_an_older_attempt_settles_once() 
     let slot = world.slots().await.remove(0);
     world.mine(1).await;
     assert_eq!(world.settled().await, settled + 1);
-    assert_eq!(world.slots().await, [slot.clone()], "what it carries is busy until that is final");
+    assert_eq!(
+        world.slots().await,
+        slice::from_ref(&slot),
+        "what it carries is busy until that is final"
+    );
 
     rpc(&world.provider, "anvil_rollback", "[1]").await;
     world.drop_all().await;

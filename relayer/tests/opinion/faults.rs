@@ -110,7 +110,7 @@ const FAULTS: [Fault; 27] = [
         let (index, at) = last(&world.case, FEE);
         let should = world.case.manifests[index].leaves[at].amount;
         restate_only(&mut world.case, index, |leaves| drop(leaves.remove(at)));
-        Expected::of(&world.case.manifests[index], format!("a fee of 0 in 0 leaves on")).and(should)
+        Expected::of(&world.case.manifests[index], "a fee of 0 in 0 leaves on").and(should)
     }),
     ("the fee goes to a machine", |world| {
         let (index, at) = last(&world.case, FEE);
