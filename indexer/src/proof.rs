@@ -99,11 +99,7 @@ pub(crate) async fn logs_by_receipts(endpoint: &Endpoint, header: &Header) -> Re
         }
         Err(error) => return Err(endpoint.failed(RECEIPTS)(error)),
     };
-    let is_proved = root(&receipts) == header.receipts_root || {
-        let without: Vec<_> = without_state_sync(&receipts, header).cloned().collect();
-        without.len() < receipts.len() && root(&without) == header.receipts_root
-    };
-    if !is_proved {
+    if !have_root(&receipts, header) {
         if receipts.iter().all(TxReceipt::is_known) {
             return Err(
                 endpoint.unverified(header, "its tx receipts do not have the root of its header")
@@ -132,6 +128,14 @@ pub(crate) async fn logs_by_receipts(endpoint: &Endpoint, header: &Header) -> Re
         }
     }
     Ok(Receipts::Proved(logs))
+}
+
+/// Whether the tx receipts, with or without Polygon's own one, come to the receipts root of the header.
+fn have_root(receipts: &[TxReceipt], header: &Header) -> bool {
+    root(receipts) == header.receipts_root || {
+        let without: Vec<_> = without_state_sync(receipts, header).cloned().collect();
+        without.len() < receipts.len() && root(&without) == header.receipts_root
+    }
 }
 
 fn root(receipts: &[TxReceipt]) -> B256 {
@@ -274,5 +278,68 @@ impl Endpoint {
             block: header.block.number,
             problem: problem.to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::Bloom;
+    use ledger::chain::Block;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn receipt(kind: u64, gas: u64, tx: B256) -> TxReceipt {
+        let read: Value = json!({
+            "type": format!("{kind:#x}"), "status": "0x1", "cumulativeGasUsed": format!("{gas:#x}"),
+            "transactionHash": tx, "logs": [],
+        });
+        serde_json::from_value(read).unwrap()
+    }
+
+    fn header(receipts_root: B256) -> Header {
+        let (hash, parent) = (B256::repeat_byte(5), B256::repeat_byte(4));
+        let block = Block { number: 77, hash, parent, time: 0 };
+        Header { block, state_root: B256::ZERO, receipts_root, bloom: Bloom::ZERO }
+    }
+
+    fn two() -> Vec<TxReceipt> {
+        vec![receipt(2, 21_000, B256::repeat_byte(1)), receipt(0, 63_000, B256::repeat_byte(2))]
+    }
+
+    #[test]
+    fn tx_receipts_altered_missing_or_in_another_order_do_not_have_the_root() {
+        let good = two();
+        let header = header(root(&good));
+        let mut altered = two();
+        altered[0].status = Some(U64::ZERO);
+        let reordered = vec![good[1].clone(), good[0].clone()];
+        for bad in [altered, vec![good[0].clone()], reordered] {
+            assert!(!have_root(&bad, &header), "{bad:?}");
+        }
+        assert!(have_root(&good, &header));
+    }
+
+    #[test]
+    fn the_tx_receipt_that_polygon_appends_is_outside_the_root_and_no_other_is() {
+        let mut receipts = two();
+        let header = header(root(&receipts));
+        // keccak256("matic-bor-receipt-" ++ number as eight bytes ++ block hash), as Bor derives it.
+        let mut key = b"matic-bor-receipt-".to_vec();
+        key.extend([0, 0, 0, 0, 0, 0, 0, 77]);
+        key.extend([5; 32]);
+        receipts.push(receipt(0, 0, keccak256(key)));
+        assert!(have_root(&receipts, &header));
+        assert_eq!(without_state_sync(&receipts, &header).count(), 2);
+
+        receipts[2].transaction_hash = B256::repeat_byte(3);
+        assert!(!have_root(&receipts, &header), "an invented one is not put aside");
+    }
+
+    #[test]
+    fn a_type_of_the_future_is_told_from_a_forgery() {
+        let known = two();
+        assert!(known.iter().all(TxReceipt::is_known));
+        assert!(!receipt(5, 21_000, B256::ZERO).is_known());
     }
 }

@@ -24,21 +24,26 @@ async fn sql(env: &Env, sql: &'static str) {
 
 /// What was ever promised, signed or sent: any of these grows when money moves.
 async fn intents(env: &Env) -> Vec<i64> {
-    let options =
-        SqliteConnectOptions::new().filename(env.dir().join("quittance.db")).read_only(true);
-    let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
-    let mut counts = Vec::new();
-    for query in [
+    let queries = [
         "select count(*) from accepted",
         "select count(*) from statement",
         "select count(*) from signature",
         "select count(*) from slot",
         "select count(*) from attempt",
-    ] {
-        counts.push(sqlx::query_scalar(query).fetch_one(&mut conn).await.unwrap());
+    ];
+    numbers(env, &queries).await
+}
+
+async fn numbers(env: &Env, queries: &[&'static str]) -> Vec<i64> {
+    let options =
+        SqliteConnectOptions::new().filename(env.dir().join("quittance.db")).read_only(true);
+    let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+    let mut numbers = Vec::new();
+    for query in queries {
+        numbers.push(sqlx::query_scalar(*query).fetch_one(&mut conn).await.unwrap());
     }
     conn.close().await.unwrap();
-    counts
+    numbers
 }
 
 async fn status(env: &Env) -> Option<Value> {
@@ -129,6 +134,46 @@ async fn a_damaged_ledger_sends_nothing_and_goes_on_reading_until_it_is_repaired
     for action in ["\"action\":\"halt\"", "\"action\":\"halt lifted\""] {
         assert_eq!(told.matches(action).count(), 2, "{told}");
     }
+}
+
+#[tokio::test]
+async fn a_request_without_the_token_changes_nothing() {
+    let env = Env::after_demo(12).await;
+    let (_mining, server) = (env.keep_mining(), env.serve());
+    eventually("the server", async || status(&env).await).await;
+    let promises = async || {
+        let queries = [
+            "select count(*) from workload",
+            "select count(*) from closing",
+            "select count(*) from decision",
+            "select count(*) from cut_off",
+            "select count(*) from endpoint_mark",
+            "select count(*) from audit",
+        ];
+        numbers(&env, &queries).await
+    };
+    let before = promises().await;
+    let client = reqwest::Client::new();
+    for path in [
+        "/v1/ingest/files/more.jsonl",
+        "/v1/closings/9000000000000",
+        "/v1/decisions",
+        "/v1/recovery",
+        "/v1/recovery/cut-offs",
+        "/v1/endpoints/default/clear",
+    ] {
+        for token in [None, Some(""), Some("0000"), Some("Bearer")] {
+            let request = client.post(env.url(path)).body("{}");
+            let request = match token {
+                Some(token) => request.bearer_auth(token),
+                None => request,
+            };
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 401, "{path} {token:?}");
+        }
+    }
+    assert_eq!(promises().await, before);
+    assert!(terminate(server).await.success());
 }
 
 #[tokio::test]

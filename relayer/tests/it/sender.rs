@@ -8,7 +8,7 @@ use alloy::{
     consensus::{Transaction, TxEnvelope},
     eips::eip2718::Decodable2718,
     network::{EthereumWallet, TransactionBuilder},
-    primitives::{Address, B256, Bytes, U256},
+    primitives::{Address, B256, Bytes, U256, hex},
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::types::TransactionRequest,
     signers::local::{MnemonicBuilder, PrivateKeySigner, coins_bip39::English},
@@ -17,7 +17,7 @@ use alloy::{
 use contracts::Settlement;
 use indexer::{Indexer, Turn};
 use ledger::{
-    Ledger, Millis,
+    Ledger, Millis, Units,
     book::{BookWriter, Obligation},
     read::{AttemptKind, Reader, Slot, Table},
 };
@@ -489,6 +489,55 @@ async fn a_statement_that_spoils_the_whole_call_is_isolated_and_the_rest_settles
     assert!(matches!(carried, Obligation::Settle(ref ids) if ids.len() == 2), "{carried:?}");
     world.finish().await;
     assert_eq!(world.settled().await, settled + 2);
+}
+
+#[tokio::test]
+async fn a_payout_address_that_the_token_refuses_waits_alone() {
+    let mut world = World::new().await;
+    let payouts = world.live.reader.payouts().await.unwrap();
+    let (refused, healthy) = (payouts[&1], payouts[&2]);
+    let token = world.config.organisations[0].token;
+    refuse(&mut world, token, refused).await;
+
+    world.work_of(0, 1, refused).await;
+    world.work_of(0, 2, healthy).await;
+    world.turn().await;
+    world.finish().await;
+    let report = world.live.relayer.turn(world.now, true).await.unwrap();
+    assert!(says(&report, "the token refuses to pay it"), "{report:?}");
+    assert!(says(&report, "the credit of provider 1 in"), "{report:?}");
+    let carried = world.slots().await.remove(0).obligation;
+    assert!(
+        matches!(&carried, Obligation::Claim(_, providers) if providers[..] == [2]),
+        "{carried:?}"
+    );
+    world.finish().await;
+    let credit = async |provider| world.live.reader.credit(token, provider).await.unwrap();
+    assert_eq!(credit(2).await, Units::ZERO, "paid");
+    assert!(credit(1).await > Units::ZERO, "still there");
+    let report = world.live.relayer.turn(world.now, true).await.unwrap();
+    assert_eq!((report.sent, report.waiting.len()), (0, 0), "it rests: {report:?}");
+}
+
+/// Lets a token revert whatever pays one address, as some stablecoins do for addresses on a list: its code is put elsewhere,
+/// and what stands in its place asks it for everything else.
+async fn refuse(world: &mut World, token: Address, recipient: Address) {
+    let code = world.provider.get_code_at(token).await.unwrap();
+    let elsewhere = Address::repeat_byte(0xc0);
+    let (refused, there) = (hex::encode(recipient), hex::encode(elsewhere));
+    // transfer(recipient, …) jumps to the end and reverts.
+    let is_refused = format!("60043573{refused}1460003560e01c63a9059cbb1416");
+    // Everything else is copied, delegated, and answered as it was.
+    let delegated = format!("3660006000376000600036600073{there}5af43d600060003e");
+    let (revert_with_answer, answer, revert) = ("3d6000fd", "5b3d6000f3", "5b60006000fd");
+    // Two jumps of three bytes each stand before what they jump to.
+    let answer_at = (is_refused.len() + delegated.len() + revert_with_answer.len()) / 2 + 6;
+    let revert_at = answer_at + answer.len() / 2;
+    let guard = format!(
+        "0x{is_refused}60{revert_at:02x}57{delegated}60{answer_at:02x}57{revert_with_answer}{answer}{revert}"
+    );
+    rpc(&world.provider, "anvil_setCode", &format!("[\"{elsewhere}\", \"{code}\"]")).await;
+    world.meddle("anvil_setCode", &format!("[\"{token}\", \"{guard}\"]")).await;
 }
 
 /// Fills a provider's credit to the brim behind the contract's back, as no real token's amounts could: whatever credits it
