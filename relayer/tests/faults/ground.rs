@@ -380,6 +380,12 @@ impl Ground {
             let path = entry.unwrap().path();
             std::fs::copy(&path, folder.join("keys").join(path.file_name().unwrap())).unwrap();
         }
+        // It accounts for the transactions of the deployment.
+        for name in ["quittance.db", "quittance.db-wal"] {
+            if from.join(name).exists() {
+                std::fs::copy(from.join(name), folder.join(name)).unwrap();
+            }
+        }
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let text = std::fs::read_to_string(from.join("quittance.toml")).unwrap();
         let mut text = text.replace("127.0.0.1:8437", &format!("127.0.0.1:{port}"));
