@@ -754,6 +754,21 @@ mod tests {
     }
 
     #[test]
+    fn every_debit_lowers_what_is_available() {
+        let one = Amount::new(1);
+        let rich = Position { deposited: Amount::new(100), ..Default::default() };
+        for poorer in [
+            Position { withdrawn: one, ..rich },
+            Position { thawing: one, ..rich },
+            Position { settled: one, ..rich },
+            Position { carried: one, ..rich },
+            Position { reserved: one, ..rich },
+        ] {
+            assert_eq!(available(&poorer, 0).unwrap(), 99, "{poorer:?}");
+        }
+    }
+
+    #[test]
     fn available_counts_the_fee_of_what_is_reserved() {
         let position = Position {
             deposited: Amount::new(101),

@@ -122,6 +122,16 @@ mod tests {
     }
 
     #[test]
+    fn refuses_every_v_but_27_and_28() {
+        let digest = B256::repeat_byte(1);
+        let mut signature = sign(&key(), digest).unwrap();
+        for v in (0..=u8::MAX).filter(|v| ![27, 28].contains(v)) {
+            signature[64] = v;
+            assert!(recover(digest, &signature).is_err(), "{v}");
+        }
+    }
+
+    #[test]
     fn the_digest_by_id_is_that_of_the_whole_message() {
         let key = DepositKey { salt: B256::repeat_byte(3), ..Default::default() };
         let statement = Statement {
