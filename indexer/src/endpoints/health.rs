@@ -110,6 +110,11 @@ impl Health {
         self.is_trusted() && self.retry_at.is_none_or(|at| at <= now)
     }
 
+    /// Until when it asked to be left alone, if it did and may be asked at all.
+    pub(crate) fn patience_ends(&self) -> Option<Instant> {
+        self.retry_at.filter(|_| self.is_rate_limited && self.is_trusted())
+    }
+
     /// Takes note of how a request ended.
     pub(crate) fn note(&mut self, outcome: Outcome, now: Instant) {
         let times = 1 << self.failures.min(10);

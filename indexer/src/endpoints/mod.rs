@@ -37,6 +37,8 @@ use crate::{
 
 /// How long what a look at all endpoints found is good for choosing one of them.
 const FRESH: Duration = Duration::from_secs(30);
+/// Longest pause of an endpoint that a request waits out.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// One endpoint and who runs it.
 #[derive(Clone)]
@@ -264,6 +266,7 @@ impl Endpoints {
 
     /// Looks at all endpoints: their newest blocks, and the final block that enough operators agree on.
     pub(crate) async fn survey(&self) -> Result<Survey> {
+        self.wait_out().await;
         let looks = all(self.due().into_iter().map(|member| self.look_at(member))).await;
         let looks: Vec<(Endpoint, Look)> = looks.into_iter().flatten().collect();
         *self.surveyed.lock().unwrap_or_else(PoisonError::into_inner) = Some(point::now());
@@ -340,6 +343,22 @@ impl Endpoints {
             return due;
         }
         pick(&|health| health.is_due(now) || (health.is_trusted() && health.state() == State::Down))
+    }
+
+    /// Waits until the first endpoint may be asked again that asked for patience, if too few may be asked before and it is
+    /// soon. Whether it waited.
+    pub(crate) async fn wait_out(&self) -> bool {
+        let now = point::now();
+        let due = self.due();
+        let due: std::collections::BTreeSet<_> = due.iter().map(Endpoint::operator).collect();
+        let ends = self.members.iter().filter_map(|member| member.health(|h| h.patience_ends()));
+        let Some(end) = ends.min().filter(|_| due.len() < self.needed()) else { return false };
+        let pause = end.saturating_duration_since(now);
+        if pause > SHORT {
+            return false;
+        }
+        point::pause(pause).await;
+        true
     }
 
     async fn look_at(&self, member: Endpoint) -> Option<(Endpoint, Look)> {

@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What is said of an endpoint that took longer.
 pub(crate) const TIMED_OUT: &str = "it did not answer in time";
 /// How often a read that brought nothing, or garbage, is asked again.
-const AGAIN: u32 = 5;
+const AGAIN: u32 = 7;
 /// Pause before it is asked again; twice as long before each further time.
 const BREATH: Duration = Duration::from_millis(10);
 /// JSON-RPC's own code of an error inside the server.
@@ -129,7 +129,20 @@ impl Chooser {
         if is_send(&packet) { self.send(packet).await } else { self.read(packet).await }
     }
 
+    /// Reads, and waits out an endpoint's short pause if that is all that is missing.
     async fn read(self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
+        let mut answer = self.read_now(&packet).await;
+        for _ in 0..AGAIN {
+            let is_refused = answer.as_ref().is_ok_and(|answer| wants_patience(answer).is_some());
+            if (answer.is_ok() && !is_refused) || !self.0.wait_out().await {
+                break;
+            }
+            answer = self.read_now(&packet).await;
+        }
+        answer
+    }
+
+    async fn read_now(&self, packet: &RequestPacket) -> TransportResult<ResponsePacket> {
         let mut last = None;
         for wire in self.0.agreeing().await {
             let answer = wire.clone().request(packet.clone()).await;

@@ -1,12 +1,17 @@
 //! Endpoints that lie, fail and trail: nothing untrue becomes final, the liar is named, and another endpoint repairs it.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use alloy::providers::Provider;
 use indexer::{Endpoints, Error, Finality, Indexer, State, Turn, chain_of};
 use ledger::{Ledger, chain::ChainWriter};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 use crate::chain::{Lie, Server, Tree, assert_is, endpoints, ledger};
 
@@ -327,6 +332,23 @@ async fn an_endpoint_that_asks_for_patience_is_left_alone() {
     let asked = world.servers[0].lock().requests;
     indexer.turn().await.unwrap();
     assert_eq!(world.servers[0].lock().requests, asked, "it was asked while it wanted patience");
+}
+
+#[tokio::test]
+async fn a_short_pause_of_the_only_endpoint_is_waited_out() {
+    let world = World::of(&[None]).await;
+    let mut indexer = world.indexer().await;
+    settle(&mut indexer, 0).await;
+    world.servers[0].lock().lie = Some(Lie::AsksForPatience);
+    let relents = async {
+        sleep(Duration::from_millis(300)).await;
+        assert_eq!(world.states(), [State::RateLimited]);
+        world.servers[0].lock().lie = None;
+    };
+    let provider = world.endpoints.provider();
+    let (id, ()) = tokio::join!(provider.get_chain_id(), relents);
+    assert_eq!(id.unwrap(), 31_337);
+    assert_eq!(world.states(), [State::Ok]);
 }
 
 #[tokio::test]
