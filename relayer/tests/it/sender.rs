@@ -289,6 +289,20 @@ async fn an_older_attempt_that_is_mined_ends_its_slot() {
 }
 
 #[tokio::test]
+async fn a_slot_is_over_only_when_a_final_block_consumed_its_tx_nonce() {
+    let mut world = World::with_one_sent().await;
+    let slot = world.slots().await.remove(0);
+    for _ in 0..FINAL_WITHIN {
+        world.mine(1).await;
+        world.turn().await;
+        assert_eq!(world.slots().await, slice::from_ref(&slot), "a reorg could undo the block");
+    }
+    world.mine(1).await;
+    world.turn().await;
+    assert_eq!(world.slots().await, []);
+}
+
+#[tokio::test]
 async fn a_reorg_that_replaces_a_transaction_by_an_older_attempt_settles_once() {
     let mut world = World::with_one_sent().await;
     let settled = world.settled().await;
