@@ -7,6 +7,7 @@ use contracts::journal::Journal;
 use ledger::{
     Ledger,
     chain::{Block, ChainWriter, IndexedBlock},
+    completeness::BlockJournal,
 };
 use tokio::{
     sync::watch,
@@ -312,10 +313,7 @@ impl Indexer {
         };
         let theirs = proof::journal(&self.endpoints, endpoint, &end).await?;
         if let Some(theirs) = theirs.filter(|theirs| *theirs != history.last()) {
-            let found = self.find_untruth(survey, &history, (before, to), theirs).await?;
-            let (operator, block) = (endpoint.operator().to_owned(), found.block);
-            self.blame(&found, endpoint.operator());
-            return Err(Error::Unverified { operator, block, problem: found.what });
+            return self.repair(survey, endpoint, history.blocks, (before, to, theirs)).await;
         }
         if blocks.last().is_none_or(|last| last.block.number < to) {
             blocks.push(IndexedBlock { block: end.block, facts: Vec::new() });
@@ -369,7 +367,8 @@ impl Indexer {
         let theirs =
             theirs.ok_or_else(|| self.endpoints.no_agreement("on the contract's journal"))?;
         if self.writer.journal_at(number).await? != theirs {
-            return self.repair(survey, endpoint, theirs).await.map(Some);
+            let all = (number, number, theirs);
+            return self.repair(survey, endpoint, Vec::new(), all).await.map(Some);
         }
         self.writer.set_finalised(number).await?;
         let agreeing: Vec<_> =
@@ -378,14 +377,26 @@ impl Indexer {
         Ok(None)
     }
 
-    async fn repair(&self, survey: &Survey, endpoint: &Endpoint, theirs: Journal) -> Result<Turn> {
-        let (known, number) = (self.writer.finalised().await?, survey.finalised.block.number);
-        let known = known.max(self.start_block.saturating_sub(1));
+    /// Finds what is untrue of the blocks up to `to`, whose journal is `theirs`, and rolls back below it. Of them, those after
+    /// `stored` were only served, and what stands in the ledger without a proof, above its final blocks, may be untrue as well.
+    async fn repair(
+        &self,
+        survey: &Survey,
+        endpoint: &Endpoint,
+        served: Vec<BlockJournal>,
+        (stored, to, theirs): (u64, u64, Journal),
+    ) -> Result<Turn> {
+        let known = self.writer.finalised().await?.max(self.start_block.saturating_sub(1));
         let mut history = History::after(self.writer.journal_at(known).await?);
-        history.blocks = self.writer.journals(known, number).await?;
-        let found = self.find_untruth(survey, &history, (known, number), theirs).await?;
+        history.blocks = self.writer.journals(known, stored).await?;
+        history.blocks.extend(served);
+        let found = self.find_untruth(survey, &history, (known, to), theirs).await?;
         let source = history.of(found.block).map_or(endpoint.operator(), |block| &block.source);
         self.blame(&found, source);
+        if found.block > stored {
+            let (operator, block) = (source.to_owned(), found.block);
+            return Err(Error::Unverified { operator, block, problem: found.what });
+        }
         let fork = found.block.saturating_sub(1);
         tracing::warn!(block = found.block, "{} by {source}; indexing it again", found.what);
         self.writer.rollback_to(fork).await?;

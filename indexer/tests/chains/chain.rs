@@ -252,6 +252,8 @@ pub(crate) struct Serving {
     pub(crate) head: usize,
     pub(crate) lie: Option<Lie>,
     pub(crate) serves_receipts: bool,
+    /// Whether it has no state, and with it no journal.
+    pub(crate) lacks_state: bool,
     /// Widest range of logs that was served.
     pub(crate) widest: u64,
     pub(crate) requests: u64,
@@ -259,8 +261,9 @@ pub(crate) struct Serving {
 
 impl Server {
     pub(crate) fn new(tree: &Arc<Mutex<Tree>>, head: usize, lie: Option<Lie>) -> Self {
-        let (tree, serves_receipts) = (tree.clone(), false);
-        let serving = Serving { tree, head, lie, serves_receipts, widest: 0, requests: 0 };
+        let (tree, serves_receipts, lacks_state) = (tree.clone(), false, false);
+        let serving =
+            Serving { tree, head, lie, serves_receipts, lacks_state, widest: 0, requests: 0 };
         Self(Arc::new(Mutex::new(serving)))
     }
 
@@ -314,6 +317,7 @@ impl Serving {
                 .by_hash(&tree, &params[0])
                 .map_or(Value::Null, |node| self.block(&tree, node))),
             "eth_getLogs" => self.get_logs(&tree, &params[0]),
+            "eth_getStorageAt" if self.lacks_state => Err((-32000, "missing trie node".into())),
             "eth_getStorageAt" => {
                 let node = self
                     .by_hash(&tree, &params[2])

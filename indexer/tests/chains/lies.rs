@@ -208,6 +208,25 @@ async fn one_endpoint_alone_is_not_believed_and_is_believed_again_when_it_tells_
 }
 
 #[tokio::test]
+async fn what_was_stored_without_a_proof_is_repaired_once_the_journal_is_served() {
+    for lie in [Lie::OmitsAll(OLD), Lie::Omits(OLD), Lie::Alters(OLD)] {
+        let mut world = World::of(&[Some(lie)]).await;
+        let mut indexer = world.indexer().await;
+        world.servers[0].lock().lacks_state = true;
+        assert!(settle(&mut indexer, 1).await.is_some(), "no journal, nothing final");
+        world.assert_is_true_below(OLD).await;
+        {
+            let mut server = world.servers[0].lock();
+            (server.lie, server.lacks_state) = (None, false);
+        }
+        // The next range ends in a block whose journal tells that something below it is untrue.
+        world.grow(5);
+        assert!(settle(&mut indexer, 1).await.is_none(), "{lie:?}");
+        world.assert_is_head().await;
+    }
+}
+
+#[tokio::test]
 async fn forged_tx_receipts_are_not_taken_and_give_the_liar_away() {
     for block in [OLD, NEW] {
         let world = World::new([Some(Lie::ForgesReceipts(block)), None, None]).await;

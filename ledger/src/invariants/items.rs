@@ -17,8 +17,8 @@ pub(super) struct Standing {
     pub(super) is_open: bool,
     /// Σ of its leaves in settled statements.
     pub(super) paid: i128,
-    /// The highest amount that was ever accepted for it; `None` if a later revision was paid than is known here, as
-    /// after an import.
+    /// The highest amount that was ever accepted for it; `None` if a revision was paid that was not accepted here, as after
+    /// an import.
     pub(super) highest: Option<Amount>,
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn standings(
             is_listed,
             is_open: waits || leaves.is_undecided || is_due,
             paid: leaves.paid,
-            highest: is_known.then_some(highest),
+            highest: (is_known && !leaves.is_brought_back).then_some(highest),
         });
     }
     Ok(standings)
@@ -81,6 +81,8 @@ struct Leaves {
     final_revision: Option<i64>,
     /// Whether a statement names it whose epoch nothing has finally settled.
     is_undecided: bool,
+    /// Whether an imported statement has settled a revision of it that was not accepted here.
+    is_brought_back: bool,
 }
 
 /// What leaves of items above row id `after` up to `last` come to.
@@ -94,7 +96,10 @@ async fn leaves_between(
             coalesce(s.block <= chain.finalised, 0) as final,
             not exists (
                 select 1 from statement t2 join settled s2 on s2.statement = t2.id
-                where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised) as undecided
+                where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised) as undecided,
+            exists (select 1 from imported m where m.statement = l.statement)
+                and not exists (select 1 from accepted a where a.item = l.item and a.revision = l.revision)
+                as brought_back
          from leaf l join statement t on t.id = l.statement left join settled s on s.statement = t.id, chain
          where l.item > ? and l.item <= ?",
     )
@@ -110,6 +115,7 @@ async fn leaves_between(
         if row.flag("settled")? {
             entry.paid = add(entry.paid)?;
             entry.revision = entry.revision.max(row.maybe_int("revision")?);
+            entry.is_brought_back |= row.flag("brought_back")?;
         }
         if row.flag("final")? {
             entry.paid_finally = add(entry.paid_finally)?;

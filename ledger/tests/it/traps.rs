@@ -406,6 +406,26 @@ async fn the_database_lost_after_a_statement_settled_and_the_same_day_ingested_a
 }
 
 #[tokio::test]
+async fn work_corrected_downwards_after_payment_is_sound_after_a_loss() {
+    let mut world = funded(100_000_000, 100_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let paid = state(&world, 1, None).await;
+    settle(&mut world, &paid).await;
+    world.finalise(0).await;
+    let manifest = world.reader.export(paid.id).await.unwrap();
+
+    // The source sends what it has, of which the last revision alone is accepted, and that comes to less than was paid.
+    let lost = world.after_loss(None).await;
+    take(&lost, &[record(1, 2, 0, 1_000_000), record(1, 2, 1, 400_000)]).await;
+    assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    lost.finalise(0).await;
+    assert_eq!(lost.book.accept_unfunded(ORGANISATION, &tariff(), 0).await.unwrap(), 1);
+    assert_eq!(ledger::invariants::violations(&lost.ledger).await.unwrap(), []);
+    let open = books(&lost).await.open;
+    assert_eq!(open[0].due().unwrap(), -2_429_149_797_570_850_203, "it nets against later work");
+}
+
+#[tokio::test]
 async fn a_backup_older_than_the_last_settlement() {
     let mut world = funded(100_000_000, 100_000_000).await;
     take(&world, &[record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)]).await;

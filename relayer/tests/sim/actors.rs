@@ -1,16 +1,24 @@
 //! Everybody around the relayer: sources of work, requestors, providers, strangers, the operator.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
 use alloy::{
-    consensus::Transaction,
+    consensus::{SignableTransaction, Transaction, TxEnvelope, transaction::Recovered},
+    network::TxSignerSync,
     primitives::{Address, Bytes, TxKind, U256},
     sol_types::SolCall,
 };
 use contracts::Settlement;
 use ledger::{
+    read::Reader,
     rules::Verdict,
-    workload::{Evidence, Item, Kind, Outcome, Price, Record, Revision, WorkResult},
+    workload::{Evidence, Item, Kind, Outcome, Price, Rate, Record, Revision, WorkResult},
 };
 use rand::Rng;
+use relayer::recover::recover;
 
 use crate::{
     chain::unsigned,
@@ -60,7 +68,7 @@ impl World {
         let number = self.works.len();
         let owner = self.rng.random_range(0..2);
         let machine = self.rng.random_range(0..MACHINES);
-        let (price, evidence) = (self.price(owner), self.evidence());
+        let ((price, rate), evidence) = (self.price(owner), self.evidence());
         let result = match self.rng.random_range(0..12) {
             0 => WorkResult::Failed,
             1 => WorkResult::Interrupted,
@@ -83,23 +91,32 @@ impl World {
                 started_ms: ended - 60_000,
                 stopped_ms: ended,
             },
-            revision: Revision { revision: 0, result, price, rate: None, evidence },
+            revision: Revision { revision: 0, result, price, rate, evidence },
             payout: None,
         };
-        let work = Work { newest: record.clone(), token: owner, is_held: false };
+        let has_differed = record.hold_reason().is_some();
+        let decided = BTreeSet::new();
+        let work =
+            Work { newest: record.clone(), token: owner, is_held: false, has_differed, decided };
         self.works.insert(key(&record), work);
         self.owe(&record);
         record
     }
 
-    /// Up to half a USD, at least a unit.
-    fn price(&mut self, token: usize) -> Price {
+    /// Up to half a USD, at least a unit; now and then in base units, with the rate that led to them.
+    fn price(&mut self, token: usize) -> (Price, Option<Rate>) {
         let micro_usd = self.rng.random_range(100..500_000_u64);
         if self.rng.random_bool(0.2) {
-            return Price::Token(ledger::Amount::new(base_units(micro_usd, token) + 7));
+            let amount = ledger::Amount::new(base_units(micro_usd, token) + 7);
+            let rate = Rate {
+                usd_per_token: "0.5".parse().expect("a decimal"),
+                source: "source".into(),
+                at_ms: self.now(),
+            };
+            return (Price::Token(amount), Some(rate));
         }
         let text = format!("{}.{:06}", micro_usd / 1_000_000, micro_usd % 1_000_000);
-        Price::Usd(text.parse().expect("a decimal"))
+        (Price::Usd(text.parse().expect("a decimal")), None)
     }
 
     fn evidence(&mut self) -> Evidence {
@@ -118,7 +135,7 @@ impl World {
     fn revised(&mut self, work: &Work) -> Record {
         let mut record = work.newest.clone();
         record.revision.revision += self.rng.random_range(1..=2);
-        record.revision.price = self.price(work.token);
+        (record.revision.price, record.revision.rate) = self.price(work.token);
         record.revision.evidence = self.evidence();
         if self.rng.random_bool(0.1) {
             record.revision.result = WorkResult::Failed;
@@ -135,7 +152,9 @@ impl World {
             (false, true) => "a correction upwards after payment",
             (false, false) => "a correction upwards before payment",
         });
-        self.works.get_mut(&key).expect("known work").newest = record.clone();
+        let known = self.works.get_mut(&key).expect("known work");
+        known.has_differed |= record.hold_reason().is_some();
+        known.newest = record.clone();
         record
     }
 
@@ -173,6 +192,12 @@ impl World {
     }
 
     async fn send_records(&mut self, records: Vec<Record>) {
+        self.said.records(&records);
+        for record in &records {
+            if !self.sent.contains(record) {
+                self.sent.push(record.clone());
+            }
+        }
         self.arm();
         let (tariff, now) = (self.process.tariff(), self.now());
         let Some(running) = &self.process.running else { return };
@@ -233,6 +258,9 @@ impl World {
             87..90 => self.thaw_junk(),
             90..95 => self.decide().await,
             95..97 => self.refill_sender(),
+            97 => self.back_up().await,
+            98 if self.rng.random_bool(0.2) => self.adopt().await,
+            98 => self.repair().await,
             _ => self.fund_others(),
         }
     }
@@ -376,6 +404,7 @@ impl World {
         let now = self.now();
         let Some(running) = &self.process.running else { return };
         let name = format!("machine-{machine}");
+        self.said.payee(&name, address);
         let named = self.net.until_cut(running.book.set_payee(&name, address, (0, now))).await;
         self.net.cut_after(None);
         match named {
@@ -432,6 +461,9 @@ impl World {
         let now = self.now();
         let Some(running) = &self.process.running else { return };
         let decision = Verdict::from_name(verdict).expect("a verdict");
+        if let Some(work) = self.works.get_mut(key) {
+            work.decided.insert(decision.name());
+        }
         let times = (self.process.tariff().fee_bps, now);
         let decided = self
             .net
@@ -442,15 +474,161 @@ impl World {
             Ok(Ok(())) => {
                 self.say(format!("{verdict} {}", key.1));
                 self.mark("the operator decided");
-                if let Some(work) = self.works.get_mut(key) {
-                    work.is_held = decision != Verdict::Pay;
-                }
             }
             Ok(Err(ledger::Error::Undecidable(why))) => {
                 self.say(format!("{verdict} {} is refused: {why}", key.1));
             }
             Ok(Err(error)) => self.fail(format!("decision: {}", indexer::chain_of(&error))),
             Err(place) => self.crash(&place),
+        }
+    }
+
+    async fn back_up(&mut self) {
+        if self.mix.amnesia == 0 || !self.is_up().await {
+            return;
+        }
+        match self.process.back_up().await {
+            Ok(violations) if violations.is_empty() => self.mark("a backup was taken"),
+            Ok(violations) => self.fail(format!("a backup is unsound: {violations:?}")),
+            Err(error) => self.fail(format!("backup: {}", indexer::chain_of(&error))),
+        }
+    }
+
+    /// The database is lost. Sources send everything again, and the operator names the machines' addresses again.
+    pub(crate) fn lose_database(&mut self) {
+        let wants_backup = self.rng.random_bool(0.6);
+        let is_backup = self.process.lose(wants_backup);
+        let what = if is_backup {
+            "an older backup took the database's place"
+        } else {
+            "the database was lost"
+        };
+        self.say(what.into());
+        self.mark(what);
+        self.kept.clear();
+        self.payees.clear();
+        self.unanswered = self.sent.clone();
+        self.forget_finality();
+    }
+
+    /// Somebody who has the sending account's key uses it.
+    pub(crate) fn use_stolen_key(&mut self) {
+        let sender = setting::sender();
+        let mut outside = self.net.outside();
+        let nonce = outside.chain.head().account(sender.address()).0;
+        let mut tx = transaction(nonce, TxKind::Call(stranger(3)), Bytes::new(), U256::ZERO);
+        tx.gas_limit = 21_000;
+        let signature = sender.sign_transaction_sync(&mut tx).expect("a key signs");
+        let envelope = TxEnvelope::Eip1559(tx.into_signed(signature));
+        outside.chain.force(Arc::new(Recovered::new_unchecked(envelope, sender.address())));
+        drop(outside);
+        self.say(format!("somebody else sends tx nonce {nonce}"));
+        self.mark("the sender's key was stolen");
+    }
+
+    /// The operator does what a frozen relayer asks for.
+    pub(crate) async fn repair(&mut self) {
+        if !(self.needs.manifests || self.needs.sender) || !self.is_up().await {
+            return;
+        }
+        self.arm();
+        let now = self.now();
+        let Some(running) = &self.process.running else { return };
+        let (config, reader) = (&self.process.config, Reader::new(running.ledger.clone()));
+        let (needs, secret) = (self.needs, setting::secret());
+        let sender = running.sender(config);
+        let done = self.net.until_cut(async {
+            let mut said = Vec::new();
+            if needs.manifests {
+                let found = recover(config, &secret, &running.book, &reader, now).await?;
+                said.push(("manifests", found.imported, found.refused.join("\n")));
+            }
+            if needs.sender {
+                said.push(match sender.recover(now).await {
+                    Ok(found) => ("transactions", found.imported + found.other, String::new()),
+                    Err(relayer::Error::Usage(_)) => ("unfinal", 0, String::new()),
+                    Err(error) => return Err(error),
+                });
+            }
+            Ok(said)
+        });
+        let done = done.await;
+        self.net.cut_after(None);
+        match done {
+            Ok(Ok(said)) => {
+                self.say(format!("the operator repairs: {said:?}"));
+                for (what, count, refused) in said {
+                    if !refused.is_empty() {
+                        self.fail(format!("a manifest of our own is refused: {refused}"));
+                    }
+                    if count > 0 {
+                        self.mark(&format!("{what} were recovered"));
+                    }
+                }
+                self.needs = Default::default();
+            }
+            Ok(Err(error)) if error.is_transient() => {
+                self.say(format!("repair: {}", indexer::chain_of(&error)));
+            }
+            Ok(Err(error)) => self.fail(format!("repair: {}", indexer::chain_of(&error))),
+            Err(place) => self.crash(&place),
+        }
+    }
+
+    /// The operator gives its word for the transactions of the sending account.
+    pub(crate) async fn adopt(&mut self) {
+        if !self.needs.sender || !self.is_up().await {
+            return;
+        }
+        let now = self.now();
+        let Some(running) = &self.process.running else { return };
+        let sender = running.sender(&self.process.config);
+        match sender.adopt("the operator knows them", now).await {
+            Ok(until) => {
+                self.say(format!("the operator adopts tx nonces below {until}"));
+                self.mark("the operator adopted transactions");
+                self.needs.sender = false;
+            }
+            Err(error) if error.is_transient() => {
+                self.say(format!("adopt: {}", indexer::chain_of(&error)));
+            }
+            Err(error) => self.fail(format!("adopt: {}", indexer::chain_of(&error))),
+        }
+    }
+
+    /// Learns from the ledger what is kept from being paid, and whether somebody who may has decided so.
+    pub(crate) async fn heed_decisions(&mut self) {
+        let query = "select i.source, i.external_id,
+                case d.verdict when 'hold' then 0 when 'dispute' then 1 when 'release' then 2 else 3 end
+                + case when d.reason like 'deposit %' then 10 when d.reason like 'output digests %' then 20 else 0 end
+             from decision d join item i on i.id = d.item order by d.id";
+        let mut last: BTreeMap<WorkKey, i64> = BTreeMap::new();
+        for (source, id, said) in self.witness.rows(query).await {
+            let key = (source, id);
+            let Some(work) = self.works.get(&key) else {
+                return self.fail(format!("{key:?} was decided about and is not known"));
+            };
+            let verdict =
+                ["hold", "dispute", "release", "pay"][usize::try_from(said % 10).unwrap()];
+            let was_held = last.get(&key).is_some_and(|last| *last < 2);
+            let may_be = match said / 10 {
+                0 => work.decided.contains(verdict),
+                1 => was_held,
+                _ => work.has_differed,
+            };
+            if !may_be {
+                return self.fail(format!("{key:?}: {verdict}, which nobody has reason to decide"));
+            }
+            if said / 10 == 1 {
+                self.mark(match verdict {
+                    "pay" => "held work was paid before a thaw ended",
+                    _ => "held work was let go before a thaw ended",
+                });
+            }
+            last.insert(key, said % 10);
+        }
+        for (key, work) in &mut self.works {
+            work.is_held = last.get(key).is_some_and(|last| *last != 3);
         }
     }
 
@@ -493,17 +671,12 @@ impl World {
             let address = self.payees.get(&machine).copied();
             self.set_payee(machine, address.unwrap_or_else(|| address_of_machine(machine))).await;
         }
-        // Whatever is held by now, for whatever reason, is paid, save a few that stay held.
+        // Whatever is kept from being paid by now, for whatever reason, is paid, save a few.
         let query = "select i.source, i.external_id, i.id from item i join decision d on d.item = i.id
-             where d.id = (select max(id) from decision where item = i.id) and d.verdict in ('hold', 'dispute')
-             order by i.id";
+             where d.id = (select max(id) from decision where item = i.id) and d.verdict <> 'pay' order by i.id";
         for (source, id, item) in self.witness.rows(query).await {
-            let key = (source, id);
-            if let Some(work) = self.works.get_mut(&key) {
-                work.is_held = true;
-            }
             if self.rng.random_bool(0.8) {
-                self.decide_about(&key, item, "pay").await;
+                self.decide_about(&(source, id), item, "pay").await;
             } else {
                 self.mark("work stayed held to the end");
             }

@@ -49,6 +49,10 @@ pub(crate) struct Mix {
     pub(crate) clock: u32,
     /// The sending account runs dry.
     pub(crate) dry: u32,
+    /// The database is lost, or an older backup stands in its place.
+    pub(crate) amnesia: u32,
+    /// Somebody else uses the sending account's key.
+    pub(crate) foreign: u32,
 }
 
 impl Mix {
@@ -82,6 +86,8 @@ impl Mix {
             stall: rate(200),
             clock: rate(200),
             dry: rate(200),
+            amnesia: rate(60),
+            foreign: rate(60),
         }
     }
 

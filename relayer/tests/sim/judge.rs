@@ -344,22 +344,26 @@ fn parse(bytes: &[u8]) -> Result<(B256, Vec<Leaf>), String> {
 }
 
 impl Books {
+    /// What went in, out and to wallets of a token, and what deposits and credits hold, base units.
+    pub(crate) fn totals(&self, token: Address) -> [u128; 5] {
+        let [deposited, withdrawn, claimed] = self.flows.get(&token).copied().unwrap_or_default();
+        let (balances, credits) = self.held(token);
+        [deposited, withdrawn, claimed, balances, credits]
+            .map(|units| u128::from(units) * unit(token))
+    }
+
+    /// Units of a token in deposits and in credits.
+    fn held(&self, token: Address) -> (u64, u64) {
+        let deposits = self.deposits.values().filter(|deposit| deposit.token == token);
+        let credits = self.credits.iter().filter(|((of, _), _)| *of == token);
+        (deposits.map(|deposit| deposit.balance).sum(), credits.map(|(_, units)| units).sum())
+    }
+
     /// What the contract holds is what it owes, and what came in went out or is there still: to the base unit.
     fn check_solvency(&self, block: &Block) -> Result<(), String> {
         let setting = Setting::get();
         for token in setting.tokens {
-            let balances: u64 = self
-                .deposits
-                .values()
-                .filter(|deposit| deposit.token == token)
-                .map(|deposit| deposit.balance)
-                .sum();
-            let credits: u64 = self
-                .credits
-                .iter()
-                .filter(|((of, _), _)| *of == token)
-                .map(|(_, units)| units)
-                .sum();
+            let (balances, credits) = self.held(token);
             let [deposited, withdrawn, claimed] =
                 self.flows.get(&token).copied().unwrap_or_default();
             if deposited != withdrawn + claimed + balances + credits {

@@ -9,6 +9,7 @@ use alloy::rpc::json_rpc::{
     ErrorPayload, RequestPacket, Response, ResponsePacket, ResponsePayload, SerializedRequest,
 };
 use alloy::{
+    consensus::Transaction,
     primitives::{B256, Bytes},
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::client::RpcClient,
@@ -192,6 +193,7 @@ impl Outside {
             Err(error) => format!("? {error}"),
         };
         self.trace.line(format!("  rpc {node} {method} {:016x} {text}", digest(params)));
+        self.trace.detail(|| format!("    {params} -> {answered:?}"));
         answered
     }
 
@@ -341,6 +343,15 @@ impl Outside {
             Err(failure) => return Ok(Err(failure)),
         };
         if !self.broadcast.contains(&hash) {
+            let sent = self.broadcast.iter().filter_map(|hash| self.chain.seen.get(hash));
+            let is_replacement = sent
+                .into_iter()
+                .any(|sent| (sent.signer(), sent.nonce()) == (tx.signer(), tx.nonce()));
+            self.trace.mark(match (tx.to() == Some(tx.signer()), is_replacement) {
+                (true, _) => "a cancellation was sent",
+                (false, true) => "a replacement was sent",
+                (false, false) => "a first attempt was sent",
+            });
             self.broadcast.push(hash);
         }
         if self.strikes(|mix| mix.says_yes) {

@@ -11,9 +11,11 @@ use indexer::{Endpoints, Indexer, Upstream};
 use ledger::{
     Ledger, Millis,
     book::{BookWriter, Tariff},
+    invariants::Violation,
     point,
+    read::Reader,
 };
-use relayer::{config::Config, turn::Relayer};
+use relayer::{config::Config, sender::Sender, turn::Relayer};
 
 use crate::{
     net::Net,
@@ -27,6 +29,16 @@ pub(crate) struct Running {
     pub(crate) book: BookWriter,
     pub(crate) indexer: Indexer,
     pub(crate) relayer: Relayer,
+    endpoints: Endpoints,
+}
+
+impl Running {
+    /// What `quittance sender` works with.
+    pub(crate) fn sender(&self, config: &Config) -> Sender {
+        let (reader, book) = (Reader::new(self.ledger.clone()), self.book.clone());
+        let (key, limits) = (setting::keys().sender, config.sending_limits());
+        Sender::new(self.endpoints.provider(), key, limits, reader, book)
+    }
 }
 
 /// The files of an installation, and the process over them, if it is up.
@@ -36,6 +48,8 @@ pub(crate) struct Process {
     folder: PathBuf,
     /// Times that it began; each run has its own copy of the file, so that what still holds the old one cannot write.
     runs: u32,
+    /// The newest backup.
+    backup: Option<PathBuf>,
     net: Net,
     witness: Witness,
 }
@@ -48,7 +62,7 @@ impl Process {
         Setting::get().copy_ledger(&first);
         let observed = net.clone();
         point::observe(Some(Rc::new(move |name, side| observed.pass(name, side))));
-        Self { running: None, config, folder, runs: 0, net, witness }
+        Self { running: None, config, folder, runs: 0, backup: None, net, witness }
     }
 
     fn database(&self) -> PathBuf {
@@ -76,8 +90,8 @@ impl Process {
         let endpoints = Endpoints::new(upstreams, chain.contract, chain.finality);
         endpoints.expect_chain(chain.id, chain.genesis);
         let indexer = Indexer::new(endpoints.clone(), ledger.clone()).await?;
-        let relayer = Relayer::new(config, setting::keys(), ledger.clone(), endpoints);
-        self.running = Some(Running { ledger, book, indexer, relayer });
+        let relayer = Relayer::new(config, setting::keys(), ledger.clone(), endpoints.clone());
+        self.running = Some(Running { ledger, book, indexer, relayer, endpoints });
         Ok(())
     }
 
@@ -93,6 +107,32 @@ impl Process {
         }
         self.running = None;
         drop(fs::remove_dir_all(old.parent().expect("a folder")));
+    }
+
+    /// Takes a backup while it runs, and says which invariants it breaks.
+    pub(crate) async fn back_up(&mut self) -> Result<Vec<Violation>, ledger::Error> {
+        let Some(running) = &self.running else { return Ok(Vec::new()) };
+        let path = self.folder.join("backup.db");
+        drop(fs::remove_file(&path));
+        let found = running.ledger.backup(&path).await?;
+        self.backup = Some(path);
+        Ok(found)
+    }
+
+    /// Ends, and loses the database. Its place takes the newest backup, if that is wanted and there is one, or an empty file.
+    /// Returns whether it was a backup.
+    pub(crate) fn lose(&mut self, wants_backup: bool) -> bool {
+        self.crash();
+        let file = self.database();
+        let folder = file.parent().expect("a folder");
+        for name in ["quittance.db", "quittance.db-wal"] {
+            drop(fs::remove_file(folder.join(name)));
+        }
+        match self.backup.as_ref().filter(|_| wants_backup) {
+            Some(backup) => copy(backup, &file),
+            None => Setting::get().copy_ledger(folder),
+        }
+        self.backup.is_some() && wants_backup
     }
 }
 

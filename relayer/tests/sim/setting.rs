@@ -69,8 +69,11 @@ pub(crate) fn sender() -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(&B256::repeat_byte(9)).expect("a key")
 }
 
+/// The operator's secret behind workload ids.
+pub(crate) const SECRET: B256 = B256::repeat_byte(5);
+
 pub(crate) fn secret() -> Secret {
-    Secret::new(B256::repeat_byte(5))
+    Secret::new(SECRET)
 }
 
 pub(crate) fn keys() -> Keys {

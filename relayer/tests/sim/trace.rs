@@ -70,6 +70,14 @@ impl Trace {
         self.tail.push_back(line);
     }
 
+    /// Prints more where every line is printed; the hash is not of it.
+    pub(crate) fn detail(&self, text: impl FnOnce() -> String) {
+        if *IS_LOUD {
+            let text = text();
+            eprintln!("{}", text.get(..400).unwrap_or(&text));
+        }
+    }
+
     pub(crate) fn mark(&mut self, name: &str) {
         match self.marks.get_mut(name) {
             Some(count) => *count += 1,

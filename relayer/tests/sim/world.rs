@@ -13,6 +13,7 @@ use contracts::eip712::DepositKey;
 use indexer::Turn;
 use ledger::{
     point,
+    read::Reader,
     workload::{Outcome, Record},
 };
 use rand::{Rng, SeedableRng};
@@ -25,6 +26,7 @@ use crate::{
     faults::Mix,
     judge::{Books, Judge, WorkKey, unit},
     net::Net,
+    opinion::{self, Said},
     process::{Clock, Process},
     setting::{self, Setting},
     trace::Trace,
@@ -34,15 +36,23 @@ use crate::{
 /// Turns after the faults within which everything payable has to be settled and final.
 const LIVENESS_TURNS: u32 = 200;
 
-/// Steps between looks at the ledger's own invariants, which are many queries.
-const LEDGER_CHECK: u64 = 25;
+/// Steps between looks at the ledger's own invariants, which are many queries; every sixteenth run looks after each step.
+const LEDGER_CHECK: u64 = 10;
+
+/// What is owed: by which organisation and to which address, base units, and for which work.
+type Owed = ((usize, Address), i128, Vec<WorkKey>);
 
 /// Work that its source has sent, or is about to send again because it got no answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) newest: Record,
     pub(crate) token: usize,
+    /// Whether the last decision about it, of which the ledger tells, keeps it from being paid.
     pub(crate) is_held: bool,
+    /// Whether the output digests of one of its records ever differed.
+    pub(crate) has_differed: bool,
+    /// What the operator ever decided about it, acknowledged or not.
+    pub(crate) decided: BTreeSet<&'static str>,
 }
 
 impl Work {
@@ -50,6 +60,15 @@ impl Work {
         let number = self.newest.item.machine.trim_start_matches("machine-");
         number.parse().expect("a number of a machine")
     }
+}
+
+/// What a relayer that holds everything back asks its operator for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Needs {
+    /// Bringing statements back from manifests.
+    pub(crate) manifests: bool,
+    /// Explaining transactions of the sending account.
+    pub(crate) sender: bool,
 }
 
 pub(crate) struct World {
@@ -65,10 +84,18 @@ pub(crate) struct World {
     pub(crate) works: BTreeMap<WorkKey, Work>,
     /// Records without an answer; their source sends them again.
     pub(crate) unanswered: Vec<Record>,
+    /// Every record that was ever sent, in order.
+    pub(crate) sent: Vec<Record>,
+    /// What the relayer has asked its operator for.
+    pub(crate) needs: Needs,
     /// Records whose answer was that they are kept.
     pub(crate) kept: BTreeSet<(WorkKey, u32)>,
     /// Where each machine is paid.
     pub(crate) payees: BTreeMap<usize, Address>,
+    /// Everything that was said to the relayer, for the second opinion.
+    pub(crate) said: Said,
+    fee_bps: u16,
+    ledger_check: u64,
     lag: u64,
     stalled_for: u32,
     pub(crate) censored_for: u32,
@@ -121,8 +148,13 @@ impl World {
             deposits,
             works: BTreeMap::new(),
             unanswered: Vec::new(),
+            sent: Vec::new(),
+            needs: Needs::default(),
             kept: BTreeSet::new(),
             payees: BTreeMap::new(),
+            said: Said::default(),
+            fee_bps,
+            ledger_check: if seed % 16 == 0 { 1 } else { LEDGER_CHECK },
             stalled_for: 0,
             censored_for: 0,
             spike: None,
@@ -195,7 +227,8 @@ impl World {
             (strikes(self.mix.reorg), strikes(self.mix.stall), strikes(self.mix.spike));
         let (forgotten, censored) = (strikes(self.mix.forgotten), strikes(self.mix.censored));
         let (clock, dry) = (strikes(self.mix.clock), strikes(self.mix.dry));
-        let all = [reorg, stall, spike, forgotten, censored, clock, dry];
+        let (amnesia, foreign) = (strikes(self.mix.amnesia), strikes(self.mix.foreign));
+        let all = [reorg, stall, spike, forgotten, censored, clock, dry, amnesia, foreign];
         let struck = all.iter().filter(|struck| **struck).count();
         self.net.outside().trace.counts.faults += struck as u64;
         if reorg {
@@ -225,6 +258,17 @@ impl World {
         if dry {
             self.empty_sender();
         }
+        if amnesia {
+            self.lose_database();
+        }
+        if foreign {
+            self.use_stolen_key();
+        }
+    }
+
+    /// What was final to a database that is lost.
+    pub(crate) const fn forget_finality(&mut self) {
+        self.last_finalised = 0;
     }
 
     /// The pool forgets one of the waiting transactions.
@@ -304,6 +348,9 @@ impl World {
                 (sent.nonce() == tx.nonce()).then_some(*hash)
             });
             outside.trace.mark("ours was mined");
+            if tx.to() == Some(sender) {
+                outside.trace.mark("a cancellation was mined");
+            }
             if newest.is_some_and(|newest| newest != *tx.tx_hash()) {
                 outside.trace.mark("an older attempt was mined");
             }
@@ -415,6 +462,9 @@ impl World {
         let turn = self.net.until_cut(running.indexer.turn()).await;
         self.net.cut_after(None);
         self.net.outside().trace.counts.indexer_turns += 1;
+        if self.mix.lie > 0 && self.liars().await > 0 {
+            self.mark("a liar was named");
+        }
         match turn {
             Ok(Ok(turn)) => {
                 self.say(format!("indexer: {turn:?}"));
@@ -446,6 +496,7 @@ impl World {
         let running = self.process.running.as_ref()?;
         let turn = self.net.until_cut(running.relayer.turn(now, push)).await;
         self.net.cut_after(None);
+        self.note_statements().await;
         self.net.outside().trace.counts.relayer_turns += 1;
         match turn {
             Ok(Ok(report)) => {
@@ -463,7 +514,12 @@ impl World {
         None
     }
 
-    fn note_report(&self, report: &relayer::turn::Report) {
+    fn note_report(&mut self, report: &relayer::turn::Report) {
+        let is_said = |text: &str| report.waiting.iter().any(|reason| reason.contains(text));
+        self.needs = Needs {
+            manifests: is_said("is frozen: epoch"),
+            sender: is_said("run quittance sender"),
+        };
         let marks = [
             (report.accepted > 0, "unfunded work was accepted later"),
             (report.signed > 0, "a statement was signed"),
@@ -487,6 +543,10 @@ impl World {
             ("waits for transactions before it", "a batch waited for room"),
             ("would compete with", "a manifest of another candidate stood in the way"),
             ("moved on", "a deposit moved on meanwhile"),
+            ("is frozen: epoch", "an organisation was frozen"),
+            ("this ledger does not know its transactions", "the sender met unknown transactions"),
+            ("which this ledger did not sign", "the sender met a foreign transaction"),
+            ("was imported, and waits", "imported statements waited for finality"),
         ];
         for reason in &report.waiting {
             for (text, mark) in reasons {
@@ -543,6 +603,20 @@ impl World {
         }
     }
 
+    /// Notes for the second opinion when statements were stated.
+    async fn note_statements(&mut self) {
+        let query = "select hex(digest), '', id from statement where ours = 1 order by id";
+        let digests = self.witness.rows(query).await.into_iter();
+        self.said.state(digests.map(|(digest, _, _)| digest.parse().expect("a digest")));
+    }
+
+    /// Operators whose endpoints are known to have lied.
+    async fn liars(&self) -> i64 {
+        self.witness
+            .number("select count(distinct operator) from endpoint_mark where is_lying = 1")
+            .await
+    }
+
     /// Every record whose answer was that it is kept is there.
     async fn check_kept(&self) {
         let query = "select i.source, i.external_id, w.revision from workload w join item i on i.id = w.item";
@@ -569,7 +643,7 @@ impl World {
             self.fail(format!("block {finalised} counts as final and is not"));
         }
         self.last_finalised = finalised;
-        if self.step % LEDGER_CHECK == 0 {
+        if self.step % self.ledger_check == 0 {
             self.check_ledger().await;
         }
     }
@@ -619,16 +693,23 @@ impl World {
             if is_up {
                 self.relay_once(turn % 4 == 3).await;
             }
+            self.repair().await;
+            // What is not explained after a while has to be taken on the operator's word.
+            if turn % 20 == 19 {
+                self.adopt().await;
+            }
             self.check().await;
+            self.heed_decisions().await;
             if self.is_settled() {
                 self.mark("everything payable was settled and final");
                 break;
             }
             if turn + 1 == LIVENESS_TURNS {
-                let open = self.unsettled(&self.final_books());
+                let owed = self.unsettled(&self.final_books());
+                let kept = self.explain(&owed).await;
                 self.fail(format!(
-                    "after {LIVENESS_TURNS} turns without faults {} payouts are owed: {open:?}",
-                    open.len()
+                    "after {LIVENESS_TURNS} turns without faults {} payouts are owed: {owed:?}\n{kept}",
+                    owed.len()
                 ));
             }
         }
@@ -647,7 +728,7 @@ impl World {
 
     /// What is owed and not paid, by organisation and payout address, with the work that it is owed for. What was paid too
     /// much nets within an organisation; what nets below one unit waits.
-    fn unsettled(&self, books: &Books) -> Vec<((usize, Address), i128, Vec<WorkKey>)> {
+    fn unsettled(&self, books: &Books) -> Vec<Owed> {
         let mut nets: BTreeMap<(usize, Address), (i128, Vec<WorkKey>)> = BTreeMap::new();
         for (key, work) in self.works.iter().filter(|(_, work)| !work.is_held) {
             let Some(owed) = self.judge.owed.get(key) else { continue };
@@ -671,6 +752,26 @@ impl World {
             .collect()
     }
 
+    /// What the ledger knows of work that is owed, for people.
+    async fn explain(&self, owed: &[Owed]) -> String {
+        let Some(running) = &self.process.running else { return "it is down".into() };
+        let reader = Reader::new(running.ledger.clone());
+        let mut text = String::new();
+        for organisation in [0, 1].map(setting::organisation) {
+            let Ok(Some(books)) = reader.books(organisation).await else { continue };
+            for deposit in &books.deposits {
+                text += &format!("  {}: {:?}\n", deposit.id, deposit.state);
+            }
+            let is_owed = |id: &str| {
+                owed.iter().any(|(_, _, works)| works.iter().any(|(_, work)| work == id))
+            };
+            for item in books.open.iter().filter(|item| is_owed(&item.external_id)) {
+                text += &format!("  {item:?}\n");
+            }
+        }
+        text
+    }
+
     /// Ledger and chain agree to the base unit.
     async fn reconcile(&mut self) {
         for _ in 0..3 {
@@ -687,9 +788,41 @@ impl World {
         {
             Ok(reconciliation) if reconciliation.differences.is_empty() => {
                 self.mark("ledger and chain were reconciled");
+                if self.liars().await > 0 {
+                    self.mark("what a named liar had told was repaired");
+                }
             }
-            Ok(reconciliation) => self.fail(reconciliation.text()),
-            Err(error) => self.fail(format!("reconcile: {}", indexer::chain_of(&error))),
+            Ok(reconciliation) => return self.fail(reconciliation.text()),
+            Err(error) => {
+                return self.fail(format!("reconcile: {}", indexer::chain_of(&error)));
+            }
+        }
+        self.ask_again().await;
+    }
+
+    /// The second opinion agrees to the base unit.
+    async fn ask_again(&self) {
+        let query = "select i.source, i.external_id, case d.verdict when 'pay' then 1 when 'release' then 2 else 0 end
+             from decision d join item i on i.id = d.item order by d.id";
+        let mut decisions = Vec::new();
+        // What a lost database said before it was lost is told by its operator.
+        for (key, _) in self.works.iter().filter(|(_, work)| work.decided.contains("pay")) {
+            decisions.push(opinion::decision(key, "pay"));
+        }
+        for (source, id, verdict) in self.witness.rows(query).await {
+            let verdict = ["hold", "pay", "release"][usize::try_from(verdict).expect("a code")];
+            decisions.push(opinion::decision(&(source, id), verdict));
+        }
+        let deposits = self.deposits.iter().map(|keys| keys.iter().map(DepositKey::id).collect());
+        let deposits: Vec<Vec<B256>> = deposits.collect();
+        let (fee_bps, chain) = (self.fee_bps, self.net.outside().chain.clone());
+        let asked = self.said.opinion(&chain, &self.witness, decisions, (fee_bps, &deposits));
+        match asked.map(|opinion| opinion::differences(&opinion, &self.judge.books())) {
+            Ok(differences) if differences.is_empty() => {
+                self.mark("the second opinion agreed to the base unit");
+            }
+            Ok(differences) => self.fail(format!("second opinion: {}", differences.join("\n"))),
+            Err(problem) => self.fail(format!("second opinion: {problem}")),
         }
     }
 }
@@ -698,6 +831,9 @@ fn notice_event(trace: &mut Trace, log: &alloy::rpc::types::Log, is_ours: bool) 
     use alloy::sol_types::SolEventInterface;
     use contracts::Settlement::SettlementEvents;
     let Ok(event) = SettlementEvents::decode_log(&log.inner) else { return };
+    if matches!(&event.data, SettlementEvents::Settled(settled) if settled.rows.is_empty()) {
+        trace.mark("an empty statement retired an epoch");
+    }
     trace.mark(match (event.data, is_ours) {
         (SettlementEvents::Settled(_), true) => "we settled a statement",
         (SettlementEvents::Settled(_), false) => "a stranger settled our statement",
