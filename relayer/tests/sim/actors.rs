@@ -24,7 +24,7 @@ use crate::{
     chain::unsigned,
     judge::{WorkKey, base_units},
     setting::{self, DECIMALS, Setting, organisation, requestor, stranger, transaction},
-    world::{Work, World, address_of_machine, is_kept},
+    world::{WRITE_PLACES, Work, World, address_of_machine, is_kept},
 };
 
 /// Machines of a world.
@@ -198,7 +198,7 @@ impl World {
                 self.sent.push(record.clone());
             }
         }
-        self.arm();
+        self.arm(WRITE_PLACES);
         let (tariff, now) = (self.process.tariff(), self.now());
         let Some(running) = &self.process.running else { return };
         let answered = self.net.until_cut(running.book.take_in(&records, &tariff, now)).await;
@@ -297,7 +297,9 @@ impl World {
     fn thaw(&mut self) {
         let (owner, key) = self.random_deposit();
         let id = key.id();
-        let units = self.rng.random_range(0..2_000_000);
+        let whole = self.judge.books().balance(id);
+        let units =
+            if self.rng.random_bool(0.4) { whole } else { self.rng.random_range(0..2_000_000) };
         self.say(format!("{} thaws {units} units of {id}", organisation(owner)));
         self.call(requestor(owner), Settlement::thawCall { key: key.into(), units });
     }
@@ -400,7 +402,7 @@ impl World {
         if !self.is_up().await {
             return;
         }
-        self.arm();
+        self.arm(WRITE_PLACES);
         let now = self.now();
         let Some(running) = &self.process.running else { return };
         let name = format!("machine-{machine}");
@@ -422,7 +424,7 @@ impl World {
         if !self.is_up().await {
             return;
         }
-        self.arm();
+        self.arm(WRITE_PLACES);
         let now = self.now();
         let until = now - self.rng.random_range(0..900_000);
         let Some(running) = &self.process.running else { return };
@@ -457,7 +459,7 @@ impl World {
     }
 
     async fn decide_about(&mut self, key: &WorkKey, item: i64, verdict: &str) {
-        self.arm();
+        self.arm(WRITE_PLACES);
         let now = self.now();
         let Some(running) = &self.process.running else { return };
         let decision = Verdict::from_name(verdict).expect("a verdict");
@@ -531,7 +533,7 @@ impl World {
         if !(self.needs.manifests || self.needs.sender) || !self.is_up().await {
             return;
         }
-        self.arm();
+        self.arm(WRITE_PLACES);
         let now = self.now();
         let Some(running) = &self.process.running else { return };
         let (config, reader) = (&self.process.config, Reader::new(running.ledger.clone()));
@@ -546,7 +548,10 @@ impl World {
             if needs.sender {
                 said.push(match sender.recover(now).await {
                     Ok(found) => ("transactions", found.imported + found.other, String::new()),
-                    Err(relayer::Error::Usage(_)) => ("unfinal", 0, String::new()),
+                    // It is not final yet, or the endpoint does not tell; the operator tries again.
+                    Err(relayer::Error::Usage(_) | relayer::Error::Stalled(_)) => {
+                        ("transactions that wait", 0, String::new())
+                    }
                     Err(error) => return Err(error),
                 });
             }

@@ -76,7 +76,7 @@ impl Mix {
             late: rate(2000),
             stale: rate(100),
             fork: rate(40),
-            lie: rate(300),
+            lie: rate(2000),
             wrong_chain: rate(20),
             crash: rate(1200),
             forgotten: rate(600),

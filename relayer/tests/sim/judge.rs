@@ -352,6 +352,11 @@ impl Books {
             .map(|units| u128::from(units) * unit(token))
     }
 
+    /// Units that a deposit holds.
+    pub(crate) fn balance(&self, deposit: B256) -> u64 {
+        self.deposits.get(&deposit).map_or(0, |deposit| deposit.balance)
+    }
+
     /// Units of a token in deposits and in credits.
     fn held(&self, token: Address) -> (u64, u64) {
         let deposits = self.deposits.values().filter(|deposit| deposit.token == token);

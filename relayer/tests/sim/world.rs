@@ -39,6 +39,10 @@ const LIVENESS_TURNS: u32 = 200;
 /// Steps between looks at the ledger's own invariants, which are many queries; every sixteenth run looks after each step.
 const LEDGER_CHECK: u64 = 10;
 
+/// Places of a turn, and of a single write, at which it may be cut.
+const TURN_PLACES: u32 = 40;
+pub(crate) const WRITE_PLACES: u32 = 3;
+
 /// What is owed: by which organisation and to which address, base units, and for which work.
 type Owed = ((usize, Address), i128, Vec<WorkKey>);
 
@@ -104,6 +108,8 @@ pub(crate) struct World {
     /// Time by which the process measures pauses; it passes with the steps.
     time: Instant,
     last_finalised: u64,
+    /// The highest that the chain ever was.
+    highest: u64,
     _folder: TempDir,
 }
 
@@ -161,6 +167,7 @@ impl World {
             step: 0,
             time: Instant::now(),
             last_finalised: 0,
+            highest: setting.chain.height(),
             _folder: folder,
         }
     }
@@ -335,6 +342,7 @@ impl World {
             block.txs.len()
         ));
         drop(outside);
+        self.highest = self.highest.max(block.number());
         self.notice(&block);
     }
 
@@ -390,9 +398,10 @@ impl World {
     fn reorganise(&mut self) {
         let room = {
             let chain = &self.net.outside().chain;
-            chain.height() - chain.finalised
+            // Several reorgs between two looks count as one, and the indexer stops where that one is deeper than 64 blocks.
+            let followed = 64_u64.saturating_sub(self.highest - chain.height());
+            followed.min(chain.height() - chain.finalised)
         };
-        let room = room.min(64);
         if room < 2 {
             return;
         }
@@ -457,7 +466,7 @@ impl World {
         if !self.is_up().await {
             return;
         }
-        self.arm();
+        self.arm(TURN_PLACES);
         let Some(running) = &mut self.process.running else { return };
         let turn = self.net.until_cut(running.indexer.turn()).await;
         self.net.cut_after(None);
@@ -491,7 +500,7 @@ impl World {
     }
 
     async fn relay_once(&mut self, push: bool) -> Option<relayer::turn::Report> {
-        self.arm();
+        self.arm(TURN_PLACES);
         let now = self.now();
         let running = self.process.running.as_ref()?;
         let turn = self.net.until_cut(running.relayer.turn(now, push)).await;
@@ -533,7 +542,7 @@ impl World {
         let reasons = [
             ("would be skipped", "a simulation took a statement out"),
             ("waits for gas below the cap", "a transaction waited at the fee cap"),
-            ("wei, it needs", "a batch waited for gas money"),
+            ("wei and needs", "a batch waited for gas money"),
             ("would revert", "a batch would have reverted"),
             ("has not been seen on chain", "a deposit was not on chain"),
             (
@@ -562,11 +571,11 @@ impl World {
         self.clock.now(time)
     }
 
-    /// Draws whether the next run is cut, and where.
-    pub(crate) fn arm(&mut self) {
+    /// Draws whether the next run is cut, and at which of so many places.
+    pub(crate) fn arm(&mut self, most: u32) {
         let is_faulty = self.net.outside().is_faulty;
         let places = (is_faulty && Mix::strikes(self.mix.crash, &mut self.rng))
-            .then(|| self.rng.random_range(0..40));
+            .then(|| self.rng.random_range(0..most));
         self.net.cut_after(places);
     }
 
