@@ -78,7 +78,7 @@ impl Mix {
             fork: rate(40),
             lie: rate(2000),
             wrong_chain: rate(20),
-            crash: rate(1200),
+            crash: rate(2500),
             forgotten: rate(600),
             censored: rate(400),
             spike: rate(300),

@@ -62,6 +62,8 @@ pub(crate) struct Outside {
     pub(crate) late: Vec<Tx>,
     /// Attempts of the relayer that some node has had in its hands.
     pub(crate) broadcast: Vec<B256>,
+    /// The node that may lie: one of three.
+    liar: Option<usize>,
     rng: ChaCha8Rng,
     cut: Cut,
 }
@@ -83,6 +85,7 @@ impl Net {
             nodes: vec![Node::default(); nodes],
             late: Vec::new(),
             broadcast: Vec::new(),
+            liar: (nodes == 3).then(|| usize::try_from(seed % 3).expect("below 3")),
             rng: ChaCha8Rng::seed_from_u64(seed ^ 0x6e65_7477_6f72_6b00),
             cut: Cut::default(),
         };
@@ -230,7 +233,7 @@ impl Outside {
         let view = self.view(node);
         let mut answer = rpc::answer(&view, &self.chain.pool, method, params);
         // One of three nodes may lie; of one alone, everything has to be believed.
-        if node == 2
+        if self.liar == Some(node)
             && matches!(method, "eth_getLogs" | "eth_getBlockReceipts" | "eth_getStorageAt")
             && self.strikes(|mix| mix.lie)
             && let Ok(value) = &mut answer

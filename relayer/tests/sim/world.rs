@@ -500,7 +500,9 @@ impl World {
     }
 
     async fn relay_once(&mut self, push: bool) -> Option<relayer::turn::Report> {
-        self.arm(TURN_PLACES);
+        // Signing and sending come late in a turn.
+        let is_late = self.rng.random_bool(0.5);
+        self.arm(if is_late { 4 * TURN_PLACES } else { TURN_PLACES });
         let now = self.now();
         let running = self.process.running.as_ref()?;
         let turn = self.net.until_cut(running.relayer.turn(now, push)).await;
