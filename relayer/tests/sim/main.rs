@@ -43,7 +43,7 @@ use world::World;
 /// Steps of the fault phase.
 const STEPS: u64 = 500;
 /// What `scripts/test` has the time for.
-const FAST_SEEDS: u64 = 300;
+const FAST_SEEDS: u64 = 200;
 /// So many seeds have to reach every branch.
 const MARKED_SEEDS: u64 = 2_000;
 const DEEP_SEEDS: u64 = 100_000;
