@@ -133,10 +133,10 @@ impl Judge {
         }
         let start = usize::try_from(from).expect("a number of a block");
         for block in &chain.blocks[start.min(chain.blocks.len())..] {
-            if block.logs().any(|log| log.address() == Setting::get().settlement) {
-                if let Err(problem) = self.judge(block, witness) {
-                    trace.fail(format!("block {}: {problem}", block.number()));
-                }
+            if block.logs().any(|log| log.address() == Setting::get().settlement)
+                && let Err(problem) = self.judge(block, witness)
+            {
+                trace.fail(format!("block {}: {problem}", block.number()));
             }
         }
         self.judged = Some((chain.height(), chain.head().hash));

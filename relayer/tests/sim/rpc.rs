@@ -333,8 +333,11 @@ fn fee_history(view: &View, params: &Params) -> Answer {
     base_fees.push(U256::from(next));
     let reward: Vec<_> = percentiles.iter().map(|_| U256::from(TIP)).collect();
     let rewards: Vec<_> = blocks.iter().map(|_| reward.clone()).collect();
+    #[allow(
+        clippy::float_arithmetic,
+        reason = "a share for people to look at; nothing that is money"
+    )]
     let ratio = |block: &&Arc<Block>| {
-        // A share for people to look at; nothing that is money.
         let (used, limit) = (block.header.gas_used, block.header.gas_limit);
         f64::from(u32::try_from(used * 1000 / limit).unwrap_or(1000)) / 1000.0
     };

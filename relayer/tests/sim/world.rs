@@ -160,7 +160,7 @@ impl World {
             payees: BTreeMap::new(),
             said: Said::default(),
             fee_bps,
-            ledger_check: if seed % 16 == 0 { 1 } else { LEDGER_CHECK },
+            ledger_check: if seed.is_multiple_of(16) { 1 } else { LEDGER_CHECK },
             stalled_for: 0,
             censored_for: 0,
             spike: None,
@@ -654,7 +654,7 @@ impl World {
             self.fail(format!("block {finalised} counts as final and is not"));
         }
         self.last_finalised = finalised;
-        if self.step % self.ledger_check == 0 {
+        if self.step.is_multiple_of(self.ledger_check) {
             self.check_ledger().await;
         }
     }
