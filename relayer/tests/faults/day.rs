@@ -24,7 +24,7 @@ use crate::{
 
 /// Pause between two steps of the driver.
 const STEP: Duration = Duration::from_millis(25);
-/// Longest that one stage of a run may take.
+/// Longest that one stage of a run may take, and one request.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Longest that the server may take to stop when asked to.
 const STOP: Duration = Duration::from_secs(10);
@@ -61,6 +61,8 @@ pub(crate) struct Run<'g> {
     pub(crate) is_mining: bool,
     /// How often the server was started.
     pub(crate) starts: u32,
+    /// Longest that one stage may take.
+    pub(crate) patience: Duration,
 }
 
 impl<'g> Run<'g> {
@@ -71,7 +73,16 @@ impl<'g> Run<'g> {
         ground.copy_to(folder.path(), endpoints);
         let config = Config::read(folder.path()).unwrap();
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
-        Self { ground, folder, config, client, server: None, is_mining: true, starts: 0 }
+        Self {
+            ground,
+            folder,
+            config,
+            client,
+            server: None,
+            is_mining: true,
+            starts: 0,
+            patience: PATIENCE,
+        }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -102,11 +113,16 @@ impl<'g> Run<'g> {
 
     /// Plays the script to its end.
     pub(crate) async fn play(&mut self, disturbance: &mut impl Disturbance) {
+        self.play_from(0, disturbance).await;
+    }
+
+    /// Plays the script from one of its files to its end. Payout addresses are handed in as often as wanted.
+    pub(crate) async fn play_from(&mut self, first: usize, disturbance: &mut impl Disturbance) {
         let ground = self.ground;
         self.hand_in(&ground.script.payees, disturbance).await;
         self.until_registered(disturbance).await;
-        for (index, file) in ground.script.files.iter().enumerate() {
-            self.play_file(index, file, disturbance).await;
+        for index in first..ground.script.files.len() {
+            self.play_file(index, disturbance).await;
         }
         self.settled_down("claims", disturbance, |status| {
             is_stated(status) && status["credits"] == json!([])
@@ -121,7 +137,9 @@ impl<'g> Run<'g> {
             .await;
     }
 
-    async fn play_file(&mut self, index: usize, file: &File, disturbance: &mut impl Disturbance) {
+    /// Hands a file in, lets its events happen, and waits until all of it is settled.
+    pub(crate) async fn play_file(&mut self, index: usize, disturbance: &mut impl Disturbance) {
+        let file = &self.ground.script.files[index];
         let is_eventful = self.ground.script.is_eventful;
         self.is_mining = !(is_eventful && index == 2);
         self.hand_in(file, disturbance).await;
@@ -242,6 +260,15 @@ impl<'g> Run<'g> {
         answer["status"].is_object().then_some(answer)
     }
 
+    /// Waits until what waits is said to wait for this reason.
+    pub(crate) async fn until_waiting(&mut self, reason: &str, disturbance: &mut impl Disturbance) {
+        let told = reason.replace('"', "\\\"");
+        self.until(reason, disturbance, async |run| {
+            run.waiting().await.filter(|waiting| waiting.contains(&told))
+        })
+        .await;
+    }
+
     /// Steps until the probe answers with something.
     pub(crate) async fn until<T>(
         &mut self,
@@ -249,7 +276,7 @@ impl<'g> Run<'g> {
         disturbance: &mut impl Disturbance,
         mut probe: impl AsyncFnMut(&mut Self) -> Option<T>,
     ) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             self.step(disturbance).await;
             if let Some(answer) = probe(self).await {
@@ -299,20 +326,35 @@ impl<'g> Run<'g> {
     pub(crate) async fn finish(mut self) -> Value {
         let end = self.stop().await;
         assert!(end.success(), "{end}\n{}", self.tail().await);
-        let mut checked = Value::Null;
-        for command in ["reconcile", "verify"] {
-            let output =
-                quittance(&[command, "--json", "--dir"]).arg(self.dir()).output().await.unwrap();
-            assert_success(&output);
-            if command == "reconcile" {
-                checked = serde_json::from_slice(&output.stdout).unwrap();
-            }
+        self.command("doctor", &["--json"]).await;
+        let mut checked = self.command("reconcile", &["--json"]).await;
+        let mut files = vec!["--json".into(), "--workloads".into()];
+        let script = &self.ground.script;
+        for file in [&script.payees].into_iter().chain(&script.files) {
+            let path = self.folder.path().join(&file.name);
+            std::fs::write(&path, &file.content).unwrap();
+            files.push(path.display().to_string());
         }
+        let files: Vec<_> = files.iter().map(String::as_str).collect();
+        let opinion = self.command("verify", &files).await["opinion"].take();
+        let open = opinion["open"].as_array().unwrap();
+        let is_unaddressed =
+            |work: &Value| work["reason"].as_str().unwrap().starts_with("unaddressed");
+        assert!(opinion["paid"] != 0 && open.iter().all(is_unaddressed), "{opinion}");
         self.look_for_secrets();
         let mut money = self.ground.money().await;
-        let carried = |token: &Value| json!([token["symbol"], token["carried"]]);
-        money["carried"] = checked["tokens"].as_array().unwrap().iter().map(carried).collect();
+        let carried = |token: &mut Value| json!([token["symbol"], token["carried"]]);
+        money["carried"] =
+            checked["tokens"].as_array_mut().unwrap().iter_mut().map(carried).collect();
         money
+    }
+
+    /// Runs a command on the installation, which has to succeed and to find nothing, and reads its JSON, if it is any.
+    pub(crate) async fn command(&self, command: &str, arguments: &[&str]) -> Value {
+        let mut command = quittance(&command.split(' ').collect::<Vec<_>>());
+        let output = command.arg("--dir").arg(self.dir()).args(arguments).output().await.unwrap();
+        assert_success(&output);
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
     /// No secret may be in anything that the server wrote, but where it belongs.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -73,6 +73,92 @@ async fn a_configuration_of_another_deployment_is_refused() {
     run.finish().await;
 }
 
+/// Goal: a database that was lost, or that is older than what settled, costs a command, never money.
+/// Method: put an old copy, or none, in its place while statements are settled that it does not know; hand everything in
+/// again; wait until both organisations and the sender stand still; recover; compare all money at the end of the script.
+/// What would break it: trusting the file more than the chain, or thawing before what settled is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_or_restored_database_stands_still_until_recovered_and_then_pays_only_the_rest() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    for is_restored in [true, false] {
+        let mut run = Run::new(&ground, &[]).await;
+        run.hand_in(&ground.script.payees, &mut Calm).await;
+        run.until_registered(&mut Calm).await;
+        run.play_file(0, &mut Calm).await;
+        let backup = ground.env.folder.path().join(format!("backup-{is_restored}.db"));
+        // Beside the running server.
+        run.command("backup", &[&backup.display().to_string()]).await;
+        run.play_file(1, &mut Calm).await;
+        assert!(run.stop().await.success());
+        replace_database(&run, is_restored.then_some(&backup));
+
+        let before = ground.money().await;
+        for file in [&ground.script.payees, &ground.script.files[0], &ground.script.files[1]] {
+            run.hand_in(file, &mut Calm).await;
+        }
+        for reason in [
+            "organisation \"org-01\" is frozen",
+            "organisation \"org-02\" is frozen",
+            "sender recover",
+        ] {
+            run.until_waiting(reason, &mut Calm).await;
+        }
+        // The sender's transactions alone do not bring back what the statements paid.
+        assert!(run.stop().await.success());
+        run.command("sender recover", &[]).await;
+        run.until_waiting("organisation \"org-01\" is frozen", &mut Calm).await;
+        for _ in 0..40 {
+            run.step(&mut Calm).await;
+        }
+        assert_eq!(ground.money().await, before, "money moved while it stood still");
+
+        let recovery = run.command("recover", &["--json"]).await;
+        assert!(recovery["imported"].as_u64().unwrap() >= 2, "{recovery}");
+        assert_eq!(recovery["refused"], json!([]));
+        run.play_from(2, &mut Calm).await;
+        assert_eq!(run.finish().await, expected, "restored: {is_restored}");
+    }
+}
+
+/// Puts a copy, or nothing, in the place of the database.
+fn replace_database(run: &Run<'_>, copy: Option<&PathBuf>) {
+    for entry in std::fs::read_dir(run.dir()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.display().to_string().contains("quittance.db") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    if let Some(copy) = copy {
+        std::fs::copy(copy, run.dir().join("quittance.db")).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_key_somebody_else_used_stands_still_until_told_to_go_on() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    let mut run = Run::new(&ground, &[]).await;
+    run.hand_in(&ground.script.payees, &mut Calm).await;
+    run.until_registered(&mut Calm).await;
+    let before = ground.money().await;
+    let sender = &ground.sender;
+    rpc(&run.chain(), "anvil_impersonateAccount", &json!([sender]).to_string()).await;
+    let transfer = json!([{ "from": sender, "to": sender, "gas": "0x186a0" }]);
+    rpc(&run.chain(), "eth_sendTransaction", &transfer.to_string()).await;
+    rpc(&run.chain(), "anvil_stopImpersonatingAccount", &json!([sender]).to_string()).await;
+    run.until_waiting("is frozen", &mut Calm).await;
+    run.hand_in(&ground.script.files[0], &mut Calm).await;
+    for _ in 0..40 {
+        run.step(&mut Calm).await;
+    }
+    assert_eq!(ground.money().await, before, "money moved while it stood still");
+    assert!(run.stop().await.success());
+    run.command("sender adopt", &["--reason", "a test of the key"]).await;
+    run.play(&mut Calm).await;
+    assert_eq!(run.finish().await, expected);
+}
+
 /// Stops the chain for a while, then mines five hundred blocks at once.
 struct Halt {
     at: Instant,
@@ -115,10 +201,7 @@ async fn a_sender_without_gas_money_says_so_and_goes_on_when_it_has_some() {
     };
     set("0x0").await;
     run.hand_in(&ground.script.payees, &mut Calm).await;
-    run.until("the reason", &mut Calm, async |run| {
-        run.waiting().await.filter(|waiting| waiting.contains("wei and needs"))
-    })
-    .await;
+    run.until_waiting("wei and needs", &mut Calm).await;
     set("0x56bc75e2d63100000").await;
     run.play(&mut Calm).await;
     assert_eq!(run.finish().await, expected);
@@ -139,10 +222,7 @@ async fn a_batch_waits_out_a_spike_of_the_base_fee_and_says_so() {
         run.until_registered(&mut spike).await;
         spike.is_on = true;
         run.hand_in(&ground.script.files[0], &mut spike).await;
-        run.until("the reason", &mut spike, async |run| {
-            run.waiting().await.filter(|waiting| waiting.contains("bps"))
-        })
-        .await;
+        run.until_waiting("bps", &mut spike).await;
         spike.is_on = false;
         run.play(&mut spike).await;
         assert_eq!(run.finish().await, expected, "at {gwei} gwei");
