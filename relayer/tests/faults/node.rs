@@ -158,9 +158,16 @@ async fn endpoints_that_all_tell_the_same_lie_stop_the_server_and_write_nothing(
             log.contains("lies") || log.contains("journal") || log.contains("root"),
             "{lie:?}: {log}"
         );
-        // The truth again, and a new process that has no grudge.
+        // The truth again, and an operator who lets the grudges go that the ledger keeps.
         proxies.iter().for_each(|proxy| proxy.set(Mix::default()));
         assert!(run.stop().await.success());
+        for operator in ["operator 0", "operator 1", "operator 2"] {
+            let mut command = quittance(&["endpoints", "--dir"]);
+            command.arg(run.dir()).args(["--clear", operator, "--reason", "they were mended"]);
+            // Until enough are trusted again, the command says that too few are.
+            let output = command.output().await.unwrap();
+            assert!(matches!(output.status.code(), Some(0 | 4)), "{output:?}");
+        }
         run.play(&mut Calm).await;
         assert_eq!(run.finish().await, expected, "{lie:?}");
         println!("{lie:?} by all: {:?}", proxies[0].counts());
