@@ -25,7 +25,7 @@ use crate::{
 /// Pause between two steps of the driver.
 const STEP: Duration = Duration::from_millis(25);
 /// Longest that one stage of a run may take, and one request.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Longest that the server may take to stop when asked to.
 const STOP: Duration = Duration::from_secs(10);
 

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// Longest that a test waits for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A running chain and a folder for an installation.
 pub(crate) struct Env {
