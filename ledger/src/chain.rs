@@ -114,7 +114,7 @@ impl ChainWriter {
     /// The last indexed block.
     pub async fn checkpoint(&self) -> Result<Option<Block>> {
         let mut conn = self.0.reader().acquire().await?;
-        read::block_at_or_below(&mut conn, u64::MAX >> 1).await
+        read::checkpoint(&mut conn).await
     }
 
     /// The last indexed block at or below `number`. Below finality, blocks without events may be missing.
@@ -142,7 +142,7 @@ impl ChainWriter {
         tx: &mut Transaction<'static, Sqlite>,
         blocks: &[IndexedBlock],
     ) -> Result<()> {
-        let mut last = read::block_at_or_below(&mut *tx, u64::MAX >> 1).await?;
+        let mut last = read::checkpoint(&mut *tx).await?;
         for IndexedBlock { block, facts } in blocks {
             let follows = last.is_none_or(|last| {
                 block.number > last.number

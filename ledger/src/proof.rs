@@ -1,8 +1,11 @@
 //! Proofs: from one piece of work to the leaf, the statement, the transaction and the claim that paid it.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
-use alloy::primitives::{Address, B256};
+use alloy::{
+    dyn_abi::Eip712Domain,
+    primitives::{Address, B256},
+};
 use serde::Serialize;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
@@ -25,22 +28,19 @@ pub struct Proof {
     pub payments: Vec<Payment>,
 }
 
-impl Proof {
-    /// For people.
-    pub fn text(&self) -> String {
-        let mut text = format!("work {:?} of source {:?}", self.external_id, self.source);
+/// For people.
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "work {:?} of source {:?}", self.external_id, self.source)?;
         if self.payments.is_empty() {
-            text.push_str("\n  no statement names it");
+            f.write_str("\n  no statement names it")?;
         }
-        for payment in &self.payments {
-            payment.write(&mut text).unwrap_or_default();
-        }
-        text
+        self.payments.iter().try_for_each(|payment| payment.write(f))
     }
 }
 
 impl Payment {
-    fn write(&self, out: &mut String) -> fmt::Result {
+    fn write(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { revision, base_units, provider, workload, manifest, .. } = self;
         let progress = self.progress.name();
         write!(
@@ -159,12 +159,9 @@ impl Reader {
     /// digest from all of it. `None` if the work is not known.
     pub async fn proof(&self, source: &str, external_id: &str) -> Result<Option<Proof>> {
         let mut tx = self.ledger().reader().begin().await?;
-        let item = sqlx::query("select id from item where source = ? and external_id = ?")
-            .bind(source)
-            .bind(external_id)
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(item) = item else { return Ok(None) };
+        let Some(item) = read::known_item(&mut tx, source, external_id).await? else {
+            return Ok(None);
+        };
         let rows = sqlx::query(
             "select l.statement, l.position, l.revision, s.block, s.log_index, s.tx_hash,
                 exists (select 1 from signature g where g.statement = l.statement) as signed,
@@ -174,30 +171,32 @@ impl Reader {
              from leaf l join statement t on t.id = l.statement left join settled s on s.statement = l.statement, chain
              where l.item = ? order by l.statement",
         )
-        .bind(item.int("id")?)
+        .bind(item.id)
         .fetch_all(&mut *tx)
         .await?;
         let domain = self.ledger().identity().domain();
         let mut payments = Vec::with_capacity(rows.len());
         for row in &rows {
-            let payment = payment(&mut tx, row).await?;
-            let (statement, digest) = read::statement(&mut tx, row.int("statement")?).await?;
-            if statement.digest(&domain) != digest {
-                return Err(Error::Corrupt("digest of a statement"));
-            }
-            payments.push(payment);
+            payments.push(payment(&mut tx, row, &domain).await?);
         }
         let (source, external_id) = (source.to_owned(), external_id.to_owned());
         Ok(Some(Proof { source, external_id, payments }))
     }
 }
 
-async fn payment(conn: &mut SqliteConnection, row: &SqliteRow) -> Result<Payment> {
+async fn payment(
+    conn: &mut SqliteConnection,
+    row: &SqliteRow,
+    domain: &Eip712Domain,
+) -> Result<Payment> {
     let id = row.int("statement")?;
     if let Some(difference) = verify::statement_differences(conn, id).await?.first() {
         return Err(Error::Unsignable(difference.to_string()));
     }
     let (statement, digest) = read::statement(conn, id).await?;
+    if statement.digest(domain) != digest {
+        return Err(Error::Corrupt("digest of a statement"));
+    }
     let leaves: Vec<Leaf> =
         read::named_leaves(conn, id).await?.into_iter().map(|named| named.leaf).collect();
     let position =

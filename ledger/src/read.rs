@@ -179,7 +179,7 @@ impl Reader {
     /// How far the ledger has come.
     pub async fn progress(&self) -> Result<Progress> {
         let mut conn = self.0.reader().acquire().await?;
-        let block = block_at_or_below(&mut conn, u64::MAX >> 1).await?;
+        let block = checkpoint(&mut conn).await?;
         let finalised = finalised(&mut conn).await?;
         let (checkpoint, time) = block.map_or((0, 0), |block| (block.number, block.time));
         Ok(Progress { checkpoint, time, finalised })
@@ -419,11 +419,8 @@ impl Reader {
 
     /// Whether the ledger knows what a statement pays for.
     pub async fn is_own(&self, digest: B256) -> Result<bool> {
-        let row = sqlx::query("select 1 from statement where digest = ? and ours = 1")
-            .bind(digest.to_vec())
-            .fetch_optional(self.0.reader())
-            .await?;
-        Ok(row.is_some())
+        let mut conn = self.0.reader().acquire().await?;
+        is_own(&mut conn, digest).await
     }
 
     /// Why nothing may be stated for an organisation, if something forbids it.
@@ -435,13 +432,8 @@ impl Reader {
     /// The work under a natural key as if it were open, paid or not, if there is any.
     pub async fn work(&self, source: &str, external_id: &str) -> Result<Option<OpenItem>> {
         let mut tx = self.0.reader().begin().await?;
-        let row = sqlx::query("select id from item where source = ? and external_id = ?")
-            .bind(source)
-            .bind(external_id)
-            .fetch_optional(&mut *tx)
-            .await?;
-        match row {
-            Some(row) => open_item(&mut tx, row.int("id")?).await,
+        match known_item(&mut tx, source, external_id).await? {
+            Some(known) => open_item(&mut tx, known.id).await,
             None => Ok(None),
         }
     }
@@ -580,6 +572,49 @@ async fn settled_rows(conn: &mut SqliteConnection) -> Result<Vec<Credit>> {
 async fn claims(conn: &mut SqliteConnection) -> Result<Vec<Credit>> {
     let rows = sqlx::query("select provider, token, units from claimed").fetch_all(conn).await?;
     rows.iter().map(credit).collect()
+}
+
+/// Whether the ledger knows what a statement pays for.
+pub(crate) async fn is_own(conn: &mut SqliteConnection, digest: B256) -> Result<bool> {
+    let row = sqlx::query("select 1 from statement where digest = ? and ours = 1")
+        .bind(digest.to_vec())
+        .fetch_optional(conn)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// What is known of an item by its natural key.
+pub(crate) struct KnownItem {
+    pub(crate) id: i64,
+    pub(crate) fixed: B256,
+    pub(crate) organisation: String,
+}
+
+pub(crate) async fn known_item(
+    conn: &mut SqliteConnection,
+    source: &str,
+    external_id: &str,
+) -> Result<Option<KnownItem>> {
+    let row = sqlx::query(
+        "select id, fixed, organisation from item where source = ? and external_id = ?",
+    )
+    .bind(source)
+    .bind(external_id)
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        Ok(KnownItem {
+            id: row.int("id")?,
+            fixed: row.b256("fixed")?,
+            organisation: row.text("organisation")?,
+        })
+    })
+    .transpose()
+}
+
+/// The last indexed block.
+pub(crate) async fn checkpoint(conn: &mut SqliteConnection) -> Result<Option<Block>> {
+    block_at_or_below(conn, u64::MAX >> 1).await
 }
 
 pub(crate) async fn block_at_or_below(
@@ -1002,9 +1037,9 @@ fn position(token: Token, deposits: &[FundingDeposit], open: &[OpenItem]) -> Res
     Ok(position)
 }
 
-/// What is selected of items, given from which ones and in which order. `?1` is the time, ms, at which payees act.
+/// Items as if they were open, given from where and which ones. `?1` is the time, ms, at which payees act.
 macro_rules! select_items {
-    ($from:literal) => {
+    ($from:literal, $which:literal) => {
         concat!(
             "select i.id, i.source, i.external_id, i.machine, i.stopped_ms, a.revision, a.amount,
                 (select d.verdict from decision d where d.item = i.id order by d.id desc limit 1) as verdict,
@@ -1014,30 +1049,43 @@ macro_rules! select_items {
                 i.stopped_ms < (select max(until_ms) from cut_off where organisation = i.organisation) as is_cut_off
              from ",
             $from,
+            " left join accepted a on a.item = i.id
+                and a.revision = (select max(revision) from accepted where item = i.id)
+             where ",
+            $which,
             " order by i.stopped_ms, i.source, i.external_id"
         )
     };
 }
 
+/// What statements say of items, given from where and which ones, in the order in which they settled.
+macro_rules! select_leaves {
+    ($from:literal, $which:literal) => {
+        concat!(
+            "select l.item, l.revision, l.amount, l.provider, t.deposit, t.epoch, s.statement is not null as settled,
+                exists (select 1 from settled s2 join statement t2 on t2.id = s2.statement, chain
+                    where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised) as retired
+             from ",
+            $from,
+            " join statement t on t.id = l.statement left join settled s on s.statement = t.id
+             where ",
+            $which,
+            " order by s.block, s.log_index"
+        )
+    };
+}
+
 async fn open_items(conn: &mut SqliteConnection, organisation: &str) -> Result<Vec<OpenItem>> {
-    let rows = sqlx::query(select_items!(
-        "open o join item i on i.id = o.item
-         left join accepted a on a.item = i.id
-            and a.revision = (select max(revision) from accepted where item = i.id)
-         where i.organisation = ?2"
+    let rows =
+        sqlx::query(select_items!("open o join item i on i.id = o.item", "i.organisation = ?2"))
+            .bind(now_ms(conn).await?)
+            .bind(organisation)
+            .fetch_all(&mut *conn)
+            .await?;
+    let leaves = sqlx::query(select_leaves!(
+        "open o join item i on i.id = o.item join leaf l on l.item = o.item",
+        "i.organisation = ?"
     ))
-    .bind(now_ms(conn).await?)
-    .bind(organisation)
-    .fetch_all(&mut *conn)
-    .await?;
-    let leaves = sqlx::query(
-        "select l.item, l.revision, l.amount, l.provider, t.deposit, t.epoch, s.statement is not null as settled,
-            exists (select 1 from settled s2 join statement t2 on t2.id = s2.statement, chain
-                where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised) as retired
-         from open o join item i on i.id = o.item join leaf l on l.item = o.item
-         join statement t on t.id = l.statement left join settled s on s.statement = t.id
-         where i.organisation = ? order by s.block, s.log_index",
-    )
     .bind(organisation)
     .fetch_all(&mut *conn)
     .await?;
@@ -1046,31 +1094,21 @@ async fn open_items(conn: &mut SqliteConnection, organisation: &str) -> Result<V
 
 /// One item as if it were open; `None` if there is none of this row id.
 pub(crate) async fn open_item(conn: &mut SqliteConnection, item: i64) -> Result<Option<OpenItem>> {
-    let rows = sqlx::query(select_items!(
-        "item i left join accepted a on a.item = i.id
-            and a.revision = (select max(revision) from accepted where item = i.id)
-         where i.id = ?2"
-    ))
-    .bind(now_ms(conn).await?)
-    .bind(item)
-    .fetch_all(&mut *conn)
-    .await?;
-    let leaves = sqlx::query(
-        "select l.item, l.revision, l.amount, l.provider, t.deposit, t.epoch, s.statement is not null as settled,
-            exists (select 1 from settled s2 join statement t2 on t2.id = s2.statement, chain
-                where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised) as retired
-         from leaf l join statement t on t.id = l.statement left join settled s on s.statement = t.id
-         where l.item = ? order by s.block, s.log_index",
-    )
-    .bind(item)
-    .fetch_all(&mut *conn)
-    .await?;
+    let rows = sqlx::query(select_items!("item i", "i.id = ?2"))
+        .bind(now_ms(conn).await?)
+        .bind(item)
+        .fetch_all(&mut *conn)
+        .await?;
+    let leaves = sqlx::query(select_leaves!("leaf l", "l.item = ?"))
+        .bind(item)
+        .fetch_all(&mut *conn)
+        .await?;
     Ok(items(conn, &rows, &leaves).await?.pop())
 }
 
 /// Time of the checkpoint, ms: the clock of what acts after a delay, the same for everybody who has the same blocks.
 async fn now_ms(conn: &mut SqliteConnection) -> Result<i64> {
-    let block = block_at_or_below(conn, u64::MAX >> 1).await?;
+    let block = checkpoint(conn).await?;
     integer(block.map_or(0, |block| block.time).saturating_mul(1000))
 }
 

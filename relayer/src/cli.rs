@@ -525,7 +525,7 @@ async fn run_proof(args: ProofArgs) -> Result<()> {
         let (source, external_id) = (args.source, args.external_id);
         return Err(Error::Usage(format!("there is no work {external_id:?} of source {source:?}")));
     };
-    print(if args.json { serde_json::to_string(&proof)? } else { proof.text() });
+    print(if args.json { serde_json::to_string(&proof)? } else { proof.to_string() });
     Ok(())
 }
 

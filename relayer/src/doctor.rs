@@ -1,11 +1,6 @@
 //! Whether the ledger is sound, and what stops when it is not: money, never reading.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::ErrorKind,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use ledger::{
     Ledger, Millis,
@@ -14,7 +9,7 @@ use ledger::{
     read::Reader,
 };
 
-use crate::{Error, Result, config::Config};
+use crate::{Result, config::Config, manifests};
 
 /// Pause between checks while something is wrong.
 const RECHECK: Duration = Duration::from_secs(30);
@@ -49,21 +44,10 @@ pub async fn examine(config: &Config, ledger: &Ledger, depth: Depth) -> Result<V
 
 /// L36: that the manifest of every signature is a file in the manifests folder.
 async fn unpublished(config: &Config, ledger: &Ledger) -> Result<Vec<Violation>> {
-    let folder = config.path(&config.files.manifests);
-    let mut names = BTreeSet::new();
-    match fs::read_dir(&folder) {
-        Ok(entries) => {
-            for entry in entries {
-                let entry = entry.map_err(Error::file(&folder))?;
-                names.insert(entry.file_name().to_string_lossy().into_owned());
-            }
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::file(&folder)(error)),
-    }
+    let names = manifests::names_in(&config.path(&config.files.manifests))?;
     let mut found = Vec::new();
     for (id, deposit, epoch, digest) in Reader::new(ledger.clone()).signed_digests().await? {
-        let name = format!("{deposit}-{epoch}-{digest}.json");
+        let name = manifests::file_name(deposit, epoch, digest);
         if !names.contains(&name) {
             found.push(Violation {
                 invariant: "L36".into(),

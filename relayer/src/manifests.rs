@@ -101,7 +101,7 @@ impl Manifests {
     pub async fn publish(&self, import: &Import) -> Result<()> {
         let content = serde_json::to_vec(&Content::from(import))?;
         let (deposit, epoch) = (import.statement.key.id(), import.statement.epoch);
-        let name = format!("{deposit}-{epoch}-{}.json", import.digest);
+        let name = file_name(deposit, epoch, import.digest);
         for folder in &self.folders {
             point::reach("file manifest", Side::Before).await;
             let written = write_synced(folder, &name, &content);
@@ -135,15 +135,7 @@ impl Manifests {
     pub fn list(&self) -> Result<Vec<Sighting>> {
         let mut names = BTreeSet::new();
         for folder in &self.folders {
-            let entries = match fs::read_dir(folder) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::file(folder)(error)),
-            };
-            for entry in entries {
-                let entry = entry.map_err(Error::file(folder))?;
-                names.insert(entry.file_name().to_string_lossy().into_owned());
-            }
+            names.extend(names_in(folder)?);
         }
         Ok(names.iter().filter_map(|name| sighting(name)).collect())
     }
@@ -166,6 +158,25 @@ impl Manifests {
         }
         Err(failed(reason))
     }
+}
+
+/// Name of a manifest's file.
+pub(crate) fn file_name(deposit: B256, epoch: u32, digest: B256) -> String {
+    format!("{deposit}-{epoch}-{digest}.json")
+}
+
+/// Names of the files in a folder; none if there is no such folder.
+pub(crate) fn names_in(folder: &Path) -> Result<BTreeSet<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => return Err(Error::file(folder)(error)),
+    };
+    entries
+        .map(|entry| {
+            Ok(entry.map_err(Error::file(folder))?.file_name().to_string_lossy().into_owned())
+        })
+        .collect()
 }
 
 impl From<&Import> for Content {

@@ -9,6 +9,7 @@ mod health;
 pub(crate) mod wire;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -191,8 +192,7 @@ impl Endpoints {
 
     /// Number of operators.
     pub fn operators(&self) -> usize {
-        let names: std::collections::BTreeSet<_> =
-            self.members.iter().map(Endpoint::operator).collect();
+        let names: BTreeSet<_> = self.members.iter().map(Endpoint::operator).collect();
         names.len()
     }
 
@@ -229,7 +229,7 @@ impl Endpoints {
     pub(crate) async fn identify(&self) -> Result<()> {
         let Some((id, genesis)) = self.chain.get().copied() else { return Ok(()) };
         let checks = self.members.iter().map(|member| member.identify(id, genesis));
-        let mut good = std::collections::BTreeSet::new();
+        let mut good = BTreeSet::new();
         let mut problem = None;
         for (member, check) in self.members.iter().zip(all(checks).await) {
             match check {
@@ -338,21 +338,24 @@ impl Endpoints {
             members.filter(|member| member.health(|health| wanted(health))).cloned().collect()
         };
         let due: Vec<Endpoint> = pick(&|health| health.is_due(now));
-        let enough = due.iter().map(Endpoint::operator).collect::<std::collections::BTreeSet<_>>();
-        if enough.len() >= self.needed() {
+        if self.are_enough(&due) {
             return due;
         }
         pick(&|health| health.is_due(now) || (health.is_trusted() && health.state() == State::Down))
+    }
+
+    /// Whether endpoints are of as many operators as have to agree.
+    fn are_enough(&self, endpoints: &[Endpoint]) -> bool {
+        let operators: BTreeSet<_> = endpoints.iter().map(Endpoint::operator).collect();
+        operators.len() >= self.needed()
     }
 
     /// Waits until the first endpoint may be asked again that asked for patience, if too few may be asked before and it is
     /// soon. Whether it waited.
     pub(crate) async fn wait_out(&self) -> bool {
         let now = point::now();
-        let due = self.due();
-        let due: std::collections::BTreeSet<_> = due.iter().map(Endpoint::operator).collect();
         let ends = self.members.iter().filter_map(|member| member.health(|h| h.patience_ends()));
-        let Some(end) = ends.min().filter(|_| due.len() < self.needed()) else { return false };
+        let Some(end) = ends.min().filter(|_| !self.are_enough(&self.due())) else { return false };
         let pause = end.saturating_duration_since(now);
         if pause > SHORT {
             return false;

@@ -133,8 +133,7 @@ impl Chooser {
     async fn read(self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
         let mut answer = self.read_now(&packet).await;
         for _ in 0..AGAIN {
-            let is_refused = answer.as_ref().is_ok_and(|answer| wants_patience(answer).is_some());
-            if (answer.is_ok() && !is_refused) || !self.0.wait_out().await {
+            if is_answered(&answer) || !self.0.wait_out().await {
                 break;
             }
             answer = self.read_now(&packet).await;
@@ -146,8 +145,7 @@ impl Chooser {
         let mut last = None;
         for wire in self.0.agreeing().await {
             let answer = wire.clone().request(packet.clone()).await;
-            let is_refused = answer.as_ref().is_ok_and(|answer| wants_patience(answer).is_some());
-            if answer.is_ok() && !is_refused {
+            if is_answered(&answer) {
                 return answer;
             }
             last = Some(answer);
@@ -185,6 +183,11 @@ impl Service<RequestPacket> for Chooser {
     fn call(&mut self, packet: RequestPacket) -> Self::Future {
         Box::pin(self.clone().request(packet))
     }
+}
+
+/// Whether there is an answer in what came back, and not only a wish for patience.
+fn is_answered(answer: &TransportResult<ResponsePacket>) -> bool {
+    answer.as_ref().is_ok_and(|answer| wants_patience(answer).is_none())
 }
 
 /// Whether there is no answer in what came back, and the next try may bring one soon.

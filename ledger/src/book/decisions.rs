@@ -43,7 +43,7 @@ impl BookWriter {
     ) -> Result<u64> {
         let mut tx = self.0.begin().await?;
         let Some(books) = read::books(&mut tx, organisation).await? else { return Ok(0) };
-        let block = read::block_at_or_below(&mut tx, u64::MAX >> 1).await?;
+        let block = read::checkpoint(&mut tx).await?;
         let soon = block.map_or(0, |block| block.time).saturating_add(margin);
         let ending = books.deposits.iter().find(|deposit| {
             deposit.is_usable && deposit.state.is_thawing() && deposit.state.thaw_ends <= soon

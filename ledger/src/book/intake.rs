@@ -8,7 +8,7 @@ use sqlx::SqliteConnection;
 use super::{BookWriter, Tariff, decisions::insert_decision, group::Call, insert_payee, payee_of};
 use crate::{
     Amount, Error, Millis, Result,
-    read::{self, Books},
+    read::{self, Books, KnownItem},
     rules::{self, Verdict},
     sql::{self, Columns},
     store,
@@ -108,11 +108,33 @@ impl BookWriter {
     }
 }
 
-/// What is known of an item already.
-struct KnownItem {
-    id: i64,
-    fixed: B256,
-    organisation: String,
+/// An item that is not known yet.
+pub(super) struct NewItem<'a> {
+    pub(super) source: &'a str,
+    pub(super) external_id: &'a str,
+    pub(super) organisation: &'a str,
+    pub(super) machine: &'a str,
+    pub(super) started_ms: Millis,
+    pub(super) stopped_ms: Millis,
+    pub(super) fixed: B256,
+}
+
+/// Stores an item, and returns its row id.
+pub(super) async fn insert_item(conn: &mut SqliteConnection, item: &NewItem<'_>) -> Result<i64> {
+    let done = sqlx::query(
+        "insert into item (source, external_id, organisation, machine, started_ms, stopped_ms, fixed)
+         values (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(item.source)
+    .bind(item.external_id)
+    .bind(item.organisation)
+    .bind(item.machine)
+    .bind(item.started_ms)
+    .bind(item.stopped_ms)
+    .bind(item.fixed.to_vec())
+    .execute(conn)
+    .await?;
+    Ok(done.last_insert_rowid())
 }
 
 /// What [`Desk::accept`] came to.
@@ -233,21 +255,7 @@ impl Desk<'_> {
     }
 
     async fn item(&mut self, record: &Record) -> Result<Option<KnownItem>> {
-        let row = sqlx::query(
-            "select id, fixed, organisation from item where source = ? and external_id = ?",
-        )
-        .bind(&record.item.source)
-        .bind(&record.item.external_id)
-        .fetch_optional(&mut *self.conn)
-        .await?;
-        row.map(|row| {
-            Ok(KnownItem {
-                id: row.int("id")?,
-                fixed: row.b256("fixed")?,
-                organisation: row.text("organisation")?,
-            })
-        })
-        .transpose()
+        read::known_item(self.conn, &record.item.source, &record.item.external_id).await
     }
 
     /// The outcome of a record whose item is known, or `None` if it is a new revision.
@@ -283,20 +291,16 @@ impl Desk<'_> {
 
     async fn insert_item(&mut self, record: &Record) -> Result<i64> {
         let item = &record.item;
-        let done = sqlx::query(
-            "insert into item (source, external_id, organisation, machine, started_ms, stopped_ms, fixed)
-             values (?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(&item.source)
-        .bind(&item.external_id)
-        .bind(&item.organisation)
-        .bind(&item.machine)
-        .bind(item.started_ms)
-        .bind(item.stopped_ms)
-        .bind(item.fixed()?.to_vec())
-        .execute(&mut *self.conn)
-        .await?;
-        Ok(done.last_insert_rowid())
+        let new = NewItem {
+            source: &item.source,
+            external_id: &item.external_id,
+            organisation: &item.organisation,
+            machine: &item.machine,
+            started_ms: item.started_ms,
+            stopped_ms: item.stopped_ms,
+            fixed: item.fixed()?,
+        };
+        insert_item(self.conn, &new).await
     }
 
     async fn insert_workload(&mut self, item: i64, record: &Record) -> Result<()> {

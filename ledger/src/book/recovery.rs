@@ -8,6 +8,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     BookWriter,
+    intake::{NewItem, insert_item},
     statements::{insert_leaves, insert_rows},
 };
 use crate::{
@@ -77,12 +78,7 @@ impl BookWriter {
         let mut conn = self.0.reader().acquire().await?;
         let mut unknown = settled_by_others(&mut conn).await?;
         for sighting in seen {
-            let is_known = sqlx::query("select 1 from statement where digest = ? and ours = 1")
-                .bind(sighting.digest.to_vec())
-                .fetch_optional(&mut *conn)
-                .await?
-                .is_some();
-            if !is_known {
+            if !read::is_own(&mut conn, sighting.digest).await? {
                 unknown.push(sighting.clone());
             }
         }
@@ -152,7 +148,7 @@ impl BookWriter {
             leaves.push(Leaf { paid, ..leaf.clone() });
         }
         insert_leaves(&mut tx, id, &leaves).await?;
-        let checkpoint = read::block_at_or_below(&mut tx, u64::MAX >> 1).await?;
+        let checkpoint = read::checkpoint(&mut tx).await?;
         sqlx::query("insert into imported (statement, until_block, at) values (?, ?, ?)")
             .bind(id)
             .bind(integer(checkpoint.map_or(0, |block| block.number))?)
@@ -355,32 +351,23 @@ async fn insert(conn: &mut SqliteConnection, import: &Import) -> Result<i64> {
 
 /// Row id of the item behind a leaf. A new one waits for its record, which has to match it.
 async fn ensure_item(conn: &mut SqliteConnection, import: &Import, work: &Work) -> Result<i64> {
-    let row = sqlx::query("select id, fixed from item where source = ? and external_id = ?")
-        .bind(&work.source)
-        .bind(&work.external_id)
-        .fetch_optional(&mut *conn)
-        .await?;
-    if let Some(row) = row {
-        if row.b256("fixed")? != work.fixed {
+    if let Some(known) = read::known_item(conn, &work.source, &work.external_id).await? {
+        if known.fixed != work.fixed {
             let Work { source, external_id, .. } = work;
             let why =
                 format!("work {external_id:?} of source {source:?} is known here as another one");
             return Err(unimportable(import, &why));
         }
-        return row.int("id");
+        return Ok(known.id);
     }
-    let done = sqlx::query(
-        "insert into item (source, external_id, organisation, machine, started_ms, stopped_ms, fixed)
-         values (?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(&work.source)
-    .bind(&work.external_id)
-    .bind(&import.organisation)
-    .bind(&work.machine)
-    .bind(work.started_ms)
-    .bind(work.stopped_ms)
-    .bind(work.fixed.to_vec())
-    .execute(conn)
-    .await?;
-    Ok(done.last_insert_rowid())
+    let item = NewItem {
+        source: &work.source,
+        external_id: &work.external_id,
+        organisation: &import.organisation,
+        machine: &work.machine,
+        started_ms: work.started_ms,
+        stopped_ms: work.stopped_ms,
+        fixed: work.fixed,
+    };
+    insert_item(conn, &item).await
 }

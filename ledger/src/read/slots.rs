@@ -4,7 +4,7 @@ use alloy::primitives::{Address, B256};
 use serde::Serialize;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
-use super::{Reader, block_at_or_below, finalised};
+use super::{Reader, block_at_or_below, checkpoint, finalised};
 use crate::{
     Error, ProviderNumber, Result, Units,
     book::Obligation,
@@ -130,7 +130,7 @@ impl Reader {
     /// The last indexed and the last final block; `None` before anything is indexed.
     pub async fn anchors(&self) -> Result<Option<Anchors>> {
         let mut tx = self.0.reader().begin().await?;
-        let Some(checkpoint) = block_at_or_below(&mut tx, u64::MAX >> 1).await? else {
+        let Some(checkpoint) = checkpoint(&mut tx).await? else {
             return Ok(None);
         };
         let number = finalised(&mut tx).await?;

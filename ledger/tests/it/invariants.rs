@@ -22,7 +22,7 @@ use sqlx::{
 
 use crate::world::{
     FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, identity, payout, record,
-    secret, tariff, token,
+    secret, settle, tariff, token,
 };
 
 /// A second connection to a world's file, as somebody with a database tool has it.
@@ -113,18 +113,6 @@ pub(crate) async fn state(world: &World, deposit: u8) -> SignedStatement {
     assert!(!proposal.rows.is_empty(), "nothing is payable");
     let signed = world.book.record_statement(id, &deposit.state, &proposal, FEE_BPS).await.unwrap();
     world.book.sign_statement(signed.id, &attester()).await.unwrap()
-}
-
-pub(crate) async fn settle(world: &mut World, signed: &SignedStatement) {
-    let statement = signed.statement.clone();
-    let event = Event::Settled {
-        deposit: statement.key.id(),
-        epoch: statement.epoch,
-        spent: statement.spent,
-        manifest: statement.manifest,
-        rows: statement.rows,
-    };
-    world.mine(vec![event]).await;
 }
 
 /// A ledger with something of everything: two statements final (1 and 2), one settled above finality (3), one signed (4),

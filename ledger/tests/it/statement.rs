@@ -2,13 +2,11 @@
 
 use ledger::{
     Error, Unit,
-    chain::Event,
-    read::SignedStatement,
     rules::{self, DepositState, Fee, Limits, Proposal, Purse},
 };
 
 use crate::world::{
-    FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, record, secret, tariff,
+    FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, record, secret, settle, tariff,
 };
 
 /// A world with one accepted piece of work, and the proposal for deposit `number` that pays it.
@@ -36,18 +34,6 @@ pub(crate) async fn world_with_work() -> World {
     world.finalise(0).await;
     world.book.take_in(&[record(1, 2, 0, 1_000_000)], &tariff(), 0).await.unwrap();
     world
-}
-
-async fn settle(world: &mut World, signed: &SignedStatement) {
-    let statement = signed.statement.clone();
-    let event = Event::Settled {
-        deposit: statement.key.id(),
-        epoch: statement.epoch,
-        spent: statement.spent,
-        manifest: statement.manifest,
-        rows: statement.rows,
-    };
-    world.mine(vec![event]).await;
 }
 
 fn assert_stale(error: &Error) {

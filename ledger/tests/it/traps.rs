@@ -13,7 +13,7 @@ use ledger::{
 };
 
 use crate::world::{
-    FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, record, secret, tariff,
+    FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, record, secret, settle, tariff,
 };
 
 const UNIT: u128 = 1_000_000_000_000;
@@ -71,18 +71,6 @@ pub(crate) async fn sign(
 /// Records and signs what can be stated of this work.
 async fn state(world: &World, number: u8, only: Option<&[&str]>) -> SignedStatement {
     sign(world, number, propose(world, number, only).await).await
-}
-
-pub(crate) async fn settle(world: &mut World, signed: &SignedStatement) {
-    let statement = signed.statement.clone();
-    let event = Event::Settled {
-        deposit: statement.key.id(),
-        epoch: statement.epoch,
-        spent: statement.spent,
-        manifest: statement.manifest,
-        rows: statement.rows,
-    };
-    world.mine(vec![event]).await;
 }
 
 /// Σ that settled statements credited to a provider, units.

@@ -15,7 +15,7 @@ use ledger::{
     chain::{Block, ChainWriter, Event, Fact, IndexedBlock},
     invariants,
     manifest::Secret,
-    read::Reader,
+    read::{Reader, SignedStatement},
     statement,
     workload::{Evidence, Item, Kind, Price, Rate, Record, Revision, WorkResult},
 };
@@ -253,4 +253,17 @@ impl World {
         self.mine(vec![Event::Funded { sender: key.requestor, key, units: Units::new(units) }])
             .await;
     }
+}
+
+/// Mines the settlement of a signed statement.
+pub(crate) async fn settle(world: &mut World, signed: &SignedStatement) {
+    let statement = signed.statement.clone();
+    let event = Event::Settled {
+        deposit: statement.key.id(),
+        epoch: statement.epoch,
+        spent: statement.spent,
+        manifest: statement.manifest,
+        rows: statement.rows,
+    };
+    world.mine(vec![event]).await;
 }

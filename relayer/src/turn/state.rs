@@ -233,14 +233,11 @@ impl Relayer {
     fn can_move(&self, desk: &Desk<'_>, books: &Books, from: &FundingDeposit) -> Result<bool> {
         let secret = self.attester.secret_of(desk.name);
         let place = (from.id, from.state.epoch.saturating_add(1));
+        let mut payables = Vec::new();
+        for item in books.open.iter().filter(|item| !item.live.is_empty()) {
+            payables.extend(item.to_payable(&secret, place)?);
+        }
         for to in books.deposits.iter().filter(|to| to.is_usable && to.id != from.id) {
-            let mut payables = Vec::new();
-            for item in &books.open {
-                if item.live.is_empty() {
-                    continue;
-                }
-                payables.extend(item.to_payable(&secret, place)?);
-            }
             let purse = desk.purse(to);
             if !rules::propose(&payables, &purse, desk.fee, Limits::default())?.rows.is_empty() {
                 return Ok(true);
