@@ -189,7 +189,10 @@ impl Ground {
         };
         ground.install().await;
         ground.fund().await;
-        rpc(&ground.env.provider(), "evm_setAutomine", "[false]").await;
+        let chain = ground.env.provider();
+        rpc(&chain, "evm_setAutomine", "[false]").await;
+        // A reorg at the very start of a run must not undo the money.
+        rpc(&chain, "anvil_mine", &json!([FINALITY]).to_string()).await;
         *ground.snapshot.get_mut() = ground.take_snapshot().await;
         ground
     }
