@@ -323,8 +323,7 @@ struct Installation {
 
 impl Installation {
     async fn open(folder: &Path) -> Result<Self> {
-        let config = Config::read(folder)?;
-        let ledger = Ledger::open_read_only(&config.path(&config.files.database)).await?;
+        let (config, ledger) = open_to_read(folder).await?;
         let endpoints = config.endpoints()?;
         Ok(Self { config, ledger, endpoints })
     }
@@ -369,18 +368,14 @@ impl Cli {
 async fn run_endpoints(EndpointsArgs { report, clear, reason }: EndpointsArgs) -> Result<()> {
     if let (Some(operator), Some(reason)) = (clear, reason) {
         let config = Config::read(&report.folder.dir)?;
-        let database = config.path(&config.files.database);
-        match Ledger::open(&database, config.identity()).await {
-            Ok(ledger) => {
+        match open_to_write(&config).await? {
+            Writer::Ledger(ledger) => {
                 let now = Timestamp::now().as_second().try_into().unwrap_or_default();
                 let writer = ChainWriter::new(ledger.clone());
                 writer.mark_endpoint(&operator, false, &reason, now).await?;
                 ledger.close().await;
             }
-            Err(ledger::Error::Locked(_)) => {
-                Remote::new(&config)?.clear_endpoint(&operator, &reason).await?;
-            }
-            Err(error) => return Err(error.into()),
+            Writer::Server(remote) => remote.clear_endpoint(&operator, &reason).await?,
         }
     }
     let Installation { ledger, endpoints, .. } = Installation::open(&report.folder.dir).await?;
@@ -445,11 +440,9 @@ async fn run_demo(args: DemoArgs) -> Result<()> {
 
 async fn ingest(args: IngestArgs) -> Result<()> {
     let config = Config::read(&args.folder.dir)?;
-    let mut desk = match Ledger::open(&config.path(&config.files.database), config.identity()).await
-    {
-        Ok(ledger) => intake::Desk::local(&config, ledger).await?,
-        Err(ledger::Error::Locked(_)) => intake::Desk::remote(Remote::new(&config)?),
-        Err(error) => return Err(error.into()),
+    let mut desk = match open_to_write(&config).await? {
+        Writer::Ledger(ledger) => intake::Desk::local(&config, ledger).await?,
+        Writer::Server(remote) => intake::Desk::remote(remote),
     };
     let mut last_stop = None;
     for path in &args.files {
@@ -474,14 +467,13 @@ async fn run_decide(args: DecideArgs) -> Result<()> {
         verdict: args.verdict.into(),
         reason: args.reason,
     };
-    match Ledger::open(&config.path(&config.files.database), config.identity()).await {
-        Ok(ledger) => {
+    match open_to_write(&config).await? {
+        Writer::Ledger(ledger) => {
             let (book, reader) = (BookWriter::new(ledger.clone()), Reader::new(ledger));
             let now = Timestamp::now().as_millisecond();
             decide::decide(&config, &book, &reader, &decision, now).await?;
         }
-        Err(ledger::Error::Locked(_)) => Remote::new(&config)?.decide(&decision).await?,
-        Err(error) => return Err(error.into()),
+        Writer::Server(remote) => remote.decide(&decision).await?,
     }
     print(format!("{}: {}", decision.external_id, decision.verdict.name()));
     Ok(())
@@ -495,9 +487,8 @@ async fn run_recover(args: RecoverArgs) -> Result<()> {
         }
         _ => None,
     };
-    let recovery = match Ledger::open(&config.path(&config.files.database), config.identity()).await
-    {
-        Ok(ledger) => {
+    let recovery = match open_to_write(&config).await? {
+        Writer::Ledger(ledger) => {
             let (book, reader) = (BookWriter::new(ledger.clone()), Reader::new(ledger));
             let now = Timestamp::now().as_millisecond();
             let organisations = config.ledger_organisations();
@@ -510,16 +501,14 @@ async fn run_recover(args: RecoverArgs) -> Result<()> {
                 }
             }
         }
-        Err(ledger::Error::Locked(_)) => Remote::new(&config)?.recover(cut_off.as_ref()).await?,
-        Err(error) => return Err(error.into()),
+        Writer::Server(remote) => remote.recover(cut_off.as_ref()).await?,
     };
     print(if args.json { serde_json::to_string(&recovery)? } else { recovery.text() });
     Ok(())
 }
 
 async fn run_proof(args: ProofArgs) -> Result<()> {
-    let config = Config::read(&args.folder.dir)?;
-    let ledger = Ledger::open_read_only(&config.path(&config.files.database)).await?;
+    let (_, ledger) = open_to_read(&args.folder.dir).await?;
     let proof = Reader::new(ledger).proof(&args.source, &args.external_id).await?;
     let Some(proof) = proof else {
         let (source, external_id) = (args.source, args.external_id);
@@ -621,6 +610,22 @@ async fn open_to_read(folder: &Path) -> Result<(Config, Ledger)> {
     let config = Config::read(folder)?;
     let ledger = Ledger::open_read_only(&config.path(&config.files.database)).await?;
     Ok((config, ledger))
+}
+
+/// Who writes an installation's ledger.
+enum Writer {
+    /// This process.
+    Ledger(Ledger),
+    /// A running server, which the work is handed to.
+    Server(Remote),
+}
+
+async fn open_to_write(config: &Config) -> Result<Writer> {
+    match Ledger::open(&config.path(&config.files.database), config.identity()).await {
+        Ok(ledger) => Ok(Writer::Ledger(ledger)),
+        Err(ledger::Error::Locked(_)) => Ok(Writer::Server(Remote::new(config)?)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn run_sender(command: SenderCommand) -> Result<()> {

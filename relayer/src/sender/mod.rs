@@ -112,17 +112,15 @@ impl Sender {
         self.limits
     }
 
-    /// Reads everything that the sender decides by, and decides. `bounds` tells what the fees of slots are bounded by, by row
-    /// id.
+    /// Reads what else the sender decides by besides counts and open slots, and decides. `bounds` tells what the fees of slots
+    /// are bounded by, by row id.
     pub async fn stand(
         &self,
-        anchors: &Anchors,
+        (counts, slots): (Counts, Vec<Slot>),
         now: Millis,
         prices: Prices,
         bounds: &BTreeMap<i64, Bound>,
     ) -> Result<Standing> {
-        let counts = self.counts(anchors).await?;
-        let slots = self.reader.open_slots(self.address()).await?;
         let mut pending = Vec::new();
         let lowest = slots.iter().find(|slot| slot.tx_nonce >= counts.latest).map(|slot| slot.id);
         for slot in slots.iter().filter(|slot| slot.tx_nonce >= counts.latest) {
@@ -286,7 +284,7 @@ impl Sender {
     }
 
     /// Consumed tx nonces, at the blocks that the ledger knows and at the newest one.
-    async fn counts(&self, anchors: &Anchors) -> Result<Counts> {
+    pub(crate) async fn counts(&self, anchors: &Anchors) -> Result<Counts> {
         let count = |block: BlockId| {
             let call = self.provider.get_transaction_count(self.address()).block_id(block);
             async move { call.await.map_err(Error::endpoint("eth_getTransactionCount")) }

@@ -49,13 +49,13 @@ pub struct Recovered {
 impl Sender {
     /// Records what consumed each open slot whose tx nonce is finally consumed, as far as the chain tells. Answers that fail
     /// are left for a later turn.
-    pub async fn resolve(&self, anchors: &Anchors, now: Millis) -> Result<()> {
+    pub async fn resolve(&self, anchors: &Anchors, counts: Counts, now: Millis) -> Result<()> {
         let Some(finalised) = anchors.finalised else { return Ok(()) };
         let slots = self.reader.open_slots(self.address()).await?;
         if slots.is_empty() {
             return Ok(());
         }
-        let Counts { finalised: consumed, indexed, .. } = self.counts(anchors).await?;
+        let Counts { finalised: consumed, indexed, .. } = counts;
         let mut below = self.reader.ledger().identity().start_block;
         for slot in slots.iter().filter(|slot| slot.tx_nonce < consumed) {
             match self.outcome(slot, below, &finalised).await {

@@ -169,15 +169,17 @@ impl Relayer {
     async fn view(&self, now: Millis) -> Result<Option<View>> {
         let Some(anchors) = self.reader.anchors().await? else { return Ok(None) };
         self.sender.take_lease().await?;
-        self.sender.resolve(&anchors, now).await?;
+        let counts = self.sender.counts(&anchors).await?;
+        self.sender.resolve(&anchors, counts, now).await?;
+        let slots = self.reader.open_slots(self.sender.address()).await?;
         let prices = self.sender.prices().await?;
         let mut bounds = BTreeMap::new();
-        for slot in self.reader.open_slots(self.sender.address()).await? {
+        for slot in &slots {
             let gas = slot.attempts.last().map_or(0, |newest| newest.gas_limit);
             let worth = self.worth(&slot.obligation).await?;
             bounds.insert(slot.id, self.bound(&worth, gas, now)?);
         }
-        let standing = self.sender.stand(&anchors, now, prices, &bounds).await?;
+        let standing = self.sender.stand((counts, slots), now, prices, &bounds).await?;
         let mut busy = Busy::default();
         for slot in &standing.slots {
             busy.add(&slot.obligation);
