@@ -73,6 +73,8 @@ pub(crate) struct Outside {
 pub(crate) struct Net {
     outside: Arc<Mutex<Outside>>,
     witness: Witness,
+    /// Held by the broadcast that the witness looks at.
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Net {
@@ -89,7 +91,7 @@ impl Net {
             rng: ChaCha8Rng::seed_from_u64(seed ^ 0x6e65_7477_6f72_6b00),
             cut: Cut::default(),
         };
-        Self { outside: Arc::new(Mutex::new(outside)), witness }
+        Self { outside: Arc::new(Mutex::new(outside)), witness, turn: Arc::default() }
     }
 
     pub(crate) fn outside(&self) -> MutexGuard<'_, Outside> {
@@ -114,6 +116,7 @@ impl Net {
         if outside.cut.fired.is_some() {
             return true;
         }
+        outside.trace.detail(|| format!("    {side_name} {name}"));
         let is_end = match &mut outside.cut.countdown {
             Some(0) => true,
             Some(left) => {
@@ -158,10 +161,7 @@ impl Net {
             .and_then(|params| serde_json::from_str(params.get()).ok())
             .unwrap_or_default();
         if method == "eth_sendRawTransaction" {
-            let problem = self.witness.check_broadcast(&params).await;
-            if let Some(problem) = problem {
-                self.outside().trace.fail(problem);
-            }
+            self.look_at_broadcast(&params).await;
         }
         let answered = self.outside().carry_out(node, &method, &params);
         let payload = match answered? {
@@ -173,6 +173,21 @@ impl Net {
             }),
         };
         Ok(Response { id: request.id().clone(), payload })
+    }
+}
+
+impl Net {
+    /// Lets the witness look. Broadcasts to several nodes at once follow each other as they came, and none leaves after the
+    /// cut, however long the witness's look takes: the trace must not depend on it.
+    async fn look_at_broadcast(&self, params: &Value) {
+        tokio::task::yield_now().await;
+        let _turn = self.turn.lock().await;
+        if let Some(problem) = self.witness.check_broadcast(params).await {
+            self.outside().trace.fail(problem);
+        }
+        if self.outside().cut.fired.is_some() {
+            std::future::pending().await
+        }
     }
 }
 
