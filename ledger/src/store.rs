@@ -265,9 +265,13 @@ async fn newer(pool: &SqlitePool) -> Result<Error> {
     Ok(Error::Schema { found, known, hint: "use the program that wrote it, or a newer one" })
 }
 
+/// Prepared statements that a connection keeps: more than the program has, so that each is prepared once.
+const STATEMENTS: usize = 512;
+
 fn to_write(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
+        .statement_cache_capacity(STATEMENTS)
         .journal_mode(SqliteJournalMode::Wal)
         // Promises exist nowhere else: an answered commit has to survive a power cut.
         .synchronous(SqliteSynchronous::Full)
@@ -276,7 +280,11 @@ fn to_write(path: &Path) -> SqliteConnectOptions {
 }
 
 async fn readers(path: &Path) -> Result<SqlitePool> {
-    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY);
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .statement_cache_capacity(STATEMENTS)
+        .read_only(true)
+        .busy_timeout(BUSY);
     let pool = SqlitePoolOptions::new().acquire_timeout(PATIENCE).max_connections(4);
     Ok(pool.connect_with(options).await?)
 }

@@ -1,6 +1,9 @@
 //! What every run begins with: a chain with the contracts on it, and a migrated ledger file. Made once, then copied.
 
-use std::{path::Path, sync::OnceLock};
+use std::{
+    path::Path,
+    sync::{LazyLock, OnceLock},
+};
 
 use alloy::{
     consensus::TxEip1559,
@@ -62,11 +65,16 @@ fn address(name: &str, number: usize) -> Address {
 }
 
 pub(crate) fn attester() -> SigningKey {
-    SigningKey::from_slice(&[7; 32]).expect("a key")
+    static ATTESTER: LazyLock<SigningKey> =
+        LazyLock::new(|| SigningKey::from_slice(&[7; 32]).expect("a key"));
+    ATTESTER.clone()
 }
 
+/// The key of the sender, whose address is derived once.
 pub(crate) fn sender() -> PrivateKeySigner {
-    PrivateKeySigner::from_bytes(&B256::repeat_byte(9)).expect("a key")
+    static SENDER: LazyLock<PrivateKeySigner> =
+        LazyLock::new(|| PrivateKeySigner::from_bytes(&B256::repeat_byte(9)).expect("a key"));
+    SENDER.clone()
 }
 
 /// The operator's secret behind workload ids.
