@@ -308,14 +308,7 @@ impl Run {
         if deposit.spent + total != statement.spent.get() {
             return; // Its signature pins another predecessor.
         }
-        let event = Event::Settled {
-            deposit: statement.key.id(),
-            epoch: statement.epoch,
-            spent: statement.spent,
-            manifest: statement.manifest,
-            rows: statement.rows,
-        };
-        self.world.mine(vec![event]).await;
+        self.world.settle(statement).await;
     }
 
     async fn claim(&mut self) {

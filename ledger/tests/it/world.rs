@@ -16,7 +16,7 @@ use ledger::{
     invariants,
     manifest::Secret,
     read::{Reader, SignedStatement},
-    statement,
+    statement::{self, Statement},
     workload::{Evidence, Item, Kind, Price, Rate, Record, Revision, WorkResult},
 };
 use tempfile::TempDir;
@@ -248,6 +248,18 @@ impl World {
         head - fork
     }
 
+    /// Mines the settlement of a statement.
+    pub(crate) async fn settle(&mut self, statement: Statement) {
+        let event = Event::Settled {
+            deposit: statement.key.id(),
+            epoch: statement.epoch,
+            spent: statement.spent,
+            manifest: statement.manifest,
+            rows: statement.rows,
+        };
+        self.mine(vec![event]).await;
+    }
+
     pub(crate) async fn fund(&mut self, deposit: u8, units: u64) {
         let key = deposit_key(deposit);
         self.mine(vec![Event::Funded { sender: key.requestor, key, units: Units::new(units) }])
@@ -257,13 +269,5 @@ impl World {
 
 /// Mines the settlement of a signed statement.
 pub(crate) async fn settle(world: &mut World, signed: &SignedStatement) {
-    let statement = signed.statement.clone();
-    let event = Event::Settled {
-        deposit: statement.key.id(),
-        epoch: statement.epoch,
-        spent: statement.spent,
-        manifest: statement.manifest,
-        rows: statement.rows,
-    };
-    world.mine(vec![event]).await;
+    world.settle(signed.statement.clone()).await;
 }
