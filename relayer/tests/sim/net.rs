@@ -174,9 +174,7 @@ impl Net {
         };
         Ok(Response { id: request.id().clone(), payload })
     }
-}
 
-impl Net {
     /// Lets the witness look. Broadcasts to several nodes at once follow each other as they came, and none leaves after the
     /// cut, however long the witness's look takes: the trace must not depend on it.
     async fn look_at_broadcast(&self, params: &Value) {
