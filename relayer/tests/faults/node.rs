@@ -161,6 +161,14 @@ async fn endpoints_that_all_tell_the_same_lie_stop_the_server_and_write_nothing(
         // The truth again, to a new process: to the old one, the first endpoint that tells it would convict the others.
         assert!(run.stop().await.success());
         proxies.iter().for_each(|proxy| proxy.set(Mix::default()));
+        // And an operator who lets the grudges go, if the ledger keeps some.
+        for operator in ["operator 0", "operator 1", "operator 2"] {
+            let mut command = quittance(&["endpoints", "--dir"]);
+            command.arg(run.dir()).args(["--clear", operator, "--reason", "they were mended"]);
+            // Until enough are trusted again, the command says that too few are.
+            let output = command.output().await.unwrap();
+            assert!(matches!(output.status.code(), Some(0 | 4)), "{output:?}");
+        }
         run.play(&mut Calm).await;
         assert_eq!(run.finish().await, expected, "{lie:?}");
         println!("{lie:?} by all: {:?}", proxies[0].counts());
