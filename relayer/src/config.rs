@@ -20,7 +20,11 @@ use ledger::{
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, sender::plan::Limits};
+use crate::{
+    Error, Result,
+    files::{Access, write_whole},
+    sender::plan::Limits,
+};
 
 /// Name of the configuration file in its folder.
 pub const FILE_NAME: &str = "quittance.toml";
@@ -440,7 +444,7 @@ impl Config {
         let path = self.folder.join(FILE_NAME);
         let text =
             toml::to_string_pretty(self).map_err(|error| config_error(&path, error.to_string()))?;
-        fs::write(&path, text).map_err(Error::file(&path))
+        write_whole(&path, text.as_bytes(), Access::Usual)
     }
 
     fn check(&self) -> std::result::Result<(), String> {

@@ -6,8 +6,7 @@
 use std::{
     fmt,
     fs::{self, Permissions},
-    io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -22,7 +21,11 @@ use k256::{
 use ledger::manifest::Secret;
 
 pub use self::remote::RemoteKey;
-use crate::{Error, Result, config::Config};
+use crate::{
+    Error, Result,
+    config::Config,
+    files::{Access, write_whole},
+};
 
 mod remote;
 
@@ -210,18 +213,9 @@ fn refuse_existing(path: &Path) -> Result<()> {
 /// Writes a new file, readable by its owner only.
 pub(crate) fn write_new(path: &Path, content: &str) -> Result<()> {
     refuse_existing(path)?;
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(Error::file(folder))?;
-    }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(Error::file(path))?;
-    file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::file(path))
+    write_whole(path, content.as_bytes(), Access::Owner)
 }
 
-fn key_error(path: &Path, reason: &dyn fmt::Display) -> Error {
+pub(crate) fn key_error(path: &Path, reason: &dyn fmt::Display) -> Error {
     Error::Key { path: path.display().to_string(), reason: reason.to_string() }
 }

@@ -9,6 +9,7 @@ pub mod decide;
 pub mod demo;
 pub mod doctor;
 mod error;
+mod files;
 pub mod generate;
 pub mod install;
 pub mod intake;

@@ -5,8 +5,8 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
-    io::{ErrorKind, Write},
+    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -22,7 +22,11 @@ use ledger::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, config::Config};
+use crate::{
+    Error, Result,
+    config::Config,
+    files::{Access, write_whole},
+};
 
 /// What the first field of a manifest says.
 const SCHEMA: &str = "manifest/1";
@@ -104,7 +108,7 @@ impl Manifests {
         let name = file_name(deposit, epoch, import.digest);
         for folder in &self.folders {
             point::reach("file manifest", Side::Before).await;
-            let written = write_synced(folder, &name, &content);
+            let written = write_whole(&folder.join(&name), &content, Access::Usual);
             point::reach("file manifest", Side::After).await;
             written.map_err(|error| {
                 let reason = format!(
@@ -285,17 +289,6 @@ fn parse(bytes: &[u8], sighting: &Sighting) -> std::result::Result<Import, Strin
     };
     let (organisation, fee_bps) = (content.organisation, content.fee_bps);
     Ok(Import { statement, digest: content.digest, rows, leaves, organisation, fee_bps })
-}
-
-/// Writes a file whole: under another name first, then synced, renamed, and its folder synced.
-fn write_synced(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
-    fs::create_dir_all(folder).map_err(Error::file(folder))?;
-    let path = folder.join(name);
-    let draft = folder.join(format!("{name}.draft"));
-    let mut file = File::create(&draft).map_err(Error::file(&draft))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::file(&draft))?;
-    fs::rename(&draft, &path).map_err(Error::file(&path))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::file(folder))
 }
 
 #[cfg(test)]

@@ -33,8 +33,7 @@ impl fmt::Debug for Remote {
 impl Remote {
     /// The server that the configuration describes.
     pub fn new(config: &Config) -> Result<Self> {
-        let path = config.path(Path::new(TOKEN_FILE));
-        let token = fs::read_to_string(&path).map_err(Error::file(&path))?.trim().to_owned();
+        let token = read_token(&config.path(Path::new(TOKEN_FILE)))?;
         Ok(Self { client: Client::new(), base: format!("http://{}", config.http.listen), token })
     }
 
@@ -112,9 +111,51 @@ async fn accepted(response: reqwest::Result<Response>, name: &str) -> Result<Str
 
 /// The installation's token; made at first use.
 pub(crate) fn token(config: &Config) -> Result<String> {
-    let path = config.path(Path::new(TOKEN_FILE));
+    token_in(&config.path(Path::new(TOKEN_FILE)))
+}
+
+fn token_in(path: &Path) -> Result<String> {
     if !path.exists() {
-        keys::write_new(&path, &format!("{}\n", keys::random()))?;
+        keys::write_new(path, &format!("{}\n", keys::random()))?;
     }
-    Ok(fs::read_to_string(&path).map_err(Error::file(&path))?.trim().to_owned())
+    read_token(path)
+}
+
+/// Refuses an empty file, which no header can show and which a server must not take for a token.
+fn read_token(path: &Path) -> Result<String> {
+    let text = fs::read_to_string(path).map_err(Error::file(path))?;
+    match text.trim() {
+        "" => Err(keys::key_error(
+            path,
+            &"it is empty; remove it, and the next `quittance serve` makes one",
+        )),
+        token => Ok(token.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_whole_whatever_a_kill_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys/api-token");
+        fs::create_dir_all(folder.path().join("keys")).unwrap();
+        fs::write(folder.path().join("keys/api-token.draft"), "0x12").unwrap();
+        let made = token_in(&path).unwrap();
+        assert_eq!(made.len(), 66);
+        assert_eq!(token_in(&path).unwrap(), made);
+    }
+
+    #[test]
+    fn an_empty_token_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api-token");
+        for text in ["", "\n"] {
+            fs::write(&path, text).unwrap();
+            let told = crate::chain_of(&read_token(&path).unwrap_err());
+            assert!(told.contains("it is empty; remove it"), "{told}");
+        }
+    }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Run<'g> {
     config: Config,
     client: reqwest::Client,
     server: Option<Child>,
+    /// The last refusal of what was handed in.
+    refusal: Option<String>,
     /// Whether each step mines a block.
     pub(crate) is_mining: bool,
     /// How often the server was started.
@@ -79,6 +81,7 @@ impl<'g> Run<'g> {
             config,
             client,
             server: None,
+            refusal: None,
             is_mining: true,
             starts: 0,
             patience: PATIENCE,
@@ -230,16 +233,23 @@ impl<'g> Run<'g> {
         };
         let bytes = file.content.as_bytes();
         self.until(&format!("{} to be taken in", file.name), disturbance, async |run| {
-            let remote = Remote::new(&run.config).ok()?;
-            timeout(PATIENCE, remote.take_in(&file.name, bytes.to_vec())).await.unwrap().ok()
+            let ask = async { Remote::new(&run.config)?.take_in(&file.name, bytes.to_vec()).await };
+            let answer = timeout(PATIENCE, ask).await.unwrap();
+            run.granted(answer)
         })
         .await;
         let Some(until) = until else { return };
         self.until(&format!("{} to be closed", file.name), disturbance, async |run| {
-            let remote = Remote::new(&run.config).ok()?;
-            timeout(PATIENCE, remote.close_until(until)).await.unwrap().ok()
+            let ask = async { Remote::new(&run.config)?.close_until(until).await };
+            let answer = timeout(PATIENCE, ask).await.unwrap();
+            run.granted(answer)
         })
         .await;
+    }
+
+    /// What the server granted; a refusal is kept for the report of a run that waits in vain.
+    fn granted<T>(&mut self, answer: relayer::Result<T>) -> Option<T> {
+        answer.inspect_err(|error| self.refusal = Some(relayer::chain_of(error))).ok()
     }
 
     /// Where everything stands, if the server says so.
@@ -385,12 +395,13 @@ impl<'g> Run<'g> {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    /// The last lines of the server's log, and its status.
+    /// The last lines of the server's log, its status, and what it refused last.
     async fn tail(&self) -> String {
         let log = self.output();
         let lines: Vec<_> = log.lines().rev().take(30).collect();
         let lines: Vec<_> = lines.into_iter().rev().collect();
-        format!("{}\n{:#}", lines.join("\n"), self.status().await.unwrap_or_default())
+        let status = self.status().await.unwrap_or_default();
+        format!("{}\n{status:#}\nrefused last: {:?}", lines.join("\n"), self.refusal)
     }
 }
 
