@@ -44,3 +44,31 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], access: Access) -> Result<(
     fs::rename(draft, path).map_err(Error::file(path))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::file(folder))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_written_to_its_end_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::os::unix::fs::symlink("/dev/full", folder.path().join("token.draft")).unwrap();
+        write_whole(&path, b"0x12", Access::Owner).unwrap_err();
+        assert!(!path.exists());
+        fs::write(&path, "old").unwrap();
+        write_whole(&path, b"new", Access::Owner).unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    }
+
+    #[test]
+    fn what_a_kill_left_behind_is_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys/token");
+        fs::create_dir_all(folder.path().join("keys")).unwrap();
+        fs::write(folder.path().join("keys/token.draft"), "longer than what follows").unwrap();
+        write_whole(&path, b"whole", Access::Owner).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+        assert_eq!(fs::read_dir(folder.path().join("keys")).unwrap().count(), 1);
+    }
+}

