@@ -51,14 +51,15 @@ impl Relayer {
             }
         }
         let fee = self.fee().await?;
+        if fee.is_none() {
+            let reason = "statements wait until the operator's registration is final";
+            report.waiting.push(reason.into());
+        }
         let closings = self.reader.closings().await?;
         for name in self.reader.organisations().await? {
             report.accepted += self.book.accept_unfunded(&name, &tariff, view.now).await?;
-            match fee {
-                Some(fee) => self.state_organisation((&name, view), fee, &closings, report).await?,
-                None => report
-                    .waiting
-                    .push("statements wait until the operator's registration is final".into()),
+            if let Some(fee) = fee {
+                self.state_organisation((&name, view), fee, &closings, report).await?;
             }
         }
         Ok(())

@@ -26,8 +26,9 @@ use crate::{
 const STEP: Duration = Duration::from_millis(25);
 /// Longest that one stage of a run may take, and one request.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Longest that the server may take to stop when asked to.
-const STOP: Duration = Duration::from_secs(10);
+/// Longest that a server may take to end, of itself or when asked to: far longer than it takes, because the machine may be
+/// busy, and short enough to tell a server that does not end.
+pub(crate) const END: Duration = Duration::from_secs(120);
 
 /// What happens to a run from outside.
 pub(crate) trait Disturbance {
@@ -329,7 +330,7 @@ impl<'g> Run<'g> {
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.signal("-TERM").await;
         let Some(mut server) = self.server.take() else { return ExitStatus::default() };
-        timeout(STOP, server.wait()).await.expect("it did not stop in time").unwrap()
+        timeout(END, server.wait()).await.expect("it did not stop in time").unwrap()
     }
 
     /// Stops the server, checks everything that can be checked, and returns all money.

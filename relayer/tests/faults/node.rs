@@ -9,8 +9,8 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    day::{Calm, Disturbance, Run},
-    env::{Env, quittance, rpc},
+    day::{Calm, Disturbance, END, Run},
+    env::{Env, assert_success, quittance, rpc},
     ground::{FINALITY, Ground, Script},
     proxy::{Fault, Mix, Proxy},
 };
@@ -46,7 +46,7 @@ async fn an_endpoint_of_another_chain_is_refused() {
     proxy.set(Mix::of(1_000, &[Fault::WrongChain]));
     let run = Run::new(&ground, &[&proxy.url]).await;
     let serve = quittance(&["serve", "--dir"]).arg(run.dir()).output();
-    let output = timeout(Duration::from_secs(20), serve).await.unwrap().unwrap();
+    let output = timeout(END, serve).await.unwrap().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(4), "{complaint}");
     assert!(complaint.contains("serves chain 1, not 31337"), "{complaint}");
@@ -146,18 +146,16 @@ async fn endpoints_that_all_tell_the_same_lie_stop_the_server_and_write_nothing(
         let urls: Vec<_> = proxies.iter().map(|proxy| proxy.url.as_str()).collect();
         let mut run = Run::new(&ground, &urls).await;
         proxies.iter().for_each(|proxy| proxy.set(Mix::of(1_000, &[lie])));
-        run.until("the server", &mut Calm, async |run| run.status().await).await;
+        let complains =
+            |log: &str| ["lies", "journal", "root"].iter().any(|word| log.contains(word));
+        run.until("its complaint", &mut Calm, async |run| complains(&run.output()).then_some(()))
+            .await;
         let until = Instant::now() + Duration::from_secs(3);
         while Instant::now() < until {
             run.step(&mut Calm).await;
         }
-        let status = run.status().await.unwrap();
+        let status = run.until("its status", &mut Calm, async |run| run.status().await).await;
         assert_eq!(status["providers"], 0, "{lie:?}: {status}");
-        let log = run.output();
-        assert!(
-            log.contains("lies") || log.contains("journal") || log.contains("root"),
-            "{lie:?}: {log}"
-        );
         // The truth again, to a new process: to the old one, the first endpoint that tells it would convict the others.
         assert!(run.stop().await.success());
         proxies.iter().for_each(|proxy| proxy.set(Mix::default()));
@@ -165,9 +163,8 @@ async fn endpoints_that_all_tell_the_same_lie_stop_the_server_and_write_nothing(
         for operator in ["operator 0", "operator 1", "operator 2"] {
             let mut command = quittance(&["endpoints", "--dir"]);
             command.arg(run.dir()).args(["--clear", operator, "--reason", "they were mended"]);
-            // Until enough are trusted again, the command says that too few are.
-            let output = command.output().await.unwrap();
-            assert!(matches!(output.status.code(), Some(0 | 4)), "{output:?}");
+            // It succeeds as soon as the mark is gone, also while too few others are trusted.
+            assert_success(&command.output().await.unwrap());
         }
         run.play(&mut Calm).await;
         assert_eq!(run.finish().await, expected, "{lie:?}");
@@ -210,7 +207,7 @@ async fn endpoints_that_all_move_to_another_fork_stop_the_server_and_change_noth
     proxies.iter().for_each(|proxy| proxy.set(Mix::of(1_000, &[Fault::OtherFork])));
     run.signal("-CONT").await;
     let mut ends = Ends(0);
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + 2 * END;
     // The second end is that of a process which has known nothing but the other fork.
     while ends.0 < 2 {
         assert!(Instant::now() < until, "it goes on: {}", run.output());

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    day::{Calm, Disturbance, Run},
+    day::{Calm, Disturbance, END, Run},
     env::{quittance, rpc},
     ground::{FINALITY, Ground, Script},
 };
@@ -20,7 +20,7 @@ use crate::{
 /// Runs another server on the same folder, which has to end by itself.
 async fn serve_again(run: &Run<'_>) -> Output {
     let second = quittance(&["serve", "--dir"]).arg(run.dir()).output();
-    timeout(Duration::from_secs(20), second).await.expect("it did not end").unwrap()
+    timeout(END, second).await.expect("it did not end").unwrap()
 }
 
 fn complaint(output: &Output) -> String {
