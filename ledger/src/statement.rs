@@ -2,11 +2,11 @@
 
 use alloy::{
     dyn_abi::Eip712Domain,
-    primitives::{Address, B256, Signature, keccak256},
+    primitives::{Address, B256, keccak256},
     sol_types::{SolStruct, SolValue},
 };
 use contracts::eip712::{self, DepositKey};
-use k256::ecdsa::{RecoveryId, SigningKey, VerifyingKey};
+use k256::ecdsa::{RecoveryId, Signature, SigningKey, VerifyingKey};
 use serde::Serialize;
 
 use crate::{Amount, Error, ProviderNumber, Result, Units};
@@ -88,8 +88,8 @@ pub fn recover(digest: B256, signature: &[u8]) -> Result<Address> {
     let refuse =
         || Error::Unsignable("not a 65-byte signature with low s and v of 27 or 28".into());
     let [rs @ .., v @ (27 | 28)] = signature else { return Err(refuse()) };
-    let parsed = k256::ecdsa::Signature::from_slice(rs).map_err(|_| refuse())?;
-    if Signature::from_bytes_and_parity(rs, *v == 28).normalize_s().is_some() {
+    let parsed = Signature::from_slice(rs).map_err(|_| refuse())?;
+    if parsed.normalize_s().is_some() {
         return Err(refuse());
     }
     let id = RecoveryId::new(*v == 28, false);
@@ -110,13 +110,9 @@ mod tests {
         let digest = B256::repeat_byte(1);
         let mut signature = sign(&key(), digest).unwrap();
         assert!(recover(digest, &signature[..64]).is_err());
-        let low = Signature::from_raw(&signature).unwrap();
-        let high = alloy::primitives::U256::from_be_slice(&[
-            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-            0xff, 0xfe, 0xba, 0xae, 0xdc, 0xe6, 0xaf, 0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c,
-            0xd0, 0x36, 0x41, 0x41,
-        ]) - low.s();
-        signature[32..64].copy_from_slice(&high.to_be_bytes::<32>());
+        let low = Signature::from_slice(&signature[..64]).unwrap();
+        let high = Signature::from_scalars(low.r().to_bytes(), (-*low.s()).to_bytes()).unwrap();
+        signature[..64].copy_from_slice(&high.to_bytes());
         signature[64] ^= 7;
         assert!(recover(digest, &signature).is_err());
     }
