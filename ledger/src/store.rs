@@ -66,6 +66,7 @@ impl Ledger {
         let options = to_write(path).create_if_missing(true);
         let write = SqlitePoolOptions::new()
             .acquire_timeout(PATIENCE)
+            .test_before_acquire(false)
             .max_connections(1)
             .connect_with(options)
             .await?;
@@ -285,6 +286,9 @@ async fn readers(path: &Path) -> Result<SqlitePool> {
         .statement_cache_capacity(STATEMENTS)
         .read_only(true)
         .busy_timeout(BUSY);
-    let pool = SqlitePoolOptions::new().acquire_timeout(PATIENCE).max_connections(4);
+    let pool = SqlitePoolOptions::new()
+        .acquire_timeout(PATIENCE)
+        .test_before_acquire(false)
+        .max_connections(4);
     Ok(pool.connect_with(options).await?)
 }
