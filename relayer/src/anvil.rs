@@ -43,7 +43,8 @@ impl Anvil {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         if let Some(state) = state {
-            command.arg("--dump-state").arg(state);
+            // The state of earlier blocks as well, since the final one is among them.
+            command.arg("--preserve-historical-states").arg("--dump-state").arg(state);
         }
         // Its own group: Ctrl-C reaches this process only, which then stops it in order.
         let child = command.process_group(0).kill_on_drop(true).spawn().map_err(|error| {

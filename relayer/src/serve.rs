@@ -155,6 +155,8 @@ async fn relay(desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()> {
     // The first look comes as soon as there is nothing else to do: a process that is restarted often pays all the same.
     let mut pushed: Option<Instant> = None;
     let mut may_push = false;
+    // What the last turn that came to its end waits for.
+    let mut waiting = Vec::new();
     while !*stopped.borrow() {
         let now = now();
         let halted = doctor.visit(now).await?;
@@ -179,9 +181,16 @@ async fn relay(desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()> {
                 for reason in news(&report.borrow().waiting, &turn.waiting) {
                     tracing::info!("{reason}");
                 }
+                waiting.clone_from(&turn.waiting);
                 report.send_replace(turn);
             }
-            Err(error) if error.is_transient() => tracing::warn!("{}", chain_of(&error)),
+            Err(error) if error.is_transient() => {
+                let reasons = [&waiting[..], &[chain_of(&error)]].concat();
+                for reason in news(&report.borrow().waiting, &reasons) {
+                    tracing::warn!("{reason}");
+                }
+                report.send_replace(Report { waiting: reasons, ..Report::default() });
+            }
             Err(error) => return Err(error),
         }
         pause(config.pace.idle(), &mut stopped).await;

@@ -2,6 +2,11 @@
 
 use std::process::Stdio;
 
+use alloy::{
+    eips::BlockNumberOrTag,
+    primitives::Address,
+    providers::{Provider, ProviderBuilder},
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
@@ -91,6 +96,30 @@ async fn ends_at_an_interrupt_and_leaves_nothing_behind() {
     })
     .await;
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn the_chain_that_is_kept_knows_the_state_of_its_final_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = ["demo", "--exit", "--machines", "20", "--keep"];
+    let output = quittance(&small).arg(folder.path().join("kept")).output().await.unwrap();
+    assert_success(&output);
+    let told = String::from_utf8(output.stderr).unwrap();
+    let line = told.lines().find(|line| line.contains("--load-state")).expect("a command");
+    let words: Vec<_> = line.trim_end_matches('&').split_whitespace().collect();
+    let [program, "--port", port, ..] = words[..] else { panic!("{line}") };
+    let mut chain = Command::new(program);
+    let _chain = chain.args(&words[1..]).kill_on_drop(true).spawn().unwrap();
+
+    let url = format!("http://127.0.0.1:{port}").parse().unwrap();
+    let provider = ProviderBuilder::new().connect_http(url);
+    let finalised = eventually("a final block", async || {
+        provider.get_block_by_number(BlockNumberOrTag::Finalized).await.ok().flatten()
+    })
+    .await;
+    // The sender asks for it before each of its turns.
+    let then = provider.get_transaction_count(Address::ZERO).number(finalised.header.number);
+    assert_eq!(then.await.unwrap(), 0);
 }
 
 #[tokio::test]

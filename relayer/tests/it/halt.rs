@@ -67,6 +67,30 @@ async fn until_lifted(env: &Env) {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_gone_is_what_the_relayer_waits_for() {
+    let env = Env::after_demo(20).await;
+    let server = env.serve();
+    eventually("a server without a complaint", async || {
+        let status = status(&env).await?;
+        (status["waiting"].as_array()?.is_empty()).then_some(())
+    })
+    .await;
+    let url = env.url("/v1/status");
+    let Env { anvil, folder: _folder } = env;
+    anvil.stop().await.unwrap();
+    eventually("the reason", async || {
+        let status: Value = reqwest::get(&url).await.ok()?.json().await.ok()?;
+        let told = status["waiting"].as_array()?;
+        let says = |reason: &Value| {
+            reason.as_str().is_some_and(|reason| reason.contains("failed at eth_"))
+        };
+        told.iter().any(says).then_some(())
+    })
+    .await;
+    assert!(terminate(server).await.success());
+}
+
+#[tokio::test]
 async fn a_damaged_ledger_sends_nothing_and_goes_on_reading_until_it_is_repaired() {
     let env = Env::after_demo(20).await;
     let config = env.dir().join("quittance.toml");
