@@ -35,11 +35,10 @@ function run(subject, files, folder) {
   const output = path.join(folder, subject.package);
   const chosen = files.length > 0 ? files : subject.files;
   const args = ['mutants', '--in-place', '--package', subject.package, '--test-package', subject.package, '--no-shuffle', '--colors=never',
-    '--output', output, ...chosen.flatMap((file) => ['--file', file])];
-  const tests = ['--', '--locked', ...subject.tests];
+    '--output', output, ...chosen.flatMap((file) => ['--file', file]), ...['--locked', ...subject.tests].map((arg) => `--cargo-arg=${arg}`)];
   const skipped = subject.slow.flatMap((name) => ['--skip', name]);
   const outcomes = new Map();
-  const stages = skipped.length > 0 ? [[...args, ...tests, '--', ...skipped], [...args, '--iterate', ...tests]] : [[...args, ...tests]];
+  const stages = skipped.length > 0 ? [[...args, '--', '--', ...skipped], [...args, '--iterate']] : [args];
   for (const stage of stages) {
     for (const outcome of mutate(stage, output)) outcomes.set(outcome.scenario.Mutant.name, outcome);
     if (![...outcomes.values()].some(({ summary }) => summary === 'MissedMutant')) break;
