@@ -15,19 +15,23 @@ const ROOT = path.join(__dirname, '..', '..');
 const ARGUED = path.join(__dirname, 'argued.txt');
 const LEAST = 0.9;
 
-// What is mutated, and the tests that have to notice: first those that take seconds, then, for what survived, all.
+// What is mutated, and the tests that have to notice: first those that take seconds; those of the next stage for what survived.
 const SUBJECTS = [
   {
     files: ['ledger/src/rules.rs', 'ledger/src/amount.rs', 'ledger/src/manifest.rs', 'ledger/src/statement.rs', 'ledger/src/book/*.rs'],
     package: 'quittance-ledger',
-    tests: ['--lib', '--test', 'it'],
-    slow: ['power::', 'disk::', 'model::', 'invariants::'],
+    stages: [
+      { targets: ['--lib', '--test=it'], tests: ['power::', 'disk::', 'model::', 'invariants::'].flatMap((name) => ['--skip', name]) },
+      { targets: ['--lib', '--test=it'], tests: [] },
+    ],
   },
   {
     files: ['relayer/src/sender/plan.rs', 'relayer/src/sender/fees.rs', 'relayer/src/sender/outcome.rs'],
     package: 'quittance-relayer',
-    tests: ['--lib'],
-    slow: [],
+    stages: [
+      { targets: ['--lib'], tests: [] },
+      { targets: ['--test=it', '--test=sim'], tests: ['sender::', 'no_fault'] },
+    ],
   },
 ];
 
@@ -35,11 +39,11 @@ function run(subject, files, folder) {
   const output = path.join(folder, subject.package);
   const chosen = files.length > 0 ? files : subject.files;
   const args = ['mutants', '--in-place', '--package', subject.package, '--test-package', subject.package, '--no-shuffle', '--colors=never',
-    '--output', output, ...chosen.flatMap((file) => ['--file', file]), ...['--locked', ...subject.tests].map((arg) => `--cargo-arg=${arg}`)];
-  const skipped = subject.slow.flatMap((name) => ['--skip', name]);
+    '--output', output, ...chosen.flatMap((file) => ['--file', file])];
   const outcomes = new Map();
-  const stages = skipped.length > 0 ? [[...args, '--', '--', ...skipped], [...args, '--iterate']] : [args];
-  for (const stage of stages) {
+  for (const [index, { targets, tests }] of subject.stages.entries()) {
+    const cargo = ['--locked', ...targets].map((arg) => `--cargo-arg=${arg}`);
+    const stage = [...args, ...(index > 0 ? ['--iterate'] : []), ...cargo, '--', '--', ...tests];
     for (const outcome of mutate(stage, output)) outcomes.set(outcome.scenario.Mutant.name, outcome);
     if (![...outcomes.values()].some(({ summary }) => summary === 'MissedMutant')) break;
   }

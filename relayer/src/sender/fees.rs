@@ -112,8 +112,8 @@ pub const PRESSURE: Millis = 24 * 3_600_000;
 pub fn allowed(value: u128, max_fee_bps: u16, left: Option<Millis>) -> Result<u128> {
     let value = Amount::new(value);
     let usual = value.share(max_fee_bps)?.base_units();
-    let Some(left) = left.filter(|left| *left < PRESSURE) else { return Ok(usual) };
-    let gone = u128::from((PRESSURE - left.max(0)).unsigned_abs());
+    let left = left.map_or(PRESSURE, |left| left.clamp(0, PRESSURE));
+    let gone = u128::from((PRESSURE - left).unsigned_abs());
     let whole = u128::from(PRESSURE.unsigned_abs());
     let more = value.base_units().saturating_sub(usual);
     let rise = (more / whole)
@@ -172,6 +172,13 @@ mod tests {
     }
 
     #[test]
+    fn gas_costs_the_base_fee_and_the_tip_of_its_urgency() {
+        let prices = Prices { base: 80 * GWEI, tips: [1, 20, 300] };
+        let now = [Urgency::Calm, Urgency::Normal, Urgency::Pressing].map(|each| prices.now(each));
+        assert_eq!(now.map(|price| price - prices.base), prices.tips);
+    }
+
+    #[test]
     fn a_first_attempt_stays_below_the_cap() {
         let fees = Prices::flat(80 * GWEI, 150 * GWEI).fees(Urgency::Normal, 100 * GWEI);
         assert_eq!(fees, Fees { max_fee: 100 * GWEI, tip: 100 * GWEI });
@@ -197,8 +204,10 @@ mod tests {
     fn tips_are_medians_of_blocks_that_had_any() {
         assert_eq!(tips(&[]), None);
         assert_eq!(tips(&[vec![0, 0, 0], vec![]]), None);
-        let rewards = [vec![1, 5, 9], vec![0, 0, 0], vec![2, 6, 80], vec![3, 70, 90]];
+        let mut rewards = vec![vec![1, 5, 9], vec![0, 0, 0], vec![2, 6, 80], vec![3, 70, 90]];
         assert_eq!(tips(&rewards), Some([2, 6, 80]));
+        rewards.push(vec![4, 71, 91]);
+        assert_eq!(tips(&rewards), Some([3, 70, 90]), "of an even number, the higher one");
     }
 
     #[test]
