@@ -778,4 +778,252 @@ mod tests {
         assert_eq!(available(&position, 100).unwrap(), 0);
         assert_eq!(missing(&position, Amount::new(100), 100).unwrap(), Amount::new(101));
     }
+
+    /// Accepted at revision 1 for 100, of provider 7; nothing paid, nothing live.
+    fn item() -> OpenItem {
+        OpenItem {
+            item: 1,
+            source: "source".into(),
+            external_id: "id".into(),
+            machine: "machine".into(),
+            stopped_ms: 0,
+            accepted: Some((1, Amount::new(100))),
+            settled: 0,
+            paid_revision: None,
+            live: Vec::new(),
+            provider: Some(7),
+            paid_provider: Some(8),
+            verdict: None,
+            has_equal_digests: false,
+            is_cut_off: false,
+        }
+    }
+
+    const HERE: (B256, u32) = (B256::ZERO, 3);
+
+    fn naming((deposit, epoch): (B256, u32), largest: i128, settled: i128) -> Naming {
+        Naming { deposit, epoch, largest, settled }
+    }
+
+    fn held(verdict: Verdict) -> OpenItem {
+        OpenItem { verdict: Some(verdict), ..item() }
+    }
+
+    #[test]
+    fn what_is_due_is_a_difference_unless_it_was_let_go_or_paid_later() {
+        let paid =
+            |settled, revision| OpenItem { settled, paid_revision: Some(revision), ..item() };
+        for (name, item, due) in [
+            ("new", item(), 100),
+            ("unfunded", OpenItem { accepted: None, ..item() }, 0),
+            ("partly paid", paid(60, 0), 40),
+            ("too much paid", paid(130, 0), -30),
+            ("what was paid before it was dropped by a reorg", paid(60, 1), 40),
+            ("paid by a revision that is not known", paid(60, 2), 0),
+            ("held", held(Verdict::Hold), 100),
+            ("let go", held(Verdict::Release), 0),
+            ("cut off", OpenItem { is_cut_off: true, ..item() }, 0),
+        ] {
+            assert_eq!(item.due().unwrap(), due, "{name}");
+        }
+        let most = OpenItem { settled: i128::MIN, ..item() };
+        assert!(most.due().is_err());
+    }
+
+    #[test]
+    fn work_is_payable_if_something_is_due_and_no_other_statement_could_pay_it() {
+        let live = |place| OpenItem { live: vec![naming(place, 100, 0)], ..item() };
+        let elsewhere = B256::repeat_byte(1);
+        let whole = Some((7, 1, 100));
+        for (name, item, payable) in [
+            ("new", item(), whole),
+            ("live in another candidate of the epoch", live(HERE), whole),
+            ("live in another deposit", live((elsewhere, HERE.1)), None),
+            ("live in another epoch", live((HERE.0, HERE.1 + 1)), None),
+            ("held", held(Verdict::Hold), None),
+            ("disputed", held(Verdict::Dispute), None),
+            ("to be paid whatever was said", held(Verdict::Pay), whole),
+            ("paid", OpenItem { settled: 100, ..item() }, None),
+            ("paid too much", OpenItem { settled: 130, ..item() }, Some((8, 1, -30))),
+            ("without a provider", OpenItem { provider: None, ..item() }, None),
+            ("unfunded", OpenItem { accepted: None, ..item() }, None),
+        ] {
+            assert_eq!(item.payable(HERE).unwrap(), payable, "{name}");
+        }
+        let paid = OpenItem { settled: 100, ..item() };
+        assert_eq!(paid.payee().unwrap(), Some(7), "nothing is owed back");
+    }
+
+    #[test]
+    fn the_larger_of_what_is_due_and_what_can_still_be_taken_stays_reserved() {
+        let named = |settled, live| OpenItem { settled, live, ..item() };
+        for (name, item, reserved) in [
+            ("new", named(0, vec![]), 100),
+            ("owed back", named(130, vec![]), 0),
+            ("named for more before", named(0, vec![naming(HERE, 150, 0)]), 150),
+            ("named for less", named(0, vec![naming(HERE, 60, 0)]), 100),
+            ("settled, not finally", named(100, vec![naming(HERE, 100, 100)]), 0),
+            ("a smaller candidate settled", named(60, vec![naming(HERE, 100, 60)]), 40),
+            ("a candidate takes back", named(130, vec![naming(HERE, 0, -30)]), 30),
+        ] {
+            assert_eq!(item.reserved().unwrap(), Amount::new(reserved), "{name}");
+        }
+    }
+
+    #[test]
+    fn held_work_is_decided_before_its_money_leaves() {
+        let equal = |verdict| OpenItem { has_equal_digests: true, ..held(verdict) };
+        for (name, item, verdict) in [
+            ("held", held(Verdict::Hold), Some(Verdict::Release)),
+            ("held, both reported the same", equal(Verdict::Hold), Some(Verdict::Pay)),
+            ("disputed, both reported the same", equal(Verdict::Dispute), Some(Verdict::Pay)),
+            ("not held", item(), None),
+            ("nothing due", OpenItem { settled: 100, ..held(Verdict::Hold) }, None),
+            ("owed back", OpenItem { settled: 130, ..held(Verdict::Hold) }, None),
+            ("live", OpenItem { live: vec![naming(HERE, 1, 0)], ..held(Verdict::Hold) }, None),
+        ] {
+            assert_eq!(verdict_at_thaw(&item).unwrap(), verdict, "{name}");
+        }
+    }
+
+    #[test]
+    fn verdicts_are_found_by_their_names() {
+        for verdict in [Verdict::Hold, Verdict::Release, Verdict::Dispute, Verdict::Pay] {
+            assert_eq!(Verdict::from_name(verdict.name()), Some(verdict));
+        }
+        assert_eq!(Verdict::from_name(""), None);
+    }
+
+    #[test]
+    fn a_deposit_follows_the_contracts_arithmetic() {
+        let u = Units::new;
+        let events = [
+            DepositEvent::Funded(u(100), true),
+            DepositEvent::Funded(u(50), false),
+            DepositEvent::Settled(1, u(30)),
+            DepositEvent::Thawed(u(110), 77),
+            DepositEvent::Settled(2, u(60)),
+        ];
+        let after = |count: usize| {
+            events[..count]
+                .iter()
+                .try_fold(DepositState::default(), |state, event| state.after(*event))
+        };
+        let state = after(5).unwrap();
+        let expected = DepositState {
+            balance: u(90),
+            thawing: u(90),
+            spent: u(60),
+            epoch: 2,
+            thaw_ends: 77,
+            deposited: u(150),
+            deposited_final: u(100),
+            withdrawn: Units::ZERO,
+        };
+        assert_eq!(state, expected);
+        assert!(state.is_thawing() && !after(3).unwrap().is_thawing());
+        assert_eq!(state.spendable(), u(40), "what is not final cannot be spent");
+
+        let state = state.after(DepositEvent::Withdrawn(u(90))).unwrap();
+        let (thawing, thaw_ends) = (Units::ZERO, 0);
+        let (balance, withdrawn) = (Units::ZERO, u(90));
+        assert_eq!(state, DepositState { balance, withdrawn, thawing, thaw_ends, ..expected });
+        assert_eq!(state.spendable(), Units::ZERO);
+        assert!(state.after(DepositEvent::Withdrawn(u(1))).is_err());
+        assert!(state.after(DepositEvent::Settled(3, u(59))).is_err(), "what is spent only grows");
+    }
+
+    /// A candidate that would bring a deposit that has spent 100 to `spent`.
+    fn candidate(total: u64) -> Candidate {
+        Candidate {
+            spent: Units::new(100 + total),
+            total: Units::new(total),
+            is_signed: true,
+            is_sent: false,
+            has_waited: true,
+        }
+    }
+
+    fn prospect(balance: u64, thawing: u64, fresh: u64) -> Prospect {
+        let (balance, thawing) = (Units::new(balance), Units::new(thawing));
+        let state = DepositState { balance, thawing, spent: Units::new(100), ..Default::default() };
+        Prospect { state, fresh: Units::new(fresh), can_move: true }
+    }
+
+    #[test]
+    fn a_candidate_fits_if_it_follows_what_was_spent_and_there_is_enough() {
+        let fits = |candidate: Candidate| candidate.fits(&prospect(40, 0, 0).state);
+        assert!(fits(candidate(40)));
+        assert!(!fits(candidate(41)));
+        assert!(!fits(Candidate { spent: Units::new(139), ..candidate(40) }));
+        assert!(!fits(Candidate { spent: Units::new(39), ..candidate(40) }));
+    }
+
+    #[test]
+    fn another_candidate_is_made_when_it_is_worth_it() {
+        use Next::{Nothing, Retire, State};
+        let whole = candidate(100);
+        for (name, candidates, prospect, next) in [
+            ("the first", vec![], prospect(500, 0, 10), State),
+            ("no work", vec![], prospect(500, 0, 0), Nothing),
+            ("less than a quarter more", vec![whole], prospect(500, 0, 124), Nothing),
+            ("a quarter more", vec![whole], prospect(500, 0, 125), State),
+            ("no more before a thaw ends", vec![whole], prospect(500, 1, 100), Nothing),
+            ("anything more before a thaw ends", vec![whole], prospect(500, 1, 101), State),
+            ("no more than little", vec![candidate(3)], prospect(500, 0, 3), Nothing),
+            ("more than little", vec![candidate(3)], prospect(500, 0, 4), State),
+            ("the largest counts", vec![whole, candidate(40)], prospect(500, 0, 60), Nothing),
+            (
+                "one that waits for a signature",
+                vec![Candidate { is_signed: false, ..whole }],
+                prospect(500, 1, 400),
+                Nothing,
+            ),
+            (
+                "one on its way",
+                vec![Candidate { is_sent: true, ..whole }],
+                prospect(500, 1, 400),
+                Nothing,
+            ),
+            (
+                "one that had no chance to go yet",
+                vec![Candidate { has_waited: false, ..whole }],
+                prospect(500, 0, 400),
+                Nothing,
+            ),
+            (
+                "the same before a thaw ends",
+                vec![Candidate { has_waited: false, ..whole }],
+                prospect(500, 1, 400),
+                State,
+            ),
+            ("a smaller one in place of what fails", vec![whole], prospect(50, 0, 5), State),
+            ("none in place of what fails", vec![whole], prospect(50, 0, 0), Retire),
+            (
+                "work that cannot move",
+                vec![whole],
+                Prospect { can_move: false, ..prospect(50, 0, 0) },
+                Nothing,
+            ),
+        ] {
+            assert_eq!(next_candidate(&candidates, &prospect), next, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_exceeds_a_limit_is_named() {
+        let work: Vec<_> = (1..=3).map(|n| payable(n, u32::try_from(n).unwrap() * 4, 10)).collect();
+        let proposal = propose(&work, &purse(6, 1000), NO_FEE, Limits::default()).unwrap();
+        let gas = gas_bound(3, 3);
+        assert_eq!(gas, 60_000 + 3 * 22_500 + 3 * 600);
+        let exact = Limits { max_rows: 3, max_leaves: 3, max_gas: gas };
+        assert_eq!(excess(&proposal, exact), None);
+        for (limits, told) in [
+            (Limits { max_rows: 2, ..exact }, "3 rows exceed 2"),
+            (Limits { max_leaves: 2, ..exact }, "3 workloads exceed 2"),
+            (Limits { max_gas: gas - 1, ..exact }, "129300 gas exceeds 129299"),
+        ] {
+            assert_eq!(excess(&proposal, limits).as_deref(), Some(told));
+        }
+    }
 }
