@@ -305,6 +305,16 @@ mod tests {
     }
 
     #[test]
+    fn only_what_the_operator_has_to_explain_freezes() {
+        let hash = B256::repeat_byte(7);
+        assert!(Wait::UnknownTransactions { from: 3, until: 5 }.is_freeze());
+        assert!(Wait::ForeignTransaction { tx_nonce: 3, hash }.is_freeze());
+        let others =
+            [Wait::StaleEndpoint, Wait::Unexplained(3), Wait::AtCap { hash, cap: 1 }, Wait::Gap(3)];
+        assert!(!others.into_iter().chain([Wait::Delegated]).any(Wait::is_freeze));
+    }
+
+    #[test]
     fn decides_about_the_lowest_slot_by_age_visibility_price_and_cap() {
         let at_cap = Wait::AtCap { hash: B256::repeat_byte(7), cap: 100 * GWEI };
         let near_cap = |view: &mut View| {
