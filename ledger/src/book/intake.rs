@@ -416,32 +416,38 @@ async fn is_touched(conn: &mut SqliteConnection, item: i64, organisation: &str) 
     .flag("touched")
 }
 
-/// What a revision came to when a statement named it, if one did: its leaf, and what earlier revisions were paid.
+/// What a revision came to when a statement named it, if one did: its leaf, and what was paid when that was made.
+///
+/// That is what had settled before a statement of the same deposit and epoch did: an item is in statements of one epoch only
+/// until that is final. What another candidate of the epoch paid is no part of it.
 async fn stated_amount(
     conn: &mut SqliteConnection,
     item: i64,
     revision: u32,
 ) -> Result<Option<Amount>> {
-    let rows = sqlx::query(
-        "select l.revision, l.amount, s.statement is not null as settled
-         from leaf l left join settled s on s.statement = l.statement
-         where l.item = ? and l.revision <= ? order by settled",
+    let leaves = sqlx::query(
+        "select l.revision, l.amount, s.block as paid,
+            (select d.block from settled d join statement o on o.id = d.statement
+             where o.deposit = t.deposit and o.epoch = t.epoch) as decided
+         from leaf l join statement t on t.id = l.statement left join settled s on s.statement = l.statement
+         where l.item = ? order by paid is not null desc",
     )
     .bind(item)
-    .bind(i64::from(revision))
     .fetch_all(conn)
     .await?;
-    let (mut own, mut before) = (None, 0_i128);
-    for row in rows {
-        let amount = row.signed("amount")?;
-        if row.u32("revision")? == revision {
-            own = Some(amount);
-        } else if row.flag("settled")? {
-            before = before.checked_add(amount).ok_or(Error::Overflow("sum of leaves"))?;
+    let mut own = None;
+    for leaf in &leaves {
+        if own.is_none() && leaf.u32("revision")? == revision {
+            own = Some((leaf.signed("amount")?, leaf.maybe_int("decided")?.unwrap_or(i64::MAX)));
         }
     }
-    let Some(own) = own else { return Ok(None) };
-    let amount = own.checked_add(before).ok_or(Error::Overflow("sum of leaves"))?;
+    let Some((mut amount, decided)) = own else { return Ok(None) };
+    for leaf in &leaves {
+        if leaf.maybe_int("paid")?.is_some_and(|paid| paid < decided) {
+            let paid = leaf.signed("amount")?;
+            amount = amount.checked_add(paid).ok_or(Error::Overflow("sum of leaves"))?;
+        }
+    }
     Ok(Some(Amount::new(amount.max(0).unsigned_abs())))
 }
 
