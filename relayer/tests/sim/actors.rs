@@ -562,15 +562,23 @@ impl World {
         match done {
             Ok(Ok(said)) => {
                 self.say(format!("the operator repairs: {said:?}"));
+                let mut is_early = false;
                 for (what, count, refused) in said {
-                    if !refused.is_empty() {
-                        self.fail(format!("a manifest of our own is refused: {refused}"));
+                    for reason in refused.lines() {
+                        // The operator does that, and tries again.
+                        if reason.contains("let serve read the chain first") {
+                            is_early = true;
+                        } else {
+                            self.fail(format!("a manifest of our own is refused: {reason}"));
+                        }
                     }
                     if count > 0 {
                         self.mark(&format!("{what} were recovered"));
                     }
                 }
-                self.needs = Default::default();
+                if !is_early {
+                    self.needs = Default::default();
+                }
             }
             Ok(Err(error)) if error.is_transient() => {
                 self.say(format!("repair: {}", indexer::chain_of(&error)));
