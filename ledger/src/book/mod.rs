@@ -194,7 +194,8 @@ impl BookWriter {
     }
 
     /// Names the address that a machine's earnings belong to. Returns whether that is new. A machine's first address acts at
-    /// once; a later one acts `delay` after `now`, by the time of blocks, on what is unsigned by then.
+    /// once; a later one acts `delay` after `now`, by the time of blocks, on what is unsigned by then. One that acts later
+    /// than that, since it was named while the clock was ahead, is new as well and acts earlier.
     pub async fn set_payee(
         &self,
         machine: &str,
@@ -202,10 +203,11 @@ impl BookWriter {
         (delay, now): (Millis, Millis),
     ) -> Result<bool> {
         let mut tx = self.0.begin().await?;
-        let known = payee_of(&mut tx, machine).await?;
-        let is_new = known != Some(address);
+        let known = newest_payee(&mut tx, machine).await?;
+        let effective = known.map_or(0, |_| now.saturating_add(delay));
+        let is_new =
+            known.is_none_or(|(known, effective_ms)| known != address || effective_ms > effective);
         if is_new {
-            let effective = known.map_or(0, |_| now.saturating_add(delay));
             insert_payee(&mut tx, (machine, address), "operator", (effective, now)).await?;
         }
         store::commit(tx, "payee").await?;
@@ -283,11 +285,18 @@ async fn funding_of_all(conn: &mut SqliteConnection) -> Result<BTreeMap<String, 
 }
 
 async fn payee_of(conn: &mut SqliteConnection, machine: &str) -> Result<Option<Address>> {
-    let row = sqlx::query("select address from payee where machine = ? order by id desc limit 1")
-        .bind(machine)
-        .fetch_optional(conn)
-        .await?;
-    row.map(|row| row.address("address")).transpose()
+    Ok(newest_payee(conn, machine).await?.map(|(address, _)| address))
+}
+
+/// The address that was named last for a machine, and from when it acts, ms.
+async fn newest_payee(
+    conn: &mut SqliteConnection,
+    machine: &str,
+) -> Result<Option<(Address, Millis)>> {
+    let query =
+        "select address, effective_ms from payee where machine = ? order by id desc limit 1";
+    let row = sqlx::query(query).bind(machine).fetch_optional(conn).await?;
+    row.map(|row| Ok((row.address("address")?, row.int("effective_ms")?))).transpose()
 }
 
 async fn insert_payee(

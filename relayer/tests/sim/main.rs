@@ -53,7 +53,11 @@ const DEEP_SEEDS: u64 = 100_000;
 const REGRESSIONS: &[(u64, &str)] = &[
     (7, "a range of logs from a node that fell behind meanwhile stopped the indexer for good"),
     (25, "work corrected downwards after payment was unsound once its statement was imported"),
-    (1131, "what another candidate of its epoch had paid was added to what an imported revision came to"),
+    (1002, "a payout address named again after the clock had been ahead acted as late as before"),
+    (
+        1131,
+        "what another candidate of its epoch had paid was added to what an imported revision came to",
+    ),
 ];
 
 /// What one run left behind.
