@@ -121,3 +121,20 @@ async fn what_was_paid_too_much_is_taken_back_from_the_provider_that_got_it() {
     assert_eq!(provider, 2);
     assert!(due < 0);
 }
+
+#[tokio::test]
+async fn a_payout_address_named_under_a_clock_that_was_ahead_acts_earlier_when_named_again() {
+    let world = world_with_work().await;
+    let name = async |now| {
+        world.book.set_payee("machine-2", crate::world::payout(3), (0, now)).await.unwrap()
+    };
+    let provider = async || {
+        let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
+        books.open[0].provider
+    };
+    assert!(name(i64::MAX).await);
+    assert_eq!(provider().await, Some(2), "the clock of the chain is not there yet");
+    assert!(name(0).await);
+    assert_eq!(provider().await, Some(3));
+    assert!(!name(1).await, "it acts already");
+}

@@ -414,6 +414,33 @@ async fn work_corrected_downwards_after_payment_is_sound_after_a_loss() {
 }
 
 #[tokio::test]
+async fn a_correction_that_only_a_losing_candidate_named_comes_to_what_that_said_after_a_loss() {
+    let mut world = funded(100_000_000, 100_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let winner = state(&world, 1, None).await;
+    take(&world, &[record(1, 2, 1, 1_500_000)]).await;
+    let loser = state(&world, 1, None).await;
+    assert_eq!((winner.statement.epoch, loser.statement.epoch), (1, 1));
+    settle(&mut world, &winner).await;
+    world.finalise(0).await;
+
+    let mut lost = world.after_loss(None).await;
+    take(&lost, &[record(1, 2, 0, 1_000_000), record(1, 2, 1, 1_500_000)]).await;
+    for statement in [&winner, &loser] {
+        let manifest = world.reader.export(statement.id).await.unwrap();
+        assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    }
+    lost.mine(Vec::new()).await;
+    lost.finalise(0).await;
+    assert_eq!(lost.book.accept_unfunded(ORGANISATION, &later_tariff(), 0).await.unwrap(), 1);
+    let difference = state(&lost, 1, None).await;
+    settle(&mut lost, &difference).await;
+    lost.finalise(0).await;
+    assert_eq!(credited(&lost, 2).await, units(1_500_000));
+    assert_eq!(books(&lost).await.open, []);
+}
+
+#[tokio::test]
 async fn a_backup_older_than_the_last_settlement() {
     let mut world = funded(100_000_000, 100_000_000).await;
     take(&world, &[record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)]).await;
