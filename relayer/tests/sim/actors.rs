@@ -192,7 +192,6 @@ impl World {
     }
 
     async fn send_records(&mut self, records: Vec<Record>) {
-        self.said.records(&records);
         for record in &records {
             if !self.sent.contains(record) {
                 self.sent.push(record.clone());
@@ -205,6 +204,8 @@ impl World {
         self.net.cut_after(None);
         match answered {
             Ok(Ok(outcomes)) => {
+                // Not before: what a crash kept from being stored is known once it is sent again.
+                self.said.records(&records);
                 for (record, outcome) in records.iter().zip(outcomes) {
                     self.hear(record, &outcome);
                 }
