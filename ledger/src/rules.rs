@@ -933,7 +933,7 @@ mod tests {
         assert!(state.after(DepositEvent::Settled(3, u(59))).is_err(), "what is spent only grows");
     }
 
-    /// A candidate that would bring a deposit that has spent 100 to `spent`.
+    /// A candidate of `total` units on a deposit that has spent 100.
     fn candidate(total: u64) -> Candidate {
         Candidate {
             spent: Units::new(100 + total),
