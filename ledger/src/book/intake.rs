@@ -430,18 +430,18 @@ async fn stated_amount(
             (select d.block from settled d join statement o on o.id = d.statement
              where o.deposit = t.deposit and o.epoch = t.epoch) as decided
          from leaf l join statement t on t.id = l.statement left join settled s on s.statement = l.statement
-         where l.item = ? order by paid is not null desc",
+         where l.item = ? order by l.revision = ? desc, paid is not null desc",
     )
     .bind(item)
+    .bind(i64::from(revision))
     .fetch_all(conn)
     .await?;
-    let mut own = None;
-    for leaf in &leaves {
-        if own.is_none() && leaf.u32("revision")? == revision {
-            own = Some((leaf.signed("amount")?, leaf.maybe_int("decided")?.unwrap_or(i64::MAX)));
-        }
+    let Some(own) = leaves.first() else { return Ok(None) };
+    if own.u32("revision")? != revision {
+        return Ok(None);
     }
-    let Some((mut amount, decided)) = own else { return Ok(None) };
+    let decided = own.maybe_int("decided")?.unwrap_or(i64::MAX);
+    let mut amount = own.signed("amount")?;
     for leaf in &leaves {
         if leaf.maybe_int("paid")?.is_some_and(|paid| paid < decided) {
             let paid = leaf.signed("amount")?;
