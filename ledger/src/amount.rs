@@ -298,10 +298,92 @@ mod tests {
     }
 
     #[test]
+    fn refuses_units_that_are_not_digits() {
+        for text in ["\"\"", "\"-1\"", "\"+1\"", "\"1.0\"", "\"18446744073709551616\"", "1"] {
+            assert!(serde_json::from_str::<Units>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_and_units_are_text_in_json() {
+        for number in [0, 7, u128::MAX] {
+            let (amount, text) = (Amount::new(number), format!("\"{number}\""));
+            assert_eq!(serde_json::to_string(&amount).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Amount>(&text).unwrap().base_units(), number);
+        }
+        for number in [0, 7, u64::MAX] {
+            let (units, text) = (Units::new(number), format!("\"{number}\""));
+            assert_eq!(serde_json::to_string(&units).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Units>(&text).unwrap().get(), number);
+        }
+    }
+
+    #[test]
+    fn nothing_is_subtracted_below_zero() {
+        let (three, five) = (Amount::new(3), Amount::new(5));
+        assert_eq!(five.checked_sub(three), Some(Amount::new(2)));
+        assert_eq!(three.checked_sub(five), None);
+        assert_eq!(Units::new(5).sub(Units::new(3)).unwrap(), Units::new(2));
+        assert!(Units::new(3).sub(Units::new(5)).is_err());
+    }
+
+    #[test]
     fn prints_decimals_in_their_shortest_form() {
         for (text, shown) in [("0", "0"), ("00.250", "0.25"), ("12", "12"), ("1.05", "1.05")] {
             assert_eq!(decimal(text).to_string(), shown);
         }
+    }
+
+    #[test]
+    fn a_decimal_has_thirty_digits_at_most() {
+        let longest = "123456789012345.678901234567891";
+        assert_eq!(decimal(longest).to_string(), longest);
+        assert!(format!("{longest}1").parse::<Decimal>().is_err());
+    }
+
+    #[test]
+    fn a_decimal_tells_its_whole_part_and_whether_it_is_zero() {
+        for (text, whole, is_zero) in
+            [("0", 0, true), ("0.000", 0, true), ("0.5", 0, false), ("12.75", 12, false)]
+        {
+            assert_eq!(
+                (decimal(text).whole(), decimal(text).is_zero()),
+                (whole, is_zero),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_amount_is_worth_its_price_rounded_down() {
+        for (price, amount, decimals, millionths) in [
+            ("0.25", 2_000_000, 6, 500_000),
+            ("0.25", 2_000_000_000_000_000_000, 18, 500_000),
+            ("0.247", 1_295_546_558_704_453_441, 18, 319_999),
+            ("0", 5, 6, 0),
+        ] {
+            let value = decimal(price).value_of(Amount::new(amount), decimals).unwrap();
+            assert_eq!(value, millionths, "{amount} at {price}");
+        }
+        assert!(decimal("1000").value_of(Amount::new(u128::MAX), 0).is_err());
+    }
+
+    #[test]
+    fn the_most_that_a_value_buys_is_worth_no_more_and_one_base_unit_more_is() {
+        for (price, millionths, decimals) in
+            [("0.25", 1_000_000, 6), ("0.247", 320_000, 18), ("3", 1, 18), ("1999.99", 7, 8)]
+        {
+            let price = decimal(price);
+            let most = price.most_within(millionths, decimals).base_units();
+            let paid = |amount: u128| {
+                U256::from(amount) * U256::from(price.digits) * U256::from(1_000_000)
+            };
+            let bound = U256::from(millionths)
+                * U256::from(10).pow(U256::from(price.scale + u32::from(decimals)));
+            assert!(paid(most) <= bound && paid(most + 1) > bound, "{price}");
+        }
+        assert_eq!(decimal("0.25").most_within(1_000_000, 6), Amount::new(4_000_000));
+        assert_eq!(decimal("0").most_within(1, 6), Amount::new(u128::MAX));
     }
 
     #[test]
@@ -321,6 +403,16 @@ mod tests {
         let unit = Unit::of_decimals(18).unwrap();
         let (units, rest) = unit.split(Amount::new(1_295_546_558_704_453_441)).unwrap();
         assert_eq!((units, rest), (Units::new(1_295_546), Amount::new(558_704_453_441)));
+        assert_eq!(unit.amount(units), Amount::new(1_295_546_000_000_000_000));
+    }
+
+    #[test]
+    fn a_unit_is_a_millionth_of_a_token_and_at_least_a_base_unit() {
+        for (decimals, base_units) in
+            [(0, 1), (6, 1), (7, 10), (18, 1_000_000_000_000), (24, 1_000_000_000_000_000_000)]
+        {
+            assert_eq!(Unit::of_decimals(decimals).unwrap().base_units(), base_units);
+        }
         assert!(Unit::of_decimals(25).is_err());
     }
 }

@@ -698,6 +698,62 @@ mod tests {
     }
 
     #[test]
+    fn work_of_one_provider_fills_a_deposit_with_its_fee_to_the_last_unit() {
+        let fee = Fee { bps: 1000, operator: Some(9) };
+        let work = [payable(1, 1, 60), payable(2, 1, 40)];
+        let proposal = propose(&work, &purse(6, 110), fee, Limits::default()).unwrap();
+        assert_eq!(units(&proposal), [(1, 100), (9, 10)]);
+        assert_eq!(proposal.total().unwrap(), Units::new(110));
+        let proposal = propose(&work, &purse(6, 109), fee, Limits::default()).unwrap();
+        assert_eq!(units(&proposal), [(1, 60), (9, 6)]);
+    }
+
+    #[test]
+    fn a_row_takes_the_most_units_that_the_contract_can_and_no_more() {
+        let most = contracts::rows::MAX_UNITS;
+        for (due, rows) in [(most, vec![(1, most)]), (most + 1, vec![])] {
+            let work = [payable(1, 1, due.into())];
+            let proposal = propose(&work, &purse(6, u64::MAX), NO_FEE, Limits::default()).unwrap();
+            assert_eq!(units(&proposal), rows);
+        }
+    }
+
+    #[test]
+    fn a_fee_takes_what_the_operator_is_owed_along_and_stays_out_below_one_unit() {
+        let unit = 1_000_000_000_000;
+        let fee = Fee { bps: 100, operator: Some(9) };
+        let propose_for = |due, carry| {
+            let carries = BTreeMap::from([(9, Amount::new(carry))]);
+            let purse = Purse { carries, ..purse(18, 1000) };
+            propose(&[payable(1, 1, due)], &purse, fee, Limits::default()).unwrap()
+        };
+        let with_carry = propose_for(100 * unit, 5);
+        assert_eq!(units(&with_carry), [(1, 100), (9, 1)]);
+        assert_eq!(with_carry.leaves.len(), 3);
+        assert_eq!(with_carry.rows[1].carry_out, Amount::new(5));
+        assert_eq!(propose_for(100 * unit, 0).leaves.len(), 2, "there is nothing to take along");
+        let small = propose_for(unit, 5);
+        assert_eq!((units(&small), small.leaves.len()), (vec![(1, 1)], 1));
+    }
+
+    #[test]
+    fn a_statement_whose_sum_is_taken_leaves_the_newest_work_out() {
+        let work = [payable(1, 1, 60), payable(2, 2, 40)];
+        for (taken, rows) in [
+            (vec![], vec![(1, 60), (2, 40)]),
+            (vec![160, 100], vec![(1, 60), (2, 40)]),
+            (vec![200], vec![(1, 60)]),
+            (vec![200, 160], vec![]),
+        ] {
+            let taken = taken.into_iter().map(Units::new).collect();
+            let how = (NO_FEE, Limits::default());
+            let spent = Units::new(100);
+            let proposal = propose_apart(&work, &purse(6, 1000), how, (spent, &taken)).unwrap();
+            assert_eq!(units(&proposal), rows, "{taken:?}");
+        }
+    }
+
+    #[test]
     fn providers_that_net_below_one_unit_wait_with_all_their_leaves() {
         let work = [payable(1, 1, 100), payable(2, 1, -100), payable(3, 2, 7), payable(4, 3, -5)];
         let proposal = propose(&work, &purse(6, 1000), NO_FEE, Limits::default()).unwrap();
@@ -751,6 +807,25 @@ mod tests {
             proposal.rows.len() > 400
                 && gas_bound(proposal.rows.len(), proposal.rows.len()) <= 12_000_000
         );
+    }
+
+    #[test]
+    fn four_providers_share_a_word_of_credits() {
+        for (provider, word) in [(0, 0), (3, 0), (4, 1), (7, 1), (8, 2), (u32::MAX, u32::MAX / 4)] {
+            assert_eq!(word_of(provider), word, "{provider}");
+        }
+    }
+
+    #[test]
+    fn a_statement_fills_the_gas_limit_exactly() {
+        let work: Vec<_> = (1..=3).map(|n| payable(n, 3 + u32::try_from(n).unwrap(), 10)).collect();
+        // One word that the three providers share, and one that the operator's row may touch.
+        let exact = gas_bound(3, 2);
+        for (max_gas, rows) in [(exact, 3), (exact - 1, 2)] {
+            let limits = Limits { max_gas, ..Limits::default() };
+            let proposal = propose(&work, &purse(6, 1000), NO_FEE, limits).unwrap();
+            assert_eq!(proposal.rows.len(), rows);
+        }
     }
 
     #[test]
@@ -850,6 +925,10 @@ mod tests {
         ] {
             assert_eq!(item.payable(HERE).unwrap(), payable, "{name}");
         }
+        let secret = Secret::new(B256::ZERO);
+        let payable = item().to_payable(&secret, HERE).unwrap().unwrap();
+        assert_eq!(payable.workload, secret.workload_id("source", "id", 1));
+        assert_eq!((payable.provider, payable.due), (7, 100));
         let paid = OpenItem { settled: 100, ..item() };
         assert_eq!(paid.payee().unwrap(), Some(7), "nothing is owed back");
     }
