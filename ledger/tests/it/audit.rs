@@ -1,7 +1,7 @@
 //! The audit log, and what can never be changed.
 
 use alloy::primitives::{Address, B256};
-use ledger::{Units, audit, chain::Event, invariants};
+use ledger::{Units, audit, book::SourceFile, chain::Event, invariants};
 use sqlx::Row;
 
 use crate::{
@@ -153,6 +153,17 @@ async fn tells_what_was_decided_in_order_and_only_changes() {
     world.book.set_payee("machine-2", Address::repeat_byte(3), (0, 6)).await.unwrap();
     world.book.close_until(100, 7).await.unwrap();
     world.book.close_until(90, 8).await.unwrap();
+    // The same address as early as before is not new.
+    world.book.set_payee("machine-2", Address::repeat_byte(3), (0, 6)).await.unwrap();
+    let file = SourceFile {
+        source: "salad".into(),
+        name: "a day.json".into(),
+        first_day: "20261120".into(),
+        until_day: "20261121".into(),
+        sha256: B256::ZERO,
+    };
+    world.book.add_source_file(&file, 9).await.unwrap();
+    world.book.add_source_file(&file, 10).await.unwrap();
     let told: Vec<_> = audit::entries(&world.ledger).await.unwrap();
     let told: Vec<_> = told[before.len()..]
         .iter()
@@ -160,7 +171,14 @@ async fn tells_what_was_decided_in_order_and_only_changes() {
             (entry.at, entry.actor.as_str(), entry.action.as_str(), entry.subject.as_str())
         })
         .collect();
-    assert_eq!(told, [(6, "operator", "payee", "machine-2"), (7, "operator", "closing", "100")]);
+    assert_eq!(
+        told,
+        [
+            (6, "operator", "payee", "machine-2"),
+            (7, "operator", "closing", "100"),
+            (9, "intake", "source file", "salad")
+        ]
+    );
     assert_eq!(before[0].action, "organisation");
     assert_eq!(before[0].previous, B256::ZERO);
 }

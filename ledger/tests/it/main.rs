@@ -9,6 +9,7 @@
 )]
 
 mod audit;
+mod decisions;
 mod disk;
 mod group;
 mod intake;

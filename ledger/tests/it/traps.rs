@@ -79,7 +79,7 @@ async fn credited(world: &World, provider: u32) -> u64 {
     credits.iter().filter(|credit| credit.provider == provider).map(|c| c.units.get()).sum()
 }
 
-async fn funded(first: u64, second: u64) -> World {
+pub(crate) async fn funded(first: u64, second: u64) -> World {
     let mut world = World::new().await;
     for (number, units) in [(1, first), (2, second)] {
         if units > 0 {
