@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use alloy::providers::{Provider, ProviderBuilder};
+use alloy::providers::{DynProvider, Provider, ProviderBuilder};
 use tokio::{
     process::{Child, Command},
     time::{Instant, sleep, timeout},
@@ -29,6 +29,7 @@ pub struct Anvil {
     child: Child,
     /// Its endpoint.
     pub url: String,
+    provider: DynProvider,
 }
 
 impl Anvil {
@@ -54,9 +55,16 @@ impl Anvil {
             ))
         })?;
         let url = format!("http://127.0.0.1:{port}");
-        let mut anvil = Self { child, url };
+        let address = url.parse().map_err(|_| Error::Anvil("url".into()))?;
+        let provider = ProviderBuilder::new().connect_http(address).erased();
+        let mut anvil = Self { child, url, provider };
         anvil.wait().await?;
         Ok(anvil)
+    }
+
+    /// Its chain. All clones use one HTTP client: making one reads the system's certificates.
+    pub fn provider(&self) -> DynProvider {
+        self.provider.clone()
     }
 
     /// The command that starts a chain like this one from a written state.
@@ -82,10 +90,8 @@ impl Anvil {
     }
 
     async fn wait(&mut self) -> Result<()> {
-        let provider = ProviderBuilder::new()
-            .connect_http(self.url.parse().map_err(|_| Error::Anvil("url".into()))?);
         let deadline = Instant::now() + Duration::from_secs(30);
-        while provider.get_chain_id().await.is_err() {
+        while self.provider.get_chain_id().await.is_err() {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(Error::Anvil(format!("it ended at once: {status}")));
             }

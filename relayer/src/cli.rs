@@ -333,7 +333,7 @@ impl Cli {
     /// Carries the command out.
     pub async fn run(self) -> Result<()> {
         match self.command {
-            Command::Demo(args) => run_demo(args).await,
+            Command::Demo(args) => Box::pin(run_demo(args)).await,
             Command::Init(args) => {
                 let finality =
                     args.finality_depth.map_or(indexer::Finality::Tag, indexer::Finality::Depth);

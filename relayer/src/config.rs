@@ -540,10 +540,12 @@ impl Config {
     /// The endpoints, held to what is configured.
     pub fn endpoints(&self) -> Result<Endpoints> {
         let mut upstreams = Vec::new();
+        // One for all: making a client reads the system's certificates.
+        let client = reqwest::Client::new();
         for (operator, url) in self.upstream_urls() {
             let url = parse_url(operator, url)
                 .map_err(|reason| config_error(Path::new(FILE_NAME), reason))?;
-            let provider = ProviderBuilder::new().connect_http(url).erased();
+            let provider = ProviderBuilder::new().connect_reqwest(client.clone(), url).erased();
             upstreams.push(Upstream { operator: operator.to_owned(), provider });
         }
         let Chain { id, genesis, contract, finality, .. } = self.chain;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use alloy::providers::{DynProvider, Provider, ProviderBuilder};
+use alloy::providers::{DynProvider, Provider};
 use indexer::Endpoints;
 use relayer::anvil::Anvil;
 use serde_json::Value;
@@ -77,7 +77,7 @@ impl Env {
     }
 
     pub(crate) fn provider(&self) -> DynProvider {
-        ProviderBuilder::new().connect_http(self.anvil.url.parse().unwrap()).erased()
+        self.anvil.provider()
     }
 
     /// The installation's endpoints.

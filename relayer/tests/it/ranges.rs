@@ -20,6 +20,7 @@ const WIDEST: u64 = 4;
 #[derive(Clone)]
 struct Proxy {
     target: String,
+    client: reqwest::Client,
     refused: Arc<AtomicU32>,
 }
 
@@ -36,15 +37,20 @@ async fn forward(State(proxy): State<Proxy>, Json(request): Json<Value>) -> Json
         let error = json!({ "code": -32005, "message": "block range is too wide" });
         return Json(json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }));
     }
-    let client = reqwest::Client::new();
-    Json(client.post(&proxy.target).json(&request).send().await.unwrap().json().await.unwrap())
+    Json(
+        proxy.client.post(&proxy.target).json(&request).send().await.unwrap().json().await.unwrap(),
+    )
 }
 
 #[tokio::test]
 async fn an_endpoint_that_refuses_wide_ranges_is_asked_for_narrow_ones() {
     let env = Env::after_demo(30).await;
     let refused = Arc::new(AtomicU32::new(0));
-    let proxy = Proxy { target: env.anvil.url.clone(), refused: refused.clone() };
+    let proxy = Proxy {
+        target: env.anvil.url.clone(),
+        client: reqwest::Client::new(),
+        refused: refused.clone(),
+    };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let router = Router::new().fallback(post(forward)).with_state(proxy);

@@ -10,7 +10,7 @@ use alloy::{
     eips::eip2718::Encodable2718,
     network::TxSignerSync,
     primitives::{Address, B256, Bytes, TxKind, U256, hex},
-    providers::{DynProvider, Provider, ProviderBuilder},
+    providers::{DynProvider, Provider},
     signers::local::{MnemonicBuilder, PrivateKeySigner, coins_bip39::English},
     sol_types::{SolCall, SolConstructor},
     transports::RpcError,
@@ -53,7 +53,7 @@ struct Pair {
 #[tokio::test]
 async fn the_simulated_chain_answers_as_anvil_does() {
     let process = Anvil::start(None).await.unwrap();
-    let anvil = ProviderBuilder::new().connect_http(process.url.parse().unwrap()).erased();
+    let anvil = process.provider();
     let mut pair = Pair::new(anvil).await;
     while pair.calls < CALLS {
         pair.step().await;
