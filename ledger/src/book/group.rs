@@ -101,3 +101,75 @@ impl Group {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::workload::{Evidence, Item, Kind, Price, Revision, WorkResult};
+
+    fn record() -> Record {
+        let item = Item {
+            source: "source".into(),
+            external_id: "id".into(),
+            organisation: "organisation".into(),
+            machine: "machine".into(),
+            kind: Kind::Batch,
+            container_group: None,
+            gpu_class: None,
+            vcpu: None,
+            memory_mb: None,
+            priority: None,
+            country: None,
+            started_ms: 0,
+            stopped_ms: 1,
+        };
+        let revision = Revision {
+            revision: 0,
+            result: WorkResult::Failed,
+            price: Price::Usd("0".parse().unwrap()),
+            rate: None,
+            evidence: Evidence::default(),
+        };
+        Record { item, revision, payout: None }
+    }
+
+    /// Adds a call for each of these numbers of records.
+    fn queue(records: &[usize]) -> (Group, Vec<Arc<Call>>) {
+        let tariff = Tariff { fee_bps: 0, rates: BTreeMap::new(), address_delay: 0 };
+        let group = Group::default();
+        let calls = records.iter().map(|&count| group.add(&vec![record(); count], &tariff, 0));
+        let calls = calls.collect();
+        (group, calls)
+    }
+
+    #[test]
+    fn calls_share_a_commit_up_to_so_many_records_in_the_order_in_which_they_came() {
+        for (records, together) in [
+            (&[3_000, 2_000, 1][..], 2),
+            (&[3_000, 2_001], 1),
+            (&[MOST_RECORDS + 1, 1], 1),
+            (&[1, MOST_RECORDS + 1], 1),
+            (&[], 0),
+        ] {
+            let (group, calls) = queue(records);
+            let next = group.next();
+            assert_eq!(next.len(), together, "{records:?}");
+            assert!(next.iter().zip(&calls).all(|(next, call)| Arc::ptr_eq(next, call)));
+        }
+    }
+
+    #[test]
+    fn a_call_stays_in_the_queue_until_it_is_answered_and_its_answer_is_taken_once() {
+        let (group, calls) = queue(&[1, 1]);
+        assert_eq!(group.next().len(), 2);
+        assert!(calls[0].take().is_none());
+        assert_eq!(group.next().len(), 2, "asking for an answer that is not there changes nothing");
+        calls[0].set(Ok(Vec::new()));
+        assert_eq!(group.next().len(), 1);
+        assert!(calls[0].take().is_some_and(|answer| answer.is_ok()));
+        assert!(calls[0].take().is_none());
+        assert_eq!(group.next().len(), 1, "what was answered is not carried out again");
+    }
+}
