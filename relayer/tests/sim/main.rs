@@ -44,7 +44,7 @@ use world::World;
 /// Steps of the fault phase.
 const STEPS: u64 = 500;
 /// What `scripts/test` has the time for: a seed takes about three CPU seconds.
-const FAST_SEEDS: u64 = 1_000;
+const FAST_SEEDS: u64 = 600;
 /// So many seeds have to reach every branch.
 const MARKED_SEEDS: u64 = 2_000;
 const DEEP_SEEDS: u64 = 100_000;
