@@ -19,7 +19,7 @@ use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
     invariants::{Damage, sound_world},
-    world::{World, identity, record, secret, tariff},
+    world::{World, record, reopen, secret, tariff},
 };
 
 async fn funded_world() -> World {
@@ -54,7 +54,7 @@ async fn refuses_the_file_of_a_newer_program() {
     )
     .await;
     for error in [
-        Ledger::open(&folder.file(), identity()).await.unwrap_err(),
+        reopen(&folder.file()).await.unwrap_err(),
         Ledger::open_read_only(&folder.file()).await.unwrap_err(),
     ] {
         assert!(matches!(error, Error::Schema { found: 9999, .. }), "{error}");
@@ -79,7 +79,7 @@ async fn says_that_an_older_file_has_to_be_migrated_and_migrates_it() {
     for trigger in triggers {
         raw(&folder.file(), &format!("drop trigger {trigger}")).await;
     }
-    let migrated = Ledger::open(&folder.file(), identity()).await.unwrap();
+    let migrated = reopen(&folder.file()).await.unwrap();
     migrated.close().await;
     Ledger::open_read_only(&folder.file()).await.unwrap();
 }
@@ -111,7 +111,7 @@ async fn a_file_whose_migration_was_killed_opens_as_if_nothing_had_happened() {
         let done = sqlx::query_scalar::<_, i64>("select count(*) from _sqlx_migrations");
         let done = done.fetch_one(&mut conn).await.unwrap_or_default();
         conn.close().await.unwrap();
-        let ledger = Ledger::open(&file, identity()).await.unwrap();
+        let ledger = reopen(&file).await.unwrap();
         assert_eq!(invariants::violations(&ledger).await.unwrap(), []);
         let now = migrations(&ledger, &file).await;
         unfinished += usize::from(done < now);
@@ -166,7 +166,7 @@ async fn a_damaged_page_is_refused_at_opening() {
         damaged[start] ^= 0xff;
         fs::write(folder.file(), &damaged).unwrap();
         pages += 1;
-        match Ledger::open(&folder.file(), identity()).await {
+        match reopen(&folder.file()).await {
             Err(Error::Damaged { .. } | Error::Database(_) | Error::Migration(_)) => refused += 1,
             Err(error) => panic!("page at {start}: {error}"),
             Ok(ledger) => ledger.close().await,
@@ -191,7 +191,7 @@ async fn a_flipped_bit_anywhere_is_told_or_changes_nothing_that_money_depends_on
         let mut flipped = sound.clone();
         flipped[position] ^= 1 << (position % 8);
         fs::write(folder.file(), &flipped).unwrap();
-        let Ok(ledger) = Ledger::open(&folder.file(), identity()).await else {
+        let Ok(ledger) = reopen(&folder.file()).await else {
             told += 1;
             continue;
         };
@@ -235,7 +235,7 @@ async fn a_file_that_cannot_be_written_says_so() {
     let read_only = fs::Permissions::from_mode(0o400);
     fs::set_permissions(folder.file(), read_only).unwrap();
     let is_root = fs::OpenOptions::new().write(true).open(folder.file()).is_ok();
-    let opened = Ledger::open(&folder.file(), identity()).await;
+    let opened = reopen(&folder.file()).await;
     fs::set_permissions(folder.file(), fs::Permissions::from_mode(0o600)).unwrap();
     if is_root {
         println!("skipped: this user may write to files that nobody may write to");
@@ -262,7 +262,7 @@ async fn a_backup_taken_while_somebody_writes_is_whole_and_goes_on() {
     let error = world.ledger.backup(&copy).await.unwrap_err();
     assert!(matches!(error, Error::File { .. }), "an existing file was overwritten: {error}");
 
-    let restored = Ledger::open(&copy, identity()).await.unwrap();
+    let restored = reopen(&copy).await.unwrap();
     assert_eq!(verify::book(&restored, &secret()).await.unwrap(), []);
     assert_eq!(verify::facts(&restored, &world.blocks, u64::MAX).await.unwrap(), []);
     let reader = Reader::new(restored.clone());
@@ -293,7 +293,7 @@ const CHILD: &str = "QUITTANCE_TEST_DISK_CHILD";
 #[tokio::test]
 async fn child_that_writes_until_it_fails() {
     let Some(file) = std::env::var_os(CHILD) else { return };
-    let ledger = match Ledger::open(Path::new(&file), identity()).await {
+    let ledger = match reopen(Path::new(&file)).await {
         Ok(ledger) => ledger,
         Err(error) => {
             eprintln!("FAILED {error:?}");
@@ -338,7 +338,7 @@ async fn run_child(folder: &crate::world::Folder, prepare: impl FnOnce(&mut Comm
         .filter_map(|line| line.strip_prefix("ACKNOWLEDGED "))
         .map(|work| work.parse().unwrap())
         .collect();
-    let ledger = Ledger::open(&folder.file(), identity()).await.unwrap();
+    let ledger = reopen(&folder.file()).await.unwrap();
     assert_eq!(invariants::violations(&ledger).await.unwrap(), []);
     let book = BookWriter::new(ledger.clone());
     for work in acknowledged {

@@ -3,7 +3,7 @@
 use alloy::primitives::B256;
 use ledger::{Error, Identity, Ledger, Units, chain::Event, verify};
 
-use crate::world::{World, deposit_key, identity, secret};
+use crate::world::{World, deposit_key, identity, reopen, secret};
 
 #[tokio::test]
 async fn refuses_the_file_of_another_deployment() {
@@ -16,7 +16,7 @@ async fn refuses_the_file_of_another_deployment() {
     let other = Identity { chain_id: 1, ..identity() };
     let error = Ledger::open(&path, other).await.unwrap_err();
     assert!(matches!(error, Error::Identity { field: "chain id", .. }), "{error}");
-    Ledger::open(&path, identity()).await.unwrap();
+    reopen(&path).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,13 +4,14 @@ use std::{
     cell::Cell,
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use alloy::primitives::{Address, B256, keccak256};
 use contracts::eip712::DepositKey;
 use k256::ecdsa::SigningKey;
 use ledger::{
-    Identity, Ledger, Units,
+    Error, Identity, Ledger, Units,
     book::{BookWriter, Organisation, Tariff},
     chain::{Block, ChainWriter, Event, Fact, IndexedBlock},
     invariants,
@@ -264,6 +265,20 @@ impl World {
         let key = deposit_key(deposit);
         self.mine(vec![Event::Funded { sender: key.requestor, key, units: Units::new(units) }])
             .await;
+    }
+}
+
+/// Opens a file that this process had open before. A child that another test is starting meanwhile holds a copy of the lock
+/// until it has become the other program, so that it is waited for.
+pub(crate) async fn reopen(file: &Path) -> ledger::Result<Ledger> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Ledger::open(file, identity()).await {
+            Err(Error::Locked(_)) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            opened => return opened,
+        }
     }
 }
 
