@@ -65,6 +65,22 @@ async fn refuses_to_keep_back_work_that_a_statement_can_pay_and_to_decide_about_
 }
 
 #[tokio::test]
+async fn work_of_which_a_statement_only_takes_back_can_be_held() {
+    let mut world = funded(3_000_000, 0).await;
+    take(&world, &[token_of_work(1)]).await;
+    let work = item(&world, "1").await;
+    let stated = propose(&world, 1, None).await;
+    let signed = sign(&world, 1, stated).await;
+    settle(&mut world, &signed).await;
+    world.finalise(0).await;
+    take(&world, &[record(1, 2, 1, 123_500), token_of_work(2)]).await;
+    let stated = propose(&world, 1, None).await;
+    assert!(stated.1.leaves.iter().any(|leaf| leaf.amount == -500_000_000_000_000_000));
+    sign(&world, 1, stated).await;
+    decide(&world, work, Verdict::Hold).await.unwrap();
+}
+
+#[tokio::test]
 async fn refuses_to_pay_released_work_whose_money_went_to_other_work() {
     let mut world = funded(1_010_000, 0).await;
     take(&world, &[token_of_work(1)]).await;
