@@ -136,6 +136,8 @@ async fn decide_before_thaw_ends(world: &World, margin: u64) -> u64 {
 async fn held_work_is_decided_when_the_end_of_a_thaw_nears_that_takes_its_money() {
     let world = held_under_a_thaw(980_001).await;
     let both = |first, second| vec![("1".to_owned(), Some(first)), ("2".to_owned(), Some(second))];
+    // What reserves no more is decided whatever is missing.
+    decide(&world, item(&world, "1").await, Verdict::Hold).await.unwrap();
     assert_eq!(decide_before_thaw_ends(&world, 96).await, 0);
     assert_eq!(verdicts(&world).await, both(Verdict::Hold, Verdict::Hold));
     assert_eq!(decide_before_thaw_ends(&world, 97).await, 2);
