@@ -17,8 +17,9 @@ const LEAST = 0.9;
 
 const UNIT = { targets: ['--lib'], tests: [] };
 const VECTORS = { targets: ['--test=vectors'], tests: [] };
-const DATABASE = { targets: ['--test=it'], tests: ['power::', 'disk::', 'model::', 'invariants::'].flatMap((name) => ['--skip', name]) };
-const DATABASE_SLOW = { targets: ['--test=it'], tests: ['power::', 'disk::', 'model::', 'invariants::'] };
+const SLOW = ['power::', 'disk::', 'model::', 'invariants::'];
+const DATABASE = { targets: ['--test=it'], tests: SLOW.flatMap((name) => ['--skip', name]) };
+const DATABASE_SLOW = { targets: ['--test=it'], tests: SLOW };
 
 // What is mutated, and the tests that have to notice: first those that take seconds; those of a later stage for what
 // survived. Few unit tests reach what only writes to the database.

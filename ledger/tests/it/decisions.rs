@@ -9,7 +9,7 @@ use ledger::{
 };
 
 use crate::{
-    traps::{books, funded, propose, sign, take},
+    traps::{books, funded, propose, sign, state, take},
     world::{FEE_BPS, ORGANISATION, World, deposit_key, record, settle},
 };
 
@@ -46,8 +46,7 @@ async fn refuses_to_keep_back_work_that_a_statement_can_pay_and_to_decide_about_
     let mut world = funded(3_000_000, 0).await;
     take(&world, &[token_of_work(1)]).await;
     let work = item(&world, "1").await;
-    let stated = propose(&world, 1, None).await;
-    let signed = sign(&world, 1, stated).await;
+    let signed = state(&world, 1, None).await;
     for verdict in [Verdict::Hold, Verdict::Dispute, Verdict::Release] {
         let error = decide(&world, work, verdict).await.unwrap_err();
         assert!(error.contains("a statement that can settle names it"), "{error}");
@@ -69,8 +68,7 @@ async fn work_of_which_a_statement_only_takes_back_can_be_held() {
     let mut world = funded(3_000_000, 0).await;
     take(&world, &[token_of_work(1)]).await;
     let work = item(&world, "1").await;
-    let stated = propose(&world, 1, None).await;
-    let signed = sign(&world, 1, stated).await;
+    let signed = state(&world, 1, None).await;
     settle(&mut world, &signed).await;
     world.finalise(0).await;
     take(&world, &[record(1, 2, 1, 123_500), token_of_work(2)]).await;

@@ -69,7 +69,7 @@ pub(crate) async fn sign(
 }
 
 /// Records and signs what can be stated of this work.
-async fn state(world: &World, number: u8, only: Option<&[&str]>) -> SignedStatement {
+pub(crate) async fn state(world: &World, number: u8, only: Option<&[&str]>) -> SignedStatement {
     sign(world, number, propose(world, number, only).await).await
 }
 
