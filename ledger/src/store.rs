@@ -1,13 +1,19 @@
 //! Opening the file: settings, migrations, identity and the lock.
 
-use std::{fs::File, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use alloy::{
     dyn_abi::Eip712Domain,
     primitives::{Address, B256},
 };
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
+    migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -56,7 +62,22 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How long SQLite waits for a lock that another process holds, before it says so.
 const BUSY: Duration = Duration::from_secs(10);
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+/// The files of `migrations/`. Not by sqlx's macro, for which SQLite would be compiled a second time.
+const STEPS: [(&str, &str); 6] = [
+    ("facts", include_str!("../../migrations/0001_facts.sql")),
+    ("book", include_str!("../../migrations/0002_book.sql")),
+    ("audit", include_str!("../../migrations/0003_audit.sql")),
+    ("recovery", include_str!("../../migrations/0004_recovery.sql")),
+    ("chain proof", include_str!("../../migrations/0005_chain_proof.sql")),
+    ("sender", include_str!("../../migrations/0006_sender.sql")),
+];
+
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let step = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations((1..).zip(STEPS).map(step).collect())
+});
 
 impl Ledger {
     /// Opens the file for writing, creating it if it does not exist. Fails if another process has it open for writing,
@@ -291,4 +312,31 @@ async fn readers(path: &Path) -> Result<SqlitePool> {
         .test_before_acquire(false)
         .max_connections(4);
     Ok(pool.connect_with(options).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_every_file_of_the_migrations_in_order() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+        let mut found: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
+            .collect();
+        found.sort();
+        let files = found.iter().map(|path| {
+            (
+                path.file_stem().unwrap().to_str().unwrap().to_owned(),
+                std::fs::read_to_string(path).unwrap(),
+            )
+        });
+        let known = MIGRATIONS.iter().map(|step| {
+            let name = step.description.replace(' ', "_");
+            (format!("{:04}_{name}", step.version), step.sql.as_str().to_owned())
+        });
+        assert_eq!(known.collect::<Vec<_>>(), files.collect::<Vec<_>>());
+    }
 }
