@@ -1,21 +1,24 @@
 //! What becomes of records: every outcome, and that nothing changes when they come again.
 
 use alloy::primitives::{Address, B256};
+use contracts::eip712::DepositKey;
 use ledger::{
-    Amount, Error,
-    book::SourceFile,
+    Amount, Error, Units,
+    book::{Organisation, SourceFile},
+    chain::Event,
     rules::Verdict,
-    workload::{Outcome, WorkResult},
+    statement,
+    workload::{Outcome, Price, Record, WorkResult},
 };
 
-use crate::world::{FEE_BPS, ORGANISATION, World, payout, record, tariff};
+use crate::world::{FEE_BPS, ORGANISATION, World, attester, deposit_key, payout, record, tariff};
 
 /// Base units that `micro_usd` come to at the test's rate.
 fn amount(micro_usd: u64) -> Amount {
     Amount::new(u128::from(micro_usd) * 1_000_000_000_000_000 / 247)
 }
 
-async fn take(world: &World, records: &[ledger::workload::Record]) -> Vec<Outcome> {
+async fn take(world: &World, records: &[Record]) -> Vec<Outcome> {
     world.book.take_in(records, &tariff(), 0).await.unwrap()
 }
 
@@ -131,6 +134,80 @@ async fn unfunded_work_that_is_revised_to_nothing_is_not_open_any_more() {
     failed.revision.result = WorkResult::Failed;
     assert_eq!(take(&world, &[failed]).await, [Outcome::Accepted { amount: Amount::ZERO }]);
     assert_eq!(ledger::invariants::violations(&world.ledger).await.unwrap(), []);
+}
+
+/// The most that a record may come to, base units.
+const MOST: u128 = 1_000_000_000_000_000_000_000_000_000_000;
+
+/// A record whose source names its amount in base units.
+fn priced(external_id: u64, base_units: u128) -> Record {
+    let mut record = record(external_id, 2, 0, 0);
+    record.revision.price = Price::Token(Amount::new(base_units));
+    record
+}
+
+#[tokio::test]
+async fn rejects_a_price_beyond_belief_and_takes_the_highest_that_is_not() {
+    let mut world = World::new().await;
+    world.fund(1, 1_010_000_000_000_000_000).await;
+    world.finalise(0).await;
+    let outcomes = take(&world, &[priced(1, MOST + 1), priced(2, MOST)]).await;
+    assert!(matches!(&outcomes[0], Outcome::Rejected { field, .. } if field == "price"));
+    assert_eq!(outcomes[1], Outcome::Accepted { amount: Amount::new(MOST) });
+}
+
+#[tokio::test]
+async fn work_kept_before_its_token_was_known_is_accepted_only_at_a_price_that_is_believed() {
+    let mut world = World::new().await;
+    let token = Address::repeat_byte(0x71);
+    let key = DepositKey { token, ..deposit_key(3) };
+    let late = Organisation { name: "late".into(), token, deposits: vec![key.id()] };
+    let key_of_attester = statement::address_of(attester().verifying_key());
+    world.book.set_organisations(&[late], key_of_attester, 0).await.unwrap();
+    let records = [priced(1, MOST), priced(2, MOST + 1)].map(|mut record| {
+        record.item.organisation = "late".into();
+        record.revision.rate = tariff().rates.into_values().next();
+        record
+    });
+    for outcome in take(&world, &records).await {
+        assert_eq!(outcome, Outcome::Unfunded { missing: Amount::ZERO });
+    }
+    let units = Units::new(3_000_000_000_000_000_000);
+    let funded = Event::Funded { sender: key.requestor, key, units };
+    world.mine(vec![Event::TokenRegistered { token, decimals: 18 }, funded]).await;
+    world.finalise(0).await;
+    assert_eq!(world.book.accept_unfunded("late", &tariff(), 0).await.unwrap(), 1);
+    let books = world.reader.books("late").await.unwrap().unwrap();
+    assert_eq!(books.position.reserved, Amount::new(MOST));
+}
+
+#[tokio::test]
+async fn a_revision_that_reserves_no_more_is_taken_whatever_is_missing() {
+    let mut world = World::new().await;
+    world.fund(1, 10_000).await;
+    world.finalise(0).await;
+    take(&world, &[record(1, 2, 0, 1_000)]).await;
+    let key = deposit_key(1);
+    world.mine(vec![Event::Thawed { deposit: key.id(), units: Units::new(10_000), ends: 9 }]).await;
+    assert_eq!(
+        take(&world, &[record(1, 2, 1, 1_000)]).await,
+        [Outcome::Accepted { amount: amount(1_000) }]
+    );
+    assert_eq!(
+        take(&world, &[record(1, 2, 2, 999)]).await,
+        [Outcome::Accepted { amount: amount(999) }]
+    );
+    assert!(matches!(take(&world, &[record(1, 2, 3, 1_000)]).await[0], Outcome::Unfunded { .. }));
+}
+
+#[tokio::test]
+async fn a_record_that_names_the_contract_as_its_payout_address_is_rejected() {
+    let world = funded_world().await;
+    let mut unpayable = record(1, 99, 0, 10);
+    unpayable.payout = Some(crate::world::identity().contract);
+    assert!(
+        matches!(&take(&world, &[unpayable]).await[0], Outcome::Rejected { field, .. } if field == "provider")
+    );
 }
 
 #[tokio::test]
