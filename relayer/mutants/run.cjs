@@ -20,6 +20,9 @@ const VECTORS = { targets: ['--test=vectors'], tests: [] };
 const SLOW = ['power::', 'disk::', 'model::', 'invariants::'];
 const DATABASE = { targets: ['--test=it'], tests: SLOW.flatMap((name) => ['--skip', name]) };
 const DATABASE_SLOW = { targets: ['--test=it'], tests: SLOW };
+// Ends at the first seed that fails. The simulation exists only with the feature.
+const SIMULATION = { targets: ['--features=crash-points', '--test=sim'], tests: ['no_fault'] };
+const SENDER = { targets: ['--features=crash-points', '--test=it'], tests: ['sender::'] };
 
 // What is mutated, and the tests that have to notice: first those that take seconds; those of a later stage for what
 // survived. Few unit tests reach what only writes to the database.
@@ -37,7 +40,7 @@ const SUBJECTS = [
   {
     files: ['relayer/src/sender/plan.rs', 'relayer/src/sender/fees.rs', 'relayer/src/sender/outcome.rs'],
     package: 'quittance-relayer',
-    stages: [UNIT, { targets: ['--test=it', '--test=sim'], tests: ['sender::', 'no_fault'] }],
+    stages: [UNIT, SIMULATION, SENDER],
   },
 ];
 

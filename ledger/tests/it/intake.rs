@@ -87,6 +87,9 @@ async fn work_without_an_address_is_owed_and_reserved() {
     let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
     assert_eq!(books.position.reserved, amount(10));
     assert_eq!(books.open[0].provider, None);
+    let mut failed = record(2, 99, 0, 10);
+    failed.revision.result = WorkResult::Failed;
+    assert_eq!(take(&world, &[failed]).await, [Outcome::Accepted { amount: Amount::ZERO }]);
 }
 
 #[tokio::test]
@@ -210,13 +213,27 @@ async fn a_record_that_names_the_contract_as_its_payout_address_is_rejected() {
     );
 }
 
+/// A record whose output is another one on the decentralised network.
+fn differing(external_id: u64, revision: u32) -> Record {
+    let mut mirrored = record(external_id, 2, revision, 10);
+    mirrored.revision.evidence.digest = Some(B256::repeat_byte(1));
+    mirrored.revision.evidence.mirror_digest = Some(B256::repeat_byte(2));
+    mirrored
+}
+
+#[tokio::test]
+async fn differing_output_digests_of_the_newest_revision_hold_the_work() {
+    let world = funded_world().await;
+    take(&world, &[record(1, 2, 0, 10), differing(1, 1)]).await;
+    take(&world, &[record(2, 2, 2, 10), differing(2, 1)]).await;
+    let open = world.reader.books(ORGANISATION).await.unwrap().unwrap().open;
+    assert_eq!(open.iter().map(|item| item.is_held()).collect::<Vec<_>>(), [true, false]);
+}
+
 #[tokio::test]
 async fn differing_output_digests_hold_the_work() {
     let world = funded_world().await;
-    let mut mirrored = record(1, 2, 0, 10);
-    mirrored.revision.evidence.digest = Some(B256::repeat_byte(1));
-    mirrored.revision.evidence.mirror_digest = Some(B256::repeat_byte(2));
-    take(&world, &[mirrored]).await;
+    take(&world, &[differing(1, 0)]).await;
     let item = world.reader.books(ORGANISATION).await.unwrap().unwrap().open[0].clone();
     assert!(item.is_held());
     let place = (B256::repeat_byte(3), 1);

@@ -16,6 +16,7 @@ mod intake;
 mod invariants;
 mod model;
 mod power;
+mod recovery;
 mod slots;
 mod statement;
 mod store;

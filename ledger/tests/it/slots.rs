@@ -157,3 +157,41 @@ async fn an_imported_slot_is_over_and_accounts_for_its_tx_nonce() {
     assert_eq!(world.reader.last_carried(statement).await.unwrap(), Some(3));
     assert_eq!(world.reader.spending().await.unwrap()["settle"].gas, 21_000);
 }
+
+#[tokio::test]
+async fn a_slot_is_read_back_with_all_that_it_carries() {
+    let (world, statement, lease) = signed().await;
+    let obligations = [
+        Obligation::Settle(vec![statement]),
+        Obligation::Claim(token(), vec![2, 3]),
+        Obligation::Register(vec![payout(8)]),
+    ];
+    for (tx_nonce, obligation) in (0..).zip(&obligations) {
+        let place = (account(), tx_nonce);
+        world.book.open_slot(lease, place, obligation, &attempt(tx_nonce)).await.unwrap();
+    }
+    let slots = world.reader.open_slots(account()).await.unwrap();
+    let carried: Vec<_> = slots.into_iter().map(|slot| slot.obligation).collect();
+    assert_eq!(carried, obligations);
+}
+
+#[tokio::test]
+async fn a_tx_receipt_is_asked_for_until_one_of_the_slots_attempts_has_it() {
+    let (world, statement, lease) = signed().await;
+    let settle = Obligation::Settle(vec![statement]);
+    let slot = world.book.open_slot(lease, (account(), 0), &settle, &attempt(0)).await.unwrap();
+    let missing = async || world.reader.attempts_without_receipt(account(), 1).await.unwrap();
+    let asked = missing().await;
+    assert_eq!(asked.len(), 1);
+    let receipt = TxReceipt {
+        attempt: asked[0].0,
+        block_hash: B256::repeat_byte(2),
+        block: 3,
+        succeeded: false,
+        gas_used: 30_000,
+        fee: 42,
+    };
+    world.book.add_tx_receipt(&receipt).await.unwrap();
+    assert_eq!(missing().await, []);
+    assert_eq!(world.reader.open_slots(account()).await.unwrap()[0].id, slot);
+}
