@@ -72,7 +72,8 @@ async fn a_revision_may_change_the_amount_and_nothing_else() {
         [Outcome::Accepted { amount: amount(4) }]
     );
     // A lower revision that arrives late is kept without effect.
-    take(&world, &[record(1, 2, 1, 9)]).await;
+    let late = take(&world, &[record(1, 2, 1, 9)]).await;
+    assert_eq!(late, [Outcome::Accepted { amount: Amount::ZERO }]);
     let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
     assert_eq!(books.position.reserved, amount(4));
 }

@@ -2,7 +2,7 @@
 
 use alloy::primitives::{Address, B256};
 use ledger::{
-    Units,
+    Units, audit,
     book::{Import, Sighting},
     manifest::Tree,
 };
@@ -28,6 +28,17 @@ fn seal(import: &mut Import) {
     let leaves: Vec<_> = import.leaves.iter().map(|(leaf, _)| leaf.clone()).collect();
     import.statement.manifest = Tree::new(&leaves).root();
     import.digest = import.statement.digest(&identity().domain());
+}
+
+/// What the audit log tells of recovery, oldest first.
+async fn told(world: &World) -> Vec<(String, String)> {
+    let entries = audit::entries(&world.ledger).await.unwrap();
+    let told = entries.into_iter().map(|entry| (entry.actor, entry.action));
+    told.filter(|(_, action)| ["freeze", "import", "cut-off"].contains(&action.as_str())).collect()
+}
+
+fn expected(told: &[(&str, &str)]) -> Vec<(String, String)> {
+    told.iter().map(|&(actor, action)| (actor.into(), action.into())).collect()
 }
 
 async fn refusal(world: &World, import: &Import) -> String {
@@ -82,7 +93,9 @@ async fn refuses_a_manifest_whose_parts_do_not_follow_from_each_other() {
         let said = refusal(&lost, &forged).await;
         assert!(said.contains(expected), "forgery {number}: {said}");
     }
+    assert_eq!(told(&lost).await, []);
     assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    assert_eq!(told(&lost).await, expected(&[("operator", "import")]));
 }
 
 #[tokio::test]
@@ -124,8 +137,11 @@ async fn a_statement_seen_outside_freezes_its_organisation_until_it_is_brought_b
     assert_eq!(world.book.notice(&seen, 0).await.unwrap(), 0, "it is told once");
     let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
     assert_eq!(books.freezes.len(), 2);
+    let freeze = ("relayer", "freeze");
+    assert_eq!(told(&world).await, expected(&[freeze, freeze]));
     assert_eq!(world.book.cut_off(deposit_key(2).id(), 0, "no manifests", 0).await.unwrap(), 2);
     assert_eq!(world.reader.books(ORGANISATION).await.unwrap().unwrap().freezes, []);
+    assert_eq!(told(&world).await, expected(&[freeze, freeze, ("operator", "cut-off")]));
 }
 
 #[tokio::test]

@@ -414,6 +414,29 @@ async fn work_corrected_downwards_after_payment_is_sound_after_a_loss() {
 }
 
 #[tokio::test]
+async fn a_correction_that_was_paid_comes_to_all_that_was_said_after_a_loss() {
+    let mut world = funded(100_000_000, 0).await;
+    let mut manifests = Vec::new();
+    let day = [record(1, 2, 0, 1_000_000), record(1, 2, 1, 1_500_000)];
+    for revision in &day {
+        take(&world, std::slice::from_ref(revision)).await;
+        let paid = state(&world, 1, None).await;
+        settle(&mut world, &paid).await;
+        world.finalise(0).await;
+        manifests.push(world.reader.export(paid.id).await.unwrap());
+    }
+
+    let lost = world.after_loss(None).await;
+    take(&lost, &day).await;
+    for manifest in &manifests {
+        assert!(lost.book.import(manifest, &secret(), 0).await.unwrap());
+    }
+    lost.finalise(0).await;
+    assert_eq!(lost.book.accept_unfunded(ORGANISATION, &later_tariff(), 0).await.unwrap(), 1);
+    assert_eq!(books(&lost).await.open, [], "the difference came on top of what was paid before");
+}
+
+#[tokio::test]
 async fn a_correction_that_only_a_losing_candidate_named_comes_to_what_that_said_after_a_loss() {
     let mut world = funded(100_000_000, 100_000_000).await;
     take(&world, &[record(1, 2, 0, 1_000_000)]).await;
