@@ -2,11 +2,13 @@
 
 use ledger::{
     Error, Unit,
+    chain::Event,
     rules::{self, DepositState, Fee, Limits, Proposal, Purse},
 };
 
 use crate::world::{
-    FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, record, secret, settle, tariff,
+    FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, payout, record, secret, settle,
+    tariff,
 };
 
 /// A world with one accepted piece of work, and the proposal for deposit `number` that pays it.
@@ -55,6 +57,17 @@ async fn refuses_work_that_another_deposit_has_stated_since() {
         .await
         .unwrap_err();
     assert_stale(&error);
+}
+
+#[tokio::test]
+async fn refuses_rows_of_a_provider_whose_registration_may_still_be_undone() {
+    let mut world = world_with_work().await;
+    world.mine(vec![Event::Registered { provider: 5, payout: payout(5) }]).await;
+    let (state, mut proposal) = proposal(&world, 1).await;
+    proposal.rows.last_mut().unwrap().provider = 5;
+    let id = deposit_key(1).id();
+    let error = world.book.record_statement(id, &state, &proposal, FEE_BPS).await.unwrap_err();
+    assert!(error.to_string().contains("the registration of provider 5 is not final"), "{error}");
 }
 
 #[tokio::test]
