@@ -20,7 +20,7 @@ const VECTORS = { targets: ['--test=vectors'], tests: [] };
 const SLOW = ['power::', 'disk::', 'model::', 'invariants::'];
 const DATABASE = { targets: ['--test=it'], tests: SLOW.flatMap((name) => ['--skip', name]) };
 const DATABASE_SLOW = { targets: ['--test=it'], tests: SLOW };
-// Ends at the first seed that fails. The simulation exists only with the feature.
+// The simulation ends at the first seed that fails, and exists only with the feature; the other shares its build.
 const SIMULATION = { targets: ['--features=crash-points', '--test=sim'], tests: ['no_fault'] };
 const SENDER = { targets: ['--features=crash-points', '--test=it'], tests: ['sender::'] };
 

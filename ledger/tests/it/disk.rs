@@ -19,15 +19,9 @@ use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::{
     invariants::{Damage, sound_world},
+    traps::funded,
     world::{World, record, reopen, secret, tariff},
 };
-
-async fn funded_world() -> World {
-    let mut world = World::new().await;
-    world.fund(1, 100_000_000).await;
-    world.finalise(0).await;
-    world
-}
 
 /// Closes a world's ledger and leaves its file.
 async fn closed(world: World) -> crate::world::Folder {
@@ -46,7 +40,7 @@ async fn raw(file: &Path, sql: &str) {
 
 #[tokio::test]
 async fn refuses_the_file_of_a_newer_program() {
-    let folder = closed(funded_world().await).await;
+    let folder = closed(funded(100_000_000, 0).await).await;
     raw(
         &folder.file(),
         "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
@@ -131,7 +125,7 @@ async fn migrations(_open: &Ledger, file: &Path) -> i64 {
 
 #[tokio::test]
 async fn a_locked_database_is_waited_for_and_then_said() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     let mut other = Damage::without_dropping(&world).await;
     other.run("begin immediate").await.unwrap();
     let book = world.book.clone();
@@ -231,7 +225,7 @@ async fn money(ledger: &Ledger) -> String {
 
 #[tokio::test]
 async fn a_file_that_cannot_be_written_says_so() {
-    let folder = closed(funded_world().await).await;
+    let folder = closed(funded(100_000_000, 0).await).await;
     let read_only = fs::Permissions::from_mode(0o400);
     fs::set_permissions(folder.file(), read_only).unwrap();
     let is_root = fs::OpenOptions::new().write(true).open(folder.file()).is_ok();
@@ -246,7 +240,7 @@ async fn a_file_that_cannot_be_written_says_so() {
 
 #[tokio::test]
 async fn a_backup_taken_while_somebody_writes_is_whole_and_goes_on() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     let copy = world.folder.path().join("copy.db");
     let book = world.book.clone();
     let writing = tokio::spawn(async move {
@@ -355,7 +349,7 @@ async fn run_child(folder: &crate::world::Folder, prepare: impl FnOnce(&mut Comm
 async fn a_disk_that_fills_up_at_any_write_loses_nothing_that_was_acknowledged() {
     let mut failed_at = std::collections::BTreeSet::new();
     for extra in (1..60).step_by(3) {
-        let folder = closed(funded_world().await).await;
+        let folder = closed(funded(100_000_000, 0).await).await;
         let blocks = extra * 40;
         let said = run_child(&folder, |command| {
             let program = command.get_program().to_owned();
@@ -434,7 +428,7 @@ async fn a_disk_that_fails_to_write_or_to_sync_loses_nothing_that_was_acknowledg
     let mut failures = 0;
     for (call, step) in [("pwrite", 23), ("fsync", 3)] {
         for at in (1..=200).step_by(step * 4) {
-            let folder = closed(funded_world().await).await;
+            let folder = closed(funded(100_000_000, 0).await).await;
             let said = run_child(&folder, |command| {
                 command
                     .env("LD_PRELOAD", &library)

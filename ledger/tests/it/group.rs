@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     invariants::Damage,
+    traps::funded,
     world::{ORGANISATION, World, record, tariff},
 };
 
@@ -28,16 +29,9 @@ async fn at_once(
     tasks.join_all().await.into_iter().collect()
 }
 
-async fn funded_world() -> World {
-    let mut world = World::new().await;
-    world.fund(1, 100_000_000).await;
-    world.finalise(0).await;
-    world
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_record_that_cannot_be_stored_fails_alone() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     let poison = "create trigger poison before insert on item when new.external_id = '57'
          begin select raise(abort, 'no such record'); end";
     Damage::without_dropping(&world).await.run(poison).await.unwrap();
@@ -55,7 +49,7 @@ async fn a_record_that_cannot_be_stored_fails_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_the_same_record_from_64_callers_one_is_accepted() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     let answers = at_once(&world, 64, |_| 7).await;
     let accepted = answers.values().filter(|answer| matches!(answer, Ok(Outcome::Accepted { .. })));
     assert_eq!(accepted.count(), 1);
@@ -65,10 +59,8 @@ async fn of_the_same_record_from_64_callers_one_is_accepted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn callers_at_once_cannot_be_promised_more_than_there_is() {
-    let mut world = World::new().await;
     // Enough for 10 records of 1,000 millionths of a USD at 0.247 USD per token, with the fee.
-    world.fund(1, 41_000).await;
-    world.finalise(0).await;
+    let world = funded(41_000, 0).await;
     let answers = at_once(&world, 64, |caller| caller).await;
     let accepted =
         answers.values().filter(|answer| matches!(answer, Ok(Outcome::Accepted { .. }))).count();
@@ -80,7 +72,7 @@ async fn callers_at_once_cannot_be_promised_more_than_there_is() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_caller_that_goes_away_takes_no_other_along() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     for round in 0..20_u64 {
         let mut tasks = JoinSet::new();
         for caller in 0..16 {

@@ -7,31 +7,22 @@ use ledger::{
     book::{Organisation, SourceFile},
     chain::Event,
     rules::Verdict,
-    statement,
     workload::{Outcome, Price, Record, WorkResult},
 };
 
-use crate::world::{FEE_BPS, ORGANISATION, World, attester, deposit_key, payout, record, tariff};
+use crate::{
+    traps::{funded, take},
+    world::{FEE_BPS, ORGANISATION, World, deposit_key, payout, record, tariff},
+};
 
 /// Base units that `micro_usd` come to at the test's rate.
 fn amount(micro_usd: u64) -> Amount {
     Amount::new(u128::from(micro_usd) * 1_000_000_000_000_000 / 247)
 }
 
-async fn take(world: &World, records: &[Record]) -> Vec<Outcome> {
-    world.book.take_in(records, &tariff(), 0).await.unwrap()
-}
-
-async fn funded_world() -> World {
-    let mut world = World::new().await;
-    world.fund(1, 100_000_000).await;
-    world.finalise(0).await;
-    world
-}
-
 #[tokio::test]
 async fn rejects_an_organisation_that_is_not_configured() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     let mut stranger = record(1, 2, 0, 10);
     stranger.item.organisation = "nobody".into();
     let outcomes = take(&world, &[stranger, record(2, 2, 0, 10)]).await;
@@ -41,7 +32,7 @@ async fn rejects_an_organisation_that_is_not_configured() {
 
 #[tokio::test]
 async fn rejects_a_payout_address_that_differs_from_the_known_one() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     let mut hijack = record(1, 2, 0, 10);
     hijack.payout = Some(Address::repeat_byte(0xee));
     assert!(
@@ -54,7 +45,7 @@ async fn rejects_a_payout_address_that_differs_from_the_known_one() {
 
 #[tokio::test]
 async fn the_same_record_again_is_a_duplicate_and_another_a_conflict() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     take(&world, &[record(1, 2, 0, 10)]).await;
     assert_eq!(take(&world, &[record(1, 2, 0, 10)]).await, [Outcome::Duplicate]);
     assert!(matches!(take(&world, &[record(1, 2, 0, 11)]).await[0], Outcome::Conflict { .. }));
@@ -64,7 +55,7 @@ async fn the_same_record_again_is_a_duplicate_and_another_a_conflict() {
 
 #[tokio::test]
 async fn a_revision_may_change_the_amount_and_nothing_else() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     take(&world, &[record(1, 2, 0, 10)]).await;
     assert!(matches!(take(&world, &[record(1, 3, 1, 10)]).await[0], Outcome::Conflict { .. }));
     assert_eq!(
@@ -80,7 +71,7 @@ async fn a_revision_may_change_the_amount_and_nothing_else() {
 
 #[tokio::test]
 async fn work_without_an_address_is_owed_and_reserved() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     assert_eq!(
         take(&world, &[record(1, 99, 0, 10)]).await,
         [Outcome::Unaddressed { amount: amount(10) }]
@@ -95,7 +86,7 @@ async fn work_without_an_address_is_owed_and_reserved() {
 
 #[tokio::test]
 async fn what_is_not_completed_is_kept_and_not_paid() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     let mut failed = record(1, 2, 0, 10);
     failed.revision.result = WorkResult::Failed;
     assert_eq!(take(&world, &[failed]).await, [Outcome::Accepted { amount: Amount::ZERO }]);
@@ -105,9 +96,7 @@ async fn what_is_not_completed_is_kept_and_not_paid() {
 
 #[tokio::test]
 async fn unfunded_work_says_what_is_missing_and_is_accepted_when_it_comes() {
-    let mut world = World::new().await;
-    world.fund(1, 50).await;
-    world.finalise(0).await;
+    let mut world = funded(50, 0).await;
     let need = amount(1000);
     let unit = 1_000_000_000_000;
     let missing = need.base_units() + need.share(100).unwrap().base_units() - 50 * unit;
@@ -152,9 +141,7 @@ fn priced(external_id: u64, base_units: u128) -> Record {
 
 #[tokio::test]
 async fn rejects_a_price_beyond_belief_and_takes_the_highest_that_is_not() {
-    let mut world = World::new().await;
-    world.fund(1, 1_010_000_000_000_000_000).await;
-    world.finalise(0).await;
+    let world = funded(1_010_000_000_000_000_000, 0).await;
     let outcomes = take(&world, &[priced(1, MOST + 1), priced(2, MOST)]).await;
     assert!(matches!(&outcomes[0], Outcome::Rejected { field, .. } if field == "price"));
     assert_eq!(outcomes[1], Outcome::Accepted { amount: Amount::new(MOST) });
@@ -166,8 +153,7 @@ async fn work_kept_before_its_token_was_known_is_accepted_only_at_a_price_that_i
     let token = Address::repeat_byte(0x71);
     let key = DepositKey { token, ..deposit_key(3) };
     let late = Organisation { name: "late".into(), token, deposits: vec![key.id()] };
-    let key_of_attester = statement::address_of(attester().verifying_key());
-    world.book.set_organisations(&[late], key_of_attester, 0).await.unwrap();
+    world.book.set_organisations(&[late], key.signer, 0).await.unwrap();
     let records = [priced(1, MOST), priced(2, MOST + 1)].map(|mut record| {
         record.item.organisation = "late".into();
         record.revision.rate = tariff().rates.into_values().next();
@@ -187,9 +173,7 @@ async fn work_kept_before_its_token_was_known_is_accepted_only_at_a_price_that_i
 
 #[tokio::test]
 async fn a_revision_that_reserves_no_more_is_taken_whatever_is_missing() {
-    let mut world = World::new().await;
-    world.fund(1, 10_000).await;
-    world.finalise(0).await;
+    let mut world = funded(10_000, 0).await;
     take(&world, &[record(1, 2, 0, 1_000)]).await;
     let key = deposit_key(1);
     world.mine(vec![Event::Thawed { deposit: key.id(), units: Units::new(10_000), ends: 9 }]).await;
@@ -206,7 +190,7 @@ async fn a_revision_that_reserves_no_more_is_taken_whatever_is_missing() {
 
 #[tokio::test]
 async fn a_record_that_names_the_contract_as_its_payout_address_is_rejected() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     let mut unpayable = record(1, 99, 0, 10);
     unpayable.payout = Some(crate::world::identity().contract);
     assert!(
@@ -224,7 +208,7 @@ fn differing(external_id: u64, revision: u32) -> Record {
 
 #[tokio::test]
 async fn differing_output_digests_of_the_newest_revision_hold_the_work() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     take(&world, &[record(1, 2, 0, 10), differing(1, 1)]).await;
     take(&world, &[record(2, 2, 2, 10), differing(2, 1)]).await;
     let open = world.reader.books(ORGANISATION).await.unwrap().unwrap().open;
@@ -233,7 +217,7 @@ async fn differing_output_digests_of_the_newest_revision_hold_the_work() {
 
 #[tokio::test]
 async fn differing_output_digests_hold_the_work() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     take(&world, &[differing(1, 0)]).await;
     let item = world.reader.books(ORGANISATION).await.unwrap().unwrap().open[0].clone();
     assert!(item.is_held());
@@ -246,7 +230,7 @@ async fn differing_output_digests_hold_the_work() {
 
 #[tokio::test]
 async fn refuses_a_file_that_overlaps_another_of_its_source() {
-    let world = funded_world().await;
+    let world = funded(100_000_000, 0).await;
     let file = |first: &str, until: &str| SourceFile {
         source: "salad".into(),
         name: format!("{first}-{until}.json"),
