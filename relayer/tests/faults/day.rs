@@ -154,12 +154,19 @@ impl<'g> Run<'g> {
         }
         self.settled_down(&file.name, disturbance, is_stated).await;
         if is_eventful && index == 1 {
-            self.ground.top_up().await;
-            self.settled_down("unfunded work", disturbance, |status| {
-                is_stated(status) && sum(status, "unfunded") == 0
-            })
-            .await;
+            self.fund_the_rest(disturbance).await;
         }
+    }
+
+    /// Sends the money that is missing, and waits until all that had waited for it is settled.
+    async fn fund_the_rest(&mut self, disturbance: &mut impl Disturbance) {
+        let status = self.until("the status", disturbance, async |run| run.status().await).await;
+        assert!(sum(&status, "unfunded") > 0, "everything was funded: {status}");
+        self.ground.top_up().await;
+        self.settled_down("unfunded work", disturbance, |status| {
+            is_stated(status) && sum(status, "unfunded") == 0
+        })
+        .await;
     }
 
     /// Waits for a first settled statement, then replaces the newest blocks by empty ones.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, RandomState},
     path::Path,
 };
 
@@ -39,8 +40,8 @@ const FAST: Pace = Pace { idle_ms: 20, push_ms: 100 };
 pub(crate) struct Script {
     pub(crate) payees: File,
     pub(crate) files: Vec<File>,
-    /// Whether the chain is eventful: a reorg after the first file, money for the first organisation's second half only
-    /// after the second, a base fee that overtakes a sent transaction at the third.
+    /// Whether the chain is eventful: a reorg after the first file, money for half of the first organisation's second file
+    /// only after it was handed in, a base fee that overtakes a sent transaction at the third.
     pub(crate) is_eventful: bool,
     /// How often the server looks.
     pub(crate) pace: Pace,
@@ -78,16 +79,7 @@ impl Script {
     }
 
     pub(crate) fn records(&self) -> usize {
-        self.parsed().len()
-    }
-
-    fn parsed(&self) -> Vec<ledger::workload::Record> {
-        let parse = |file: &File| intake::parse(&file.name, file.content.as_bytes(), "salad");
-        let records = |parsed| match parsed {
-            Parsed::Work { records, .. } => records,
-            Parsed::Payees(_) => Vec::new(),
-        };
-        self.files.iter().flat_map(|file| records(parse(file).unwrap())).flatten().collect()
+        parsed(&self.files).len()
     }
 
     /// Addresses that can be paid, without the operator's.
@@ -98,6 +90,15 @@ impl Script {
         };
         self.payees.content.lines().map(address).collect()
     }
+}
+
+fn parsed(files: &[File]) -> Vec<ledger::workload::Record> {
+    let parse = |file: &File| intake::parse(&file.name, file.content.as_bytes(), "salad");
+    let records = |parsed| match parsed {
+        Parsed::Work { records, .. } => records,
+        Parsed::Payees(_) => Vec::new(),
+    };
+    files.iter().flat_map(|file| records(parse(file).unwrap())).flatten().collect()
 }
 
 fn shape(machines: u32, days: u32, organisations: u32) -> Shape {
@@ -258,11 +259,13 @@ impl Ground {
         assert_success(&env.run("deploy", &[]).await);
     }
 
-    /// A deposit for each organisation, with the fee and a twentieth more than its work costs.
+    /// A deposit for each organisation, with the fee and a twentieth more than its work costs. In an eventful script, the first
+    /// one gets what the first file and half of the second cost at first.
     async fn fund(&mut self) {
         let mut config = self.env.config();
         let attester = config.policy.attester;
-        for (index, (name, needs)) in self.needs().into_iter().enumerate() {
+        let files = &self.script.files;
+        for (index, (name, units)) in needs(files).into_iter().enumerate() {
             let place = index % TOKENS.len();
             let token = self.tokens[place];
             let key = DepositKey {
@@ -272,11 +275,12 @@ impl Ground {
                 token,
                 salt: keccak256(&name),
             };
-            let unit = Unit::of_decimals(TOKENS[place].2).unwrap();
-            let amount = needs.add(needs.share(600).unwrap()).unwrap();
-            let units = unit.split(amount).unwrap().0.get() + 1;
             let is_in_two = self.script.is_eventful && index == 0;
-            let first = if is_in_two { units / 2 } else { units };
+            let first = if is_in_two {
+                (needs(&files[..1])[&name] + needs(&files[..2])[&name]) / 2
+            } else {
+                units
+            };
             self.deposit(&key, first).await;
             if is_in_two {
                 self.top_up = Some((key.clone(), units - first));
@@ -305,23 +309,6 @@ impl Ground {
         self.transact(Some(key.token), &mint.abi_encode()).await;
         self.transact(Some(key.token), &approve.abi_encode()).await;
         self.transact(Some(self.contract), &deposit.abi_encode()).await;
-    }
-
-    /// What each organisation's work costs, base units.
-    fn needs(&self) -> BTreeMap<String, Amount> {
-        let records = self.script.parsed();
-        let names: BTreeSet<_> = records.iter().map(|record| &record.item.organisation).collect();
-        let names: Vec<_> = names.into_iter().collect();
-        let mut needs: BTreeMap<String, Amount> = BTreeMap::new();
-        for record in &records {
-            let place = names.binary_search(&&record.item.organisation).unwrap() % TOKENS.len();
-            let (_, _, decimals, usd) = TOKENS[place];
-            let usd_per_token: Decimal = usd.parse().unwrap();
-            let rate = Rate { usd_per_token, source: "static".into(), at_ms: 0 };
-            let sum = needs.entry(record.item.organisation.clone()).or_default();
-            *sum = sum.add(record.amount(&rate, decimals).unwrap()).unwrap();
-        }
-        needs
     }
 
     /// Sends a transaction from the requestor and mines it. Returns the address of what it created.
@@ -389,7 +376,7 @@ impl Ground {
                 std::fs::copy(from.join(name), folder.join(name)).unwrap();
             }
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = quiet_port();
         let text = std::fs::read_to_string(from.join("quittance.toml")).unwrap();
         let mut text = text.replace("127.0.0.1:8437", &format!("127.0.0.1:{port}"));
         if !endpoints.is_empty() {
@@ -404,5 +391,41 @@ impl Ground {
     /// One of the tokens.
     pub(crate) fn token(&self) -> Address {
         self.tokens[0]
+    }
+}
+
+/// Units that each organisation's work in some files costs, with the fee and a twentieth more.
+fn needs(files: &[File]) -> BTreeMap<String, u64> {
+    let records = parsed(files);
+    let names: BTreeSet<_> = records.iter().map(|record| &record.item.organisation).collect();
+    let mut needs = BTreeMap::new();
+    for (index, name) in names.into_iter().enumerate() {
+        let (_, _, decimals, usd) = TOKENS[index % TOKENS.len()];
+        let usd_per_token: Decimal = usd.parse().unwrap();
+        let rate = Rate { usd_per_token, source: "static".into(), at_ms: 0 };
+        // Each piece of work once, at the dearest of its revisions.
+        let mut dearest: BTreeMap<_, Amount> = BTreeMap::new();
+        for record in records.iter().filter(|record| record.item.organisation == *name) {
+            let amount = dearest.entry(&record.item.external_id).or_default();
+            *amount = record.amount(&rate, decimals).unwrap().max(*amount);
+        }
+        let amount =
+            dearest.into_values().fold(Amount::ZERO, |sum, amount| sum.add(amount).unwrap());
+        let amount = amount.add(amount.share(600).unwrap()).unwrap();
+        let unit = Unit::of_decimals(decimals).unwrap();
+        needs.insert(name.clone(), unit.split(amount).unwrap().0.get() + 1);
+    }
+    needs
+}
+
+/// A port for a server that is stopped and started again: below those that a system gives out by itself, so that nobody
+/// else has it meanwhile.
+fn quiet_port() -> u16 {
+    loop {
+        let chance = RandomState::new().hash_one(());
+        let port = 10_000 + u16::try_from(chance % 22_000).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
