@@ -144,9 +144,13 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Endpoint { .. } => true,
-            Self::Call { source, .. } => {
-                matches!(**source, alloy::contract::Error::TransportError(_))
-            }
+            // An answer that cannot be decoded, or an empty one, is that of a node that lacks the state.
+            Self::Call { source, .. } => matches!(
+                **source,
+                alloy::contract::Error::TransportError(_)
+                    | alloy::contract::Error::ZeroData(..)
+                    | alloy::contract::Error::AbiError(_)
+            ),
             Self::Indexer(error) => error.is_transient(),
             Self::Ledger(error) => error.is_transient(),
             _ => false,

@@ -101,6 +101,25 @@ async fn work_is_settled_to_the_base_unit_through_an_endpoint_that_fails_often()
     through_faults(script, Mix::of(per_mille, &Fault::WEATHER), reorgs, 1).await;
 }
 
+/// Goal: a call that returns nothing, as from a node that lacks the state, is waited out.
+/// Method: hand work in while every call returns nothing, until the server says that it waits for that; then the truth.
+/// What would break it: taking what cannot be decoded for a mistake of our own, which ends the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_return_nothing_are_waited_out() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    let proxy = Proxy::new(&ground.env.anvil.url, None, 1).await;
+    let mut run = Run::new(&ground, &[&proxy.url]).await;
+    run.hand_in(&ground.script.payees, &mut Calm).await;
+    run.until_registered(&mut Calm).await;
+    proxy.set(Mix::of(1_000, &[Fault::Empty]));
+    run.hand_in(&ground.script.files[0], &mut Calm).await;
+    run.until_waiting("the contract refused settle", &mut Calm).await;
+    proxy.set(Mix::default());
+    run.play(&mut Calm).await;
+    assert_eq!(run.finish().await, expected);
+}
+
 /// The faults of providers and their lies together.
 fn all_faults() -> Vec<Fault> {
     Fault::WEATHER.into_iter().chain(Fault::LIES).collect()

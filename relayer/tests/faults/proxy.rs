@@ -53,6 +53,8 @@ pub(crate) enum Fault {
     BadGateway,
     /// `null` for something that exists.
     Null,
+    /// A call that returns nothing, as from a node that lacks the state.
+    Empty,
     /// The request is delivered twice.
     Twice,
     /// The head as it was some blocks ago.
@@ -71,7 +73,7 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// Faults that any provider shows on a bad day.
-    pub(crate) const WEATHER: [Self; 15] = [
+    pub(crate) const WEATHER: [Self; 16] = [
         Self::DropSayYes,
         Self::DoSayNo,
         Self::Refuse,
@@ -85,6 +87,7 @@ impl Fault {
         Self::TooManyFor,
         Self::BadGateway,
         Self::Null,
+        Self::Empty,
         Self::Twice,
         Self::StaleHead,
     ];
@@ -104,6 +107,7 @@ impl Fault {
                 "eth_getLogs" | "eth_getTransactionReceipt" | "eth_getBlockReceipts"
             ),
             Self::WrongChain => method == "eth_chainId",
+            Self::Empty => method == "eth_call",
             Self::Null | Self::OtherFork => method != "eth_sendRawTransaction",
             _ => true,
         }
@@ -375,6 +379,7 @@ impl Desk {
         match fault {
             Fault::WrongId => answer["id"] = json!(999_999_999),
             Fault::Null => answer["result"] = Value::Null,
+            Fault::Empty => answer["result"] = json!("0x"),
             Fault::OmitLog | Fault::InventLog | Fault::AlterLog => self.spoil_logs(fault, answer),
             _ => return false,
         }
