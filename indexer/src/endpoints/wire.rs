@@ -119,8 +119,8 @@ impl Service<RequestPacket> for Wire {
 
 /// Chooses the endpoint for each request of the relayer.
 ///
-/// What is read comes from the first endpoint that agrees on the final block; if it fails, from the next one that agrees,
-/// and from no other. What is sent goes to all, once each; one success is success.
+/// What is read comes from the first endpoint that agrees on the final block; if it fails, or its answer is empty, from the
+/// next one that agrees, and from no other. What is sent goes to all, once each; one success is success.
 #[derive(Clone, Debug)]
 pub(crate) struct Chooser(pub(crate) Endpoints);
 
@@ -145,7 +145,10 @@ impl Chooser {
         let mut last = None;
         for wire in self.0.agreeing().await {
             let answer = wire.clone().request(packet.clone()).await;
-            if is_answered(&answer) {
+            if let Some(request) = empty_answer(packet, &answer) {
+                let outcome = Outcome::Failed(format!("its answer to {request} is empty"));
+                wire.health(|health| health.note(outcome, point::now()));
+            } else if is_answered(&answer) {
                 return answer;
             }
             last = Some(answer);
@@ -188,6 +191,26 @@ impl Service<RequestPacket> for Chooser {
 /// Whether there is an answer in what came back, and not only a wish for patience.
 fn is_answered(answer: &TransportResult<ResponsePacket>) -> bool {
     answer.as_ref().is_ok_and(|answer| wants_patience(answer).is_none())
+}
+
+/// The request whose answer is empty though there is something to answer, if one is: a node that lacks the state returns
+/// nothing from a call, and one that lacks the block answers `null`. That a receipt is `null` says something.
+fn empty_answer<'a>(
+    packet: &'a RequestPacket,
+    answer: &TransportResult<ResponsePacket>,
+) -> Option<&'a str> {
+    let answers = answer.as_ref().ok()?.responses();
+    packet.requests().iter().find_map(|request| {
+        let answer = answers.iter().find(|answer| answer.id == *request.id())?;
+        let method = request.method();
+        let is_empty = match (method, answer.payload.as_success()?.get()) {
+            ("eth_getTransactionReceipt", _) => false,
+            (_, "null") => true,
+            ("eth_call", result) => result == "\"0x\"",
+            _ => false,
+        };
+        is_empty.then_some(method)
+    })
 }
 
 /// Whether there is no answer in what came back, and the next try may bring one soon.

@@ -120,6 +120,26 @@ async fn calls_that_return_nothing_are_waited_out() {
     assert_eq!(run.finish().await, expected);
 }
 
+/// Goal: an endpoint that agrees on every block and lacks the state does not keep the others from being asked.
+/// Method: the preferred one of three returns nothing to any call, from beginning to end.
+/// What would break it: taking an empty answer for an answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_preferred_endpoint_without_state_is_passed_over() {
+    let ground = Ground::new(Script::three_days()).await;
+    let expected = undisturbed(&ground).await;
+    let mut proxies = Vec::new();
+    for seed in 0..3 {
+        proxies.push(Proxy::new(&ground.env.anvil.url, None, seed).await);
+    }
+    proxies[0].set(Mix::of(1_000, &[Fault::Empty]));
+    let urls: Vec<_> = proxies.iter().map(|proxy| proxy.url.as_str()).collect();
+    let mut run = Run::new(&ground, &urls).await;
+    run.play(&mut Calm).await;
+    // The commands that check the run ask the same endpoints.
+    assert_eq!(run.finish().await, expected);
+    assert!(proxies[0].counts().1[&Fault::Empty] > 0);
+}
+
 /// The faults of providers and their lies together.
 fn all_faults() -> Vec<Fault> {
     Fault::WEATHER.into_iter().chain(Fault::LIES).collect()
