@@ -37,6 +37,14 @@ const AGAIN: u32 = 7;
 const BREATH: Duration = Duration::from_millis(10);
 /// JSON-RPC's own code of an error inside the server.
 const INTERNAL_ERROR: i64 = -32603;
+/// Requests to which `null` is an answer: that there is no such thing.
+const MAY_BE_NULL: [&str; 5] = [
+    "eth_getBlockByHash",
+    "eth_getBlockByNumber",
+    "eth_getBlockReceipts",
+    "eth_getTransactionByHash",
+    "eth_getTransactionReceipt",
+];
 /// Most of an answer's text that is kept in an error.
 const SHOWN: usize = 200;
 
@@ -194,7 +202,7 @@ fn is_answered(answer: &TransportResult<ResponsePacket>) -> bool {
 }
 
 /// The request whose answer is empty though there is something to answer, if one is: a node that lacks the state returns
-/// nothing from a call, and one that lacks the block answers `null`. That a receipt is `null` says something.
+/// nothing from a call of a contract, or answers `null`.
 fn empty_answer<'a>(
     packet: &'a RequestPacket,
     answer: &TransportResult<ResponsePacket>,
@@ -203,12 +211,9 @@ fn empty_answer<'a>(
     packet.requests().iter().find_map(|request| {
         let answer = answers.iter().find(|answer| answer.id == *request.id())?;
         let method = request.method();
-        let is_empty = match (method, answer.payload.as_success()?.get()) {
-            ("eth_getTransactionReceipt", _) => false,
-            (_, "null") => true,
-            ("eth_call", result) => result == "\"0x\"",
-            _ => false,
-        };
+        let result = answer.payload.as_success()?.get();
+        let is_empty = (result == "null" && !MAY_BE_NULL.contains(&method))
+            || (result == "\"0x\"" && method == "eth_call");
         is_empty.then_some(method)
     })
 }
