@@ -22,7 +22,7 @@ const DATABASE = { targets: ['--test=it'], tests: SLOW.flatMap((name) => ['--ski
 const DATABASE_SLOW = { targets: ['--test=it'], tests: SLOW };
 // The simulation ends at the first seed that fails, and exists only with the feature; the other shares its build.
 const SIMULATION = { targets: ['--features=crash-points', '--test=sim'], tests: ['no_fault'] };
-const SENDER = { targets: ['--features=crash-points', '--test=it'], tests: ['sender::'] };
+const SENDER = { targets: ['--features=crash-points', '--test=it'], tests: ['sender::', 'outcome::'] };
 
 // What is mutated, and the tests that have to notice: first those that take seconds; those of a later stage for what
 // survived. Few unit tests reach what only writes to the database.
@@ -38,9 +38,14 @@ const SUBJECTS = [
     stages: [DATABASE, UNIT, DATABASE_SLOW],
   },
   {
-    files: ['relayer/src/sender/plan.rs', 'relayer/src/sender/fees.rs', 'relayer/src/sender/outcome.rs'],
+    files: ['relayer/src/sender/plan.rs', 'relayer/src/sender/fees.rs'],
     package: 'quittance-relayer',
     stages: [UNIT, SIMULATION, SENDER],
+  },
+  {
+    files: ['relayer/src/sender/outcome.rs'],
+    package: 'quittance-relayer',
+    stages: [SENDER, SIMULATION],
   },
 ];
 

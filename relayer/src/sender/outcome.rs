@@ -74,7 +74,11 @@ impl Sender {
                 Err(error) => return Err(error),
             }
         }
-        self.collect_receipts(indexed).await
+        // No money depends on these.
+        match self.collect_receipts(indexed).await {
+            Err(error) if !error.is_transient() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Takes transactions in that this ledger does not know and final blocks hold, as slots that are over, and accounts for
@@ -162,8 +166,8 @@ impl Sender {
         Ok(Some(Outcome { slot: slot.id, attempt, hash, block, block_hash, succeeded }))
     }
 
-    /// The sender's transaction with a tx nonce that is consumed at block `until`: the first block at which the account has
-    /// consumed it is found by halving the range, so that a long past costs few calls.
+    /// The sender's transaction with a tx nonce that is consumed at block `until` and was not before `below`: the first block
+    /// at which the account has consumed it is found by halving the range, so that a long past costs few calls.
     async fn find(&self, tx_nonce: u64, below: u64, until: u64) -> Result<Option<Mined>> {
         let count_at = async |number: u64| {
             let call = self.provider.get_transaction_count(self.address());
@@ -175,9 +179,6 @@ impl Sender {
         }
         // Consumed at `high`, not consumed before `low`.
         let (mut low, mut high) = (below.min(until), until);
-        if low > 0 && count_at(low).await? > tx_nonce {
-            (low, high) = (0, low);
-        }
         while low < high {
             let middle = low + (high - low) / 2;
             if count_at(middle).await? > tx_nonce { high = middle } else { low = middle + 1 }

@@ -15,6 +15,8 @@ mod halt;
 mod ingest;
 mod install;
 mod leaving;
+mod outcome;
+mod proxy;
 mod ranges;
 mod release;
 mod reorg;

@@ -8,53 +8,39 @@ use std::sync::{
 };
 
 use alloy::providers::{Provider, ProviderBuilder};
-use axum::{Json, Router, extract::State, routing::post};
 use indexer::{Endpoints, Indexer, Turn, Upstream};
 use ledger::{Ledger, chain::ChainWriter};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::env::Env;
+use crate::{
+    env::Env,
+    proxy::{proxy, refusal},
+};
 
 const WIDEST: u64 = 4;
 
-#[derive(Clone)]
-struct Proxy {
-    target: String,
-    client: reqwest::Client,
-    refused: Arc<AtomicU32>,
-}
-
-async fn forward(State(proxy): State<Proxy>, Json(request): Json<Value>) -> Json<Value> {
+/// Whether a request is for the logs of too many blocks.
+fn is_too_wide(request: &Value) -> bool {
     let number = |field: &str| {
         let text = request["params"][0][field].as_str()?.trim_start_matches("0x");
         u64::from_str_radix(text, 16).ok()
     };
-    if request["method"] == "eth_getLogs"
-        && let (Some(from), Some(to)) = (number("fromBlock"), number("toBlock"))
-        && to - from >= WIDEST
-    {
-        proxy.refused.fetch_add(1, Ordering::Relaxed);
-        let error = json!({ "code": -32005, "message": "block range is too wide" });
-        return Json(json!({ "jsonrpc": "2.0", "id": request["id"], "error": error }));
-    }
-    Json(
-        proxy.client.post(&proxy.target).json(&request).send().await.unwrap().json().await.unwrap(),
-    )
+    let range = number("fromBlock").zip(number("toBlock"));
+    request["method"] == "eth_getLogs" && range.is_some_and(|(from, to)| to - from >= WIDEST)
 }
 
 #[tokio::test]
 async fn an_endpoint_that_refuses_wide_ranges_is_asked_for_narrow_ones() {
     let env = Env::after_demo(30).await;
     let refused = Arc::new(AtomicU32::new(0));
-    let proxy = Proxy {
-        target: env.anvil.url.clone(),
-        client: reqwest::Client::new(),
-        refused: refused.clone(),
-    };
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new().fallback(post(forward)).with_state(proxy);
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let count = refused.clone();
+    let url = proxy(&env.anvil.url, move |request| {
+        is_too_wide(request).then(|| {
+            count.fetch_add(1, Ordering::Relaxed);
+            refusal("block range is too wide")
+        })
+    })
+    .await;
 
     let config = env.config();
     let provider = ProviderBuilder::new().connect_http(url.parse().unwrap()).erased();

@@ -92,7 +92,7 @@ impl World {
 
     /// Changes the chain's state behind the back of its blocks, and mines until the block whose root this belies is passed
     /// over: no turn proves anything by it.
-    async fn meddle(&mut self, method: &'static str, params: &str) {
+    pub(crate) async fn meddle(&mut self, method: &'static str, params: &str) {
         rpc(&self.provider, method, params).await;
         self.mine(FINAL_WITHIN + 1).await;
     }
@@ -116,7 +116,7 @@ impl World {
     }
 
     /// A world with one statement signed and sent, and not mined.
-    async fn with_one_sent() -> Self {
+    pub(crate) async fn with_one_sent() -> Self {
         let mut world = Self::new().await;
         world.work(0, 1).await;
         let report = world.turn().await;
@@ -132,7 +132,7 @@ impl World {
         self.live.reader.open_slots(self.live.sender).await.unwrap()
     }
 
-    async fn drop_all(&self) {
+    pub(crate) async fn drop_all(&self) {
         rpc(&self.provider, "anvil_dropAllTransactions", "[]").await;
     }
 
@@ -150,8 +150,20 @@ impl World {
         self.index().await;
     }
 
+    /// Begins with an empty database and indexes the chain again.
+    pub(crate) async fn lose_database(&mut self) {
+        self.live.ledger.clone().close().await;
+        for name in ["quittance.db", "quittance.db-wal", "quittance.db-shm", "quittance.lock"] {
+            if let Err(error) = std::fs::remove_file(self.env.dir().join(name)) {
+                assert!(name.contains("db-"), "{name}: {error}");
+            }
+        }
+        self.live = Live::open(&self.config).await;
+        self.index().await;
+    }
+
     /// Turns and blocks until nothing is open any more.
-    async fn finish(&mut self) {
+    pub(crate) async fn finish(&mut self) {
         for _ in 0..12 {
             self.mine(1).await;
             self.turn().await;
@@ -163,7 +175,7 @@ impl World {
     }
 
     /// A provider that signs with the sender's own key, as a thief or a careless operator would.
-    fn with_the_senders_key(&self) -> DynProvider {
+    pub(crate) fn with_the_senders_key(&self) -> DynProvider {
         let TxKey::Local(key) = Keys::open(&self.config).unwrap().sender else { panic!("a file") };
         wallet(&self.env, key)
     }
@@ -217,7 +229,7 @@ fn calldata(raw: &[u8]) -> Bytes {
     TxEnvelope::decode_2718(&mut &*raw).unwrap().input().clone()
 }
 
-fn says(report: &Report, text: &str) -> bool {
+pub(crate) fn says(report: &Report, text: &str) -> bool {
     report.waiting.iter().any(|reason| reason.contains(text))
 }
 
@@ -456,14 +468,7 @@ async fn a_lost_database_freezes_the_sender_until_its_transactions_are_recovered
     let transactions = world.provider.get_transaction_count(world.live.sender).await.unwrap();
     assert!(transactions > 2);
     world.mine(3).await;
-    world.live.ledger.clone().close().await;
-    for name in ["quittance.db", "quittance.db-wal", "quittance.db-shm", "quittance.lock"] {
-        if let Err(error) = std::fs::remove_file(world.env.dir().join(name)) {
-            assert!(name.contains("db-"), "{name}: {error}");
-        }
-    }
-    world.live = Live::open(&world.config).await;
-    world.index().await;
+    world.lose_database().await;
     world.work(0, 1).await;
     let report = world.turn().await;
     assert!(report.sent == 0 && says(&report, "quittance sender recover"), "{report:?}");

@@ -1,0 +1,211 @@
+//! Goal: what consumed a tx nonce is found out whatever the endpoint keeps back, and nothing else is delayed by it.
+//! Method: a sent transaction becomes final behind a proxy that keeps back or forges what one request tells.
+//! What would break it: one way of asking, a tx receipt believed, an error of one slot taken for that of the turn.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use alloy::{
+    network::TransactionBuilder,
+    primitives::{Address, B256, hex},
+    providers::Provider,
+    rpc::types::TransactionRequest,
+};
+use ledger::{
+    book::BookWriter,
+    read::{Reader, Slot},
+};
+use relayer::{
+    Error,
+    keys::Keys,
+    sender::{Sender, outcome::Recovered},
+};
+use serde_json::{Value, json};
+use sqlx::Connection;
+
+use crate::{
+    env::rpc,
+    proxy::{proxy, refusal},
+    sender::{World, says},
+};
+
+/// Blocks that make what was sent final.
+const FINAL: u32 = 3;
+
+impl World {
+    /// The same installation, behind a proxy.
+    async fn behind(
+        mut self,
+        rule: impl Fn(&Value) -> Option<Value> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.chain.rpc_url = Some(proxy(&self.env.anvil.url, rule).await);
+        self.reopen().await;
+        self
+    }
+
+    /// A sender over the open ledger, to be asked directly.
+    fn sender(&self) -> Sender {
+        let (ledger, key) = (&self.live.ledger, Keys::open(&self.config).unwrap().sender);
+        let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger.clone()));
+        let provider = self.config.endpoints().unwrap().provider();
+        Sender::new(provider, key, self.config.sending_limits(), reader, book)
+    }
+
+    /// Hash of the block in which a slot ended, as it was recorded.
+    async fn end_of(&self, slot: &Slot) -> B256 {
+        let path = self.config.path(&self.config.files.database);
+        let url = format!("sqlite://{}?mode=ro", path.display());
+        let mut db = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        let query = sqlx::query_scalar("select block_hash from outcome where slot = ?");
+        let hash: Vec<u8> = query.bind(slot.id).fetch_one(&mut db).await.unwrap();
+        B256::from_slice(&hash)
+    }
+
+    /// Sends something with the sender's own key that has nothing to do with the contract.
+    async fn send_something_else(&self) {
+        let request = TransactionRequest::default().with_to(Address::ZERO);
+        let _sent = self.with_the_senders_key().send_transaction(request).await.unwrap();
+    }
+}
+
+fn asks_for_receipt(request: &Value) -> bool {
+    request["method"] == "eth_getTransactionReceipt"
+}
+
+/// Whether a whole block is asked for, which is done to look for a transaction.
+fn asks_for_transactions(request: &Value) -> bool {
+    request["method"] == "eth_getBlockByNumber" && request["params"][1] == true
+}
+
+#[tokio::test]
+async fn an_outcome_is_told_by_its_tx_receipt_where_old_state_is_pruned() {
+    let world = World::with_one_sent().await.behind(|request| {
+        let block = request["params"][1].as_str().unwrap_or_default();
+        // Blocks that the relayer decides by are named by their hashes, which are longer.
+        let is_number = block.starts_with("0x") && block.len() < 66;
+        let is_old = request["method"] == "eth_getTransactionCount" && is_number;
+        is_old.then(|| refusal("missing trie node"))
+    });
+    let mut world = world.await;
+    let settled = world.settled().await;
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
+#[tokio::test]
+async fn a_tx_receipt_that_is_not_served_at_first_does_not_make_our_own_transaction_foreign() {
+    let is_served = AtomicBool::new(false);
+    let world = World::with_one_sent().await.behind(move |request| {
+        if asks_for_transactions(request) {
+            is_served.store(true, Ordering::Relaxed);
+        }
+        let is_null = asks_for_receipt(request) && !is_served.load(Ordering::Relaxed);
+        is_null.then(|| json!({ "result": null }))
+    });
+    let mut world = world.await;
+    world.mine(FINAL).await;
+    let report = world.turn().await;
+    assert_eq!(world.slots().await, []);
+    assert!(!says(&report, "frozen"), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_tx_receipt_that_names_a_block_which_is_not_on_the_chain_is_no_outcome() {
+    let forged: Arc<Mutex<Option<Value>>> = Arc::default();
+    let served = forged.clone();
+    let world = World::with_one_sent().await.behind(move |request| {
+        let mut forged = served.lock().unwrap();
+        if asks_for_transactions(request) {
+            *forged = None;
+        }
+        forged
+            .clone()
+            .filter(|_| asks_for_receipt(request))
+            .map(|receipt| json!({ "result": receipt }))
+    });
+    let mut world = world.await;
+    world.mine(FINAL).await;
+    let slot = world.slots().await.remove(0);
+    let params = json!([slot.attempts[0].hash]).to_string();
+    let mut receipt = rpc(&world.provider, "eth_getTransactionReceipt", &params).await;
+    let truth: B256 = receipt["blockHash"].as_str().unwrap().parse().unwrap();
+    receipt["blockHash"] = json!(hex::encode_prefixed([0x11; 32]));
+    *forged.lock().unwrap() = Some(receipt);
+
+    world.turn().await;
+    assert_eq!(world.slots().await, []);
+    assert_eq!(world.end_of(&slot).await, truth);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_serves_no_tx_receipts_delays_outcomes_and_nothing_else() {
+    let is_served = Arc::new(AtomicBool::new(false));
+    let served = is_served.clone();
+    let world = World::with_one_sent().await.behind(move |request| {
+        let is_refused = asks_for_receipt(request) && !served.load(Ordering::Relaxed);
+        is_refused.then(|| refusal("tx receipts are not served"))
+    });
+    let mut world = world.await;
+    let settled = world.settled().await;
+    world.mine(FINAL).await;
+    world.work(1, 2).await;
+    assert_eq!(world.turn().await.sent, 1);
+    assert_eq!(world.slots().await.len(), 2, "unknown, so nothing is freed");
+    is_served.store(true, Ordering::Relaxed);
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 2);
+}
+
+#[tokio::test]
+async fn a_recovery_says_what_it_took_in_and_what_it_only_accounted_for() {
+    let mut world = World::new().await;
+    let imported = world.provider.get_transaction_count(world.live.sender).await.unwrap();
+    world.send_something_else().await;
+    world.mine(FINAL).await;
+    world.lose_database().await;
+    let recovered = world.sender().recover(0).await.unwrap();
+    assert_eq!(recovered, Recovered { imported, other: 1, until: imported + 1 });
+
+    world.send_something_else().await;
+    world.mine(1).await;
+    assert_eq!(world.sender().adopt("a test of the key", 0).await.unwrap(), imported + 2);
+    let report = world.turn().await;
+    assert!(!says(&report, "the sender"), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_recovery_waits_until_every_transaction_is_final() {
+    let mut world = World::new().await;
+    world.mine(FINAL).await;
+    world.lose_database().await;
+    world.send_something_else().await;
+    world.mine(1).await;
+    let refused = world.sender().recover(0).await;
+    let Err(Error::Usage(reason)) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains("are not final yet; wait until they are"), "{reason}");
+    world.mine(FINAL).await;
+    assert_eq!(world.sender().recover(0).await.unwrap().other, 1);
+}
+
+#[tokio::test]
+async fn more_unknown_transactions_than_are_an_accident_are_not_recovered() {
+    let mut world = World::new().await;
+    let known = world.provider.get_transaction_count(world.live.sender).await.unwrap();
+    let set = async |world: &mut World, unknown: u64| {
+        let params = json!([world.live.sender, format!("{:#x}", known + unknown)]).to_string();
+        world.meddle("anvil_setNonce", &params).await;
+        world.sender().recover(0).await
+    };
+    // Nothing sent them, so that none of them is found.
+    let tried = set(&mut world, 10_000).await;
+    let Err(Error::Stalled(reason)) = tried else { panic!("{tried:?}") };
+    assert!(reason.contains(&format!("had tx nonce {known}")), "{reason}");
+    let refused = set(&mut world, 10_001).await;
+    let Err(Error::Usage(reason)) = refused else { panic!("{refused:?}") };
+    assert!(
+        reason.contains("has 10001 transactions") && reason.contains("sender adopt"),
+        "{reason}"
+    );
+}
