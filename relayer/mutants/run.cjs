@@ -45,7 +45,7 @@ const SUBJECTS = [
   {
     files: ['relayer/src/sender/outcome.rs'],
     package: 'quittance-relayer',
-    stages: [SENDER, SIMULATION],
+    stages: [SENDER, UNIT, SIMULATION],
   },
 ];
 

@@ -58,27 +58,13 @@ impl Sender {
         let Counts { finalised: consumed, indexed, .. } = counts;
         let mut below = self.reader.ledger().identity().start_block;
         for slot in slots.iter().filter(|slot| slot.tx_nonce < consumed) {
-            match self.outcome(slot, below, &finalised).await {
-                Ok(Some(outcome)) => {
-                    below = outcome.block.saturating_sub(1);
-                    self.book.add_outcome(&outcome, now).await?;
-                }
-                Ok(None) => {}
-                Err(error) if error.is_transient() => {
-                    tracing::debug!(
-                        tx_nonce = slot.tx_nonce,
-                        "outcome: {}",
-                        crate::chain_of(&error)
-                    );
-                }
-                Err(error) => return Err(error),
+            let found = or_later(self.outcome(slot, below, &finalised).await)?;
+            if let Some(outcome) = found.flatten() {
+                below = outcome.block.saturating_sub(1);
+                self.book.add_outcome(&outcome, now).await?;
             }
         }
-        // No money depends on these.
-        match self.collect_receipts(indexed).await {
-            Err(error) if !error.is_transient() => Err(error),
-            _ => Ok(()),
-        }
+        or_later(self.collect_receipts(indexed).await).map(drop)
     }
 
     /// Takes transactions in that this ledger does not know and final blocks hold, as slots that are over, and accounts for
@@ -278,6 +264,18 @@ impl Sender {
     }
 }
 
+/// Leaves what failed for a later turn if that may fare better.
+fn or_later<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_transient() => {
+            tracing::debug!("left for a later turn: {}", crate::chain_of(&error));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn nothing_indexed() -> Error {
     Error::Usage("nothing final is indexed yet; run quittance serve until it is".into())
 }
@@ -291,4 +289,20 @@ fn hint(attempt: i64, receipt: &TransactionReceipt, (block, block_hash): (u64, B
     let fee = u128::from(receipt.gas_used).saturating_mul(receipt.effective_gas_price);
     let (succeeded, gas_used) = (receipt.status(), receipt.gas_used);
     TxReceipt { attempt, block_hash, block, succeeded, gas_used, fee }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::transports::TransportErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn only_what_a_later_turn_may_find_is_left_for_it() {
+        let silence = Error::endpoint("eth_getBlockByNumber")(TransportErrorKind::backend_gone());
+        assert_eq!(or_later::<u8>(Err(silence)).unwrap(), None);
+        assert_eq!(or_later(Ok(7)).unwrap(), Some(7));
+        let broken = or_later::<u8>(Err(Error::Ledger(ledger::Error::Corrupt("slot"))));
+        assert!(matches!(broken, Err(Error::Ledger(_))), "{broken:?}");
+    }
 }
