@@ -20,12 +20,14 @@ use tokio::sync::Mutex;
 #[derive(Debug, Clone)]
 pub(crate) struct Witness {
     connection: Arc<Mutex<Option<SqliteConnection>>>,
+    /// What SQLite counted when somebody asked for news; `None` while nobody has asked of this file.
+    version: Arc<Mutex<Option<i64>>>,
     manifests: PathBuf,
 }
 
 impl Witness {
     pub(crate) fn new(manifests: PathBuf) -> Self {
-        Self { connection: Arc::default(), manifests }
+        Self { connection: Arc::default(), version: Arc::default(), manifests }
     }
 
     /// Looks at another file from now on.
@@ -33,6 +35,14 @@ impl Witness {
         let options = SqliteConnectOptions::new().filename(path).read_only(true);
         let connection = SqliteConnection::connect_with(&options).await.expect("a readable file");
         *self.connection.lock().await = Some(connection);
+        *self.version.lock().await = None;
+    }
+
+    /// Whether anything was committed to the file since this was asked before, or it was not asked of this file yet.
+    pub(crate) async fn is_news(&self) -> bool {
+        // Changes whenever another connection commits: <https://www.sqlite.org/pragma.html#pragma_data_version>.
+        let now = self.number("pragma data_version").await;
+        self.version.lock().await.replace(now) != Some(now)
     }
 
     /// One number out of the file.
