@@ -97,7 +97,8 @@ impl Disturbance for Endings<'_> {
 async fn work_is_settled_to_the_base_unit_through_an_endpoint_that_fails_often() {
     let is_deep = std::env::var_os("QUITTANCE_TEST_DEEP").is_some();
     let (machines, per_mille, reorgs) = if is_deep { (6_000, 800, 500) } else { (130, 600, 20) };
-    let script = Script::workloads(machines, 4, 400);
+    // Files of a few hours at any number of machines.
+    let script = Script::workloads(machines, 4, if is_deep { 4_000 } else { 400 });
     through_faults(script, Mix::of(per_mille, &Fault::WEATHER), reorgs, 1).await;
 }
 
