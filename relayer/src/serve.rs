@@ -58,18 +58,10 @@ pub async fn run(config: Config) -> Result<()> {
             "one endpoint alone says what is final; name several operators in [[endpoint]]"
         );
     }
-    let code = endpoints
-        .provider()
-        .get_code_at(config.chain.contract)
-        .await
-        .map_err(Error::endpoint("eth_getCode"))?;
-    if code.is_empty() {
-        let contract = config.chain.contract;
-        return Err(Error::Usage(format!(
-            "there is no contract at {contract}; run quittance deploy first"
-        )));
-    }
     let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
+    if Reader::new(ledger.clone()).anchors().await?.is_none() {
+        find_contract(&config, &endpoints).await?;
+    }
     let book = BookWriter::new(ledger.clone());
     book.set_organisations(&config.ledger_organisations(), config.policy.attester, now()).await?;
     let indexer = Indexer::new(endpoints.clone(), ledger.clone()).await?;
@@ -107,6 +99,18 @@ pub async fn run(config: Config) -> Result<()> {
     while tasks.join_next().await.is_some() {}
     ledger.close().await;
     outcome
+}
+
+/// Fails if there is no contract. Asked before anything is indexed only: later, an endpoint that says so is mistaken.
+async fn find_contract(config: &Config, endpoints: &Endpoints) -> Result<()> {
+    let contract = config.chain.contract;
+    let code = endpoints.provider().get_code_at(contract).await;
+    if code.map_err(Error::endpoint("eth_getCode"))?.is_empty() {
+        return Err(Error::Usage(format!(
+            "there is no contract at {contract}; run quittance deploy first"
+        )));
+    }
+    Ok(())
 }
 
 /// Requests to stop the process, SIGINT and SIGTERM, noticed from when this is made.

@@ -53,7 +53,7 @@ pub(crate) enum Fault {
     BadGateway,
     /// `null` for something that exists.
     Null,
-    /// A call that returns nothing, as from a node that lacks the state.
+    /// A call that returns nothing and an account without code, as from a node that lacks the state.
     Empty,
     /// The request is delivered twice.
     Twice,
@@ -107,7 +107,7 @@ impl Fault {
                 "eth_getLogs" | "eth_getTransactionReceipt" | "eth_getBlockReceipts"
             ),
             Self::WrongChain => method == "eth_chainId",
-            Self::Empty => method == "eth_call",
+            Self::Empty => matches!(method, "eth_call" | "eth_getCode"),
             Self::Null | Self::OtherFork => method != "eth_sendRawTransaction",
             _ => true,
         }

@@ -44,6 +44,10 @@ async fn deploy_puts_both_contracts_on_the_chain_once_and_writes_what_verifies_t
     let sender = told_by_init(&told, "sender");
     rpc(&chain, "anvil_setBalance", &format!("[\"{sender}\", \"0xde0b6b3a7640000\"]")).await;
 
+    let early = env.run("serve", &[]).await;
+    assert_eq!(early.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&early.stderr).contains("run quittance deploy first"));
+
     let first = env.run("deploy", &[]).await;
     assert_success(&first);
     let listed = read(&env.dir().join("verification/contracts.json"));
