@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use self::health::State;
+pub use self::wire::is_refusal;
 pub(crate) use self::{health::Health, wire::Wire};
 use self::{
     health::{Outcome, TOLERATED_LAG},

@@ -1,7 +1,6 @@
 //! What goes over the wire: one transport that watches an endpoint, and one that chooses among several.
 
 use std::{
-    borrow::Cow,
     fmt,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
@@ -10,6 +9,7 @@ use std::{
 };
 
 use alloy::{
+    primitives::{B256, U64, U256, keccak256},
     rpc::json_rpc::{ErrorPayload, RequestPacket, ResponsePacket},
     transports::{
         BoxTransport, HttpError, RpcError, TransportError, TransportErrorKind, TransportFut,
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tower::Service;
 
 use super::{
-    Endpoints,
+    Endpoints, agreement,
     health::{Health, Outcome},
 };
 use crate::endpoint::without_url;
@@ -127,8 +127,9 @@ impl Service<RequestPacket> for Wire {
 
 /// Chooses the endpoint for each request of the relayer.
 ///
-/// What is read comes from the first endpoint that agrees on the final block; if it fails, or its answer is empty, from the
-/// next one that agrees, and from no other. What is sent goes to all, once each; one success is success.
+/// What is read comes from the first endpoint that agrees on the final block; if it fails, refuses, or its answer is empty,
+/// from the next one that agrees, and from no other. What follows from the state of a named block, and how many
+/// transactions an account has sent, is read from all of them, and enough operators have to say so. What is sent goes to all, once each; one success is success.
 #[derive(Clone, Debug)]
 pub(crate) struct Chooser(pub(crate) Endpoints);
 
@@ -150,6 +151,9 @@ impl Chooser {
     }
 
     async fn read_now(&self, packet: &RequestPacket) -> TransportResult<ResponsePacket> {
+        if let Some(question) = Question::of(packet).filter(|_| self.0.needed() > 1) {
+            return self.vote(question, packet).await;
+        }
         let mut last = None;
         for wire in self.0.agreeing().await {
             let answer = wire.clone().request(packet.clone()).await;
@@ -162,6 +166,35 @@ impl Chooser {
             last = Some(answer);
         }
         last.unwrap_or_else(|| Err(failure(&self.0.why_none_agrees())))
+    }
+
+    /// What enough operators answer.
+    async fn vote(
+        &self,
+        question: Question,
+        packet: &RequestPacket,
+    ) -> TransportResult<ResponsePacket> {
+        let (wires, needed) = (self.0.agreeing().await, self.0.needed());
+        let asked = wires.iter().map(|wire| wire.clone().request(packet.clone()));
+        let answers = join_all(asked).await;
+        let said: Vec<_> = answers.iter().map(|answer| ballot(packet, answer)).collect();
+        let votes = wires.iter().zip(&said);
+        let votes = votes.filter_map(|(wire, said)| Some((wire.operator(), (*said)?)));
+        let winner = match question {
+            Question::State => agreement::agreed(votes, needed),
+            Question::Count => {
+                let counts = votes.filter_map(|(operator, said)| {
+                    Some((operator, u64::try_from(U256::from_be_bytes(said.0)).ok()?))
+                });
+                agreement::reached(counts, needed).map(|count| U256::from(count).into())
+            }
+        };
+        let is_failure = winner.is_none();
+        let mut answers = answers.into_iter().zip(said);
+        let found =
+            answers.find(|(_, said)| if is_failure { said.is_none() } else { *said == winner });
+        let disagreement = || Err(failure(&self.0.no_agreement(&method(packet)).to_string()));
+        found.map_or_else(disagreement, |(answer, _)| answer)
     }
 
     async fn send(self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
@@ -196,9 +229,59 @@ impl Service<RequestPacket> for Chooser {
     }
 }
 
-/// Whether there is an answer in what came back, and not only a wish for patience.
+/// Whether there is an answer in what came back: a result, or the contract's refusal of a call. Other errors tell of the
+/// endpoint, not of the chain.
 fn is_answered(answer: &TransportResult<ResponsePacket>) -> bool {
-    answer.as_ref().is_ok_and(|answer| wants_patience(answer).is_none())
+    answer.as_ref().is_ok_and(|answer| {
+        let mut errors = answer.responses().iter().filter_map(|answer| answer.payload.as_error());
+        errors.all(is_refusal)
+    })
+}
+
+/// Whether an error is what came of the call itself, and not of a limit or of a block that the endpoint does not have.
+pub fn is_refusal(error: &ErrorPayload) -> bool {
+    let text = error.message.to_lowercase();
+    let words =
+        ["revert", "out of gas", "outofgas", "gas required exceeds", "intrinsic gas", "evm error"];
+    words.iter().any(|words| text.contains(words)) || error.as_revert_data().is_some()
+}
+
+/// What more than one operator is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    /// Something that follows from the state of a block that is named by its hash, and from nothing else.
+    State,
+    /// How many transactions an account has sent by now, of which not everybody has seen the newest.
+    Count,
+}
+
+impl Question {
+    fn of(packet: &RequestPacket) -> Option<Self> {
+        let request = packet.as_single()?;
+        let params: serde_json::Value = serde_json::from_str(request.params()?.get()).ok()?;
+        let block = &params[1];
+        let is_hash = block["blockHash"].is_string()
+            || block.as_str().is_some_and(|text| text.len() == 2 + 2 * B256::len_bytes());
+        match request.method() {
+            "eth_call" | "eth_getTransactionCount" if is_hash => Some(Self::State),
+            "eth_getTransactionCount" if block == "latest" => Some(Self::Count),
+            _ => None,
+        }
+    }
+}
+
+/// What an answer says, if it says anything: a number itself, the hash of anything longer. How a refusal is worded differs
+/// from node to node.
+fn ballot(packet: &RequestPacket, answer: &TransportResult<ResponsePacket>) -> Option<B256> {
+    if !is_answered(answer) || empty_answer(packet, answer).is_some() {
+        return None;
+    }
+    let Some(result) = answer.as_ref().ok()?.responses().first()?.payload.as_success() else {
+        return Some(keccak256("refused"));
+    };
+    let number = serde_json::from_str::<U64>(result.get()).ok();
+    let said = number.map(|number| U256::from(number).into());
+    Some(said.unwrap_or_else(|| keccak256(result.get().to_lowercase())))
 }
 
 /// The request whose answer is empty though there is something to answer, if one is: a node that lacks the state returns
@@ -299,7 +382,7 @@ fn wants_patience(answer: &ResponsePacket) -> Option<Option<Duration>> {
 
 #[allow(clippy::option_option, reason = "whether, and if so how long, which may not be said")]
 fn payload_wants_patience(error: &ErrorPayload) -> Option<Option<Duration>> {
-    let message: Cow<'_, str> = error.message.to_lowercase().into();
+    let message = error.message.to_lowercase();
     let says_so = ["rate limit", "too many requests", "throughput", "requests per second"];
     let is_asked =
         matches!(error.code, 429 | -32005) || says_so.iter().any(|text| message.contains(text));

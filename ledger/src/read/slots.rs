@@ -115,6 +115,8 @@ pub struct Memory {
     pub slotted: u64,
     /// Tx nonces below were adopted by the operator.
     pub adopted: u64,
+    /// Tx nonces below were consumed in final blocks: the highest of a slot that is over, plus one.
+    pub ended: u64,
     /// The lowest tx nonce, not adopted, that a transaction consumed in a final block which this ledger had not signed.
     pub foreign: Option<(u64, B256)>,
 }
@@ -170,6 +172,12 @@ impl Reader {
             sender,
         );
         let adopted = adopted.await?;
+        let ended = count_up_to(
+            &mut tx,
+            "select max(s.tx_nonce) + 1 as n from outcome o join slot s on s.id = o.slot where s.sender = ?",
+            sender,
+        );
+        let ended = ended.await?;
         let row = sqlx::query(
             "select s.tx_nonce, o.hash from outcome o join slot s on s.id = o.slot
              where o.attempt is null and s.sender = ? and s.tx_nonce >= ? order by s.tx_nonce limit 1",
@@ -179,7 +187,7 @@ impl Reader {
         .fetch_optional(&mut *tx)
         .await?;
         let foreign = row.map(|row| Ok::<_, Error>((row.u64("tx_nonce")?, row.b256("hash")?)));
-        Ok(Memory { slotted, adopted, foreign: foreign.transpose()? })
+        Ok(Memory { slotted, adopted, ended, foreign: foreign.transpose()? })
     }
 
     /// Whether a slot of the sender has this tx nonce.

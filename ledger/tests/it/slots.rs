@@ -78,13 +78,16 @@ async fn a_foreign_outcome_is_remembered_until_it_is_adopted() {
     let (world, statement, lease) = signed().await;
     let settle = Obligation::Settle(vec![statement]);
     let slot = world.book.open_slot(lease, (account(), 4), &settle, &attempt(4)).await.unwrap();
-    let memory = Memory { slotted: 5, adopted: 0, foreign: None };
+    let memory = Memory { slotted: 5, adopted: 0, ended: 0, foreign: None };
     assert_eq!(world.reader.memory(account()).await.unwrap(), memory);
     world.book.add_outcome(&outcome(slot, None), 0).await.unwrap();
     let foreign = Some((4, B256::repeat_byte(1)));
-    assert_eq!(world.reader.memory(account()).await.unwrap(), Memory { foreign, ..memory });
+    assert_eq!(
+        world.reader.memory(account()).await.unwrap(),
+        Memory { ended: 5, foreign, ..memory }
+    );
     world.book.adopt(account(), 7, "the treasurer paid the rent", 0).await.unwrap();
-    let adopted = Memory { slotted: 5, adopted: 7, foreign: None };
+    let adopted = Memory { slotted: 5, adopted: 7, ended: 5, foreign: None };
     assert_eq!(world.reader.memory(account()).await.unwrap(), adopted);
     assert_eq!(adopted.next(), 7);
     assert_eq!(world.reader.memory(Address::ZERO).await.unwrap(), Memory::default());

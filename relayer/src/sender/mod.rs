@@ -21,7 +21,7 @@ use alloy::{
     rpc::types::TransactionRequest,
     transports::{RpcError, TransportErrorKind},
 };
-use indexer::without_url;
+use indexer::{is_refusal, without_url};
 use ledger::{
     Millis,
     book::{BookWriter, Lease, Obligation},
@@ -238,7 +238,9 @@ impl Sender {
             .get_block_by_number(BlockNumberOrTag::Latest)
             .await
             .map_err(Error::endpoint("eth_getBlockByNumber"))?;
-        let header = block.map(|block| block.header.inner).unwrap_or_default();
+        let header =
+            block.ok_or_else(|| Error::endpoint("eth_getBlockByNumber")(RpcError::NullResp))?;
+        let header = header.header.inner;
         let base = u128::from(header.base_fee_per_gas.unwrap_or_default());
         let base = fees::next_base_fee(base, header.gas_used, header.gas_limit);
         let history = self
@@ -436,11 +438,7 @@ impl Answer {
 /// it does not have, tells nothing about the call.
 pub(crate) fn refusal(error: &RpcError<TransportErrorKind>) -> Option<String> {
     let answer = error.as_error_resp()?;
-    let text = answer.message.to_lowercase();
-    let words =
-        ["revert", "out of gas", "outofgas", "gas required exceeds", "intrinsic gas", "evm error"];
-    let says = words.iter().any(|words| text.contains(words));
-    (says || answer.as_revert_data().is_some()).then(|| answer.message.to_string())
+    is_refusal(answer).then(|| answer.message.to_string())
 }
 
 /// Recipient and calldata of a stored attempt.
@@ -465,8 +463,7 @@ impl Wait {
                  sign; find out who has the key, then run quittance sender adopt"
             ),
             Self::StaleEndpoint => {
-                "transactions wait: the endpoint's newest block is older than what is indexed"
-                    .into()
+                "transactions wait: the endpoint's newest block is older than what is known".into()
             }
             Self::Unexplained(tx_nonce) => format!(
                 "what tx nonce {tx_nonce} carries waits: it is finally consumed, and the endpoint does not tell by which \

@@ -154,7 +154,7 @@ pub fn plan(view: &View) -> Plan {
         return plan;
     }
     plan.waiting.extend(view.unexplained.iter().map(|tx_nonce| Wait::Unexplained(*tx_nonce)));
-    if view.counts.latest < view.counts.indexed {
+    if view.counts.latest < view.counts.indexed.max(view.memory.ended) {
         plan.waiting.push(Wait::StaleEndpoint);
         return plan;
     }
@@ -279,7 +279,7 @@ mod tests {
         View {
             now: BORN + 30_000,
             counts: Counts { finalised: 3, indexed: 5, latest: 5 },
-            memory: Memory { slotted: 8, adopted: 0, foreign: None },
+            memory: Memory { slotted: 8, adopted: 0, ended: 0, foreign: None },
             pending: vec![pending(5), pending(6), pending(7)],
             unexplained: vec![],
             prices: CALM,
@@ -493,6 +493,15 @@ mod tests {
                 |v| {
                     v.counts.latest = 4;
                     v.pending[0].is_known = false;
+                },
+                vec![],
+                vec![Wait::StaleEndpoint],
+            ),
+            (
+                "the endpoint denies what a final block has consumed",
+                |v| {
+                    v.counts = Counts { finalised: 4, indexed: 4, latest: 4 };
+                    v.memory.ended = 5;
                 },
                 vec![],
                 vec![Wait::StaleEndpoint],

@@ -24,3 +24,4 @@ mod sender;
 mod signer;
 mod tools;
 mod verify;
+mod voting;

@@ -36,7 +36,7 @@ const FINAL: u32 = 3;
 
 impl World {
     /// The same installation, behind a proxy.
-    async fn behind(
+    pub(crate) async fn behind(
         mut self,
         rule: impl Fn(&Value) -> Option<Value> + Send + Sync + 'static,
     ) -> Self {

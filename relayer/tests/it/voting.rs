@@ -1,0 +1,149 @@
+//! Goal: one of three endpoints, preferred and wrong, moves nothing and keeps nothing from moving.
+//! Method: turns through three operators' endpoints, the first of which answers one kind of request by itself.
+//! What would break it: believing the first answer of the state, an error taken for an answer, a count that goes back.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use relayer::config::EndpointConfig;
+use serde_json::{Value, json};
+
+use crate::{
+    env::rpc,
+    proxy::{proxy, refusal},
+    sender::{World, says},
+};
+
+/// Blocks that make what was sent final.
+const FINAL: u32 = 3;
+
+impl World {
+    /// The same installation with three operators' endpoints, of which the preferred one follows a rule.
+    async fn beside_two(
+        mut self,
+        rule: impl Fn(&Value) -> Option<Value> + Send + Sync + 'static,
+    ) -> Self {
+        let chain = self.env.anvil.url.clone();
+        let urls = [proxy(&chain, rule).await, chain.clone(), chain];
+        let named = ["anna", "bert", "cleo"].into_iter().zip(urls);
+        self.config.endpoints =
+            named.map(|(name, url)| EndpointConfig { operator: name.into(), url }).collect();
+        self.config.chain.rpc_url = None;
+        self.reopen().await;
+        self
+    }
+}
+
+fn asks(request: &Value, method: &str) -> bool {
+    request["method"] == method
+}
+
+#[tokio::test]
+async fn an_endpoint_that_denies_the_senders_transactions_is_outvoted() {
+    let world = World::with_one_sent().await;
+    let mut world = world
+        .beside_two(|request| {
+            asks(request, "eth_getTransactionCount").then(|| json!({ "result": "0x0" }))
+        })
+        .await;
+    let settled = world.settled().await;
+    world.work(1, 2).await;
+    world.turn().await;
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 2);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_denies_what_was_final_is_waited_for() {
+    let is_lying = Arc::new(AtomicBool::new(false));
+    let lying = is_lying.clone();
+    let world = World::with_one_sent().await;
+    let mut world = world
+        .behind(move |request| {
+            let lies = asks(request, "eth_getTransactionCount") && lying.load(Ordering::Relaxed);
+            lies.then(|| json!({ "result": "0x0" }))
+        })
+        .await;
+    let settled = world.settled().await;
+    world.finish().await;
+    is_lying.store(true, Ordering::Relaxed);
+    world.work(1, 2).await;
+    let report = world.turn().await;
+    assert!(report.sent == 0 && says(&report, "transactions wait"), "{report:?}");
+    is_lying.store(false, Ordering::Relaxed);
+    world.turn().await;
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 2);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_invents_an_outcome_is_outvoted() {
+    let forged: Arc<Mutex<Option<Value>>> = Arc::default();
+    let served = forged.clone();
+    let world = World::with_one_sent().await;
+    let slot = world.slots().await.remove(0);
+    let count = format!("{:#x}", slot.tx_nonce + 1);
+    let mut world = world
+        .beside_two(move |request| {
+            let receipt = served.lock().unwrap().clone()?;
+            match request["method"].as_str()? {
+                "eth_getTransactionCount" => Some(json!({ "result": count })),
+                "eth_getTransactionReceipt" => Some(json!({ "result": receipt })),
+                _ => None,
+            }
+        })
+        .await;
+    let settled = world.settled().await;
+    world.drop_all().await;
+    world.mine(FINAL).await;
+    // Whatever was mined before, with the hash of what was not.
+    let block = rpc(&world.provider, "eth_getBlockByNumber", "[\"0x1\", false]").await;
+    let params = json!([block["transactions"][0]]).to_string();
+    let mut receipt = rpc(&world.provider, "eth_getTransactionReceipt", &params).await;
+    receipt["transactionHash"] = json!(slot.attempts[0].hash);
+    *forged.lock().unwrap() = Some(receipt);
+
+    world.turn().await;
+    assert_eq!(world.slots().await.len(), 1, "it is not mined");
+    *forged.lock().unwrap() = None;
+    world.turn().await;
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_lets_every_call_revert_is_outvoted() {
+    let world = World::new().await;
+    let mut world = world
+        .beside_two(|request| {
+            let error = json!({ "code": 3, "message": "execution reverted", "data": "0x" });
+            asks(request, "eth_call").then(|| json!({ "error": error }))
+        })
+        .await;
+    let settled = world.settled().await;
+    world.work(0, 1).await;
+    let report = world.turn().await;
+    assert_eq!(report.sent, 1, "{report:?}");
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_refusals_are_its_own_is_passed_over() {
+    for method in ["eth_getTransactionByHash", "eth_getBalance", "eth_estimateGas", "eth_getCode"] {
+        let world = World::with_one_sent().await;
+        let mut world = world
+            .beside_two(move |request| {
+                asks(request, method).then(|| refusal("transaction indexing is in progress"))
+            })
+            .await;
+        let settled = world.settled().await;
+        world.work(1, 2).await;
+        let report = world.turn().await;
+        assert_eq!(report.sent, 1, "{method}: {report:?}");
+        world.finish().await;
+        assert_eq!(world.settled().await, settled + 2, "{method}");
+    }
+}
