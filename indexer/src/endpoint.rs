@@ -270,6 +270,12 @@ impl Endpoint {
         Error::Inconsistent { operator: self.operator().to_owned(), problem }
     }
 
+    /// Its block is not the one that the others have at that height.
+    pub(crate) fn departs(&self, theirs: &Block, agreed: &Block) -> Error {
+        let (number, theirs, agreed) = (theirs.number, theirs.hash, agreed.hash);
+        self.inconsistent(format!("its block {number} is {theirs}, the others agree on {agreed}"))
+    }
+
     pub(crate) fn no_block(&self, block: String) -> Error {
         Error::NoBlock { operator: self.operator().to_owned(), block }
     }

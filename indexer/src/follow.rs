@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     Endpoints, Error, Result, compare, decode,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Header},
     endpoints::{Health, Survey},
     history::{self, History},
     proof::{self, Receipts},
@@ -236,6 +236,13 @@ impl Indexer {
         checkpoint: &Block,
         latest: &Block,
     ) -> Result<u64> {
+        if self.endpoints.needed() > 1
+            && let Ok(agreed) = self.endpoints.agreed_at(checkpoint.number).await
+            && agreed.block.hash == checkpoint.hash
+        {
+            let theirs = block_at(endpoint, checkpoint.number).await?;
+            return Err(endpoint.departs(&theirs, checkpoint));
+        }
         let finalised = self.writer.finalised().await?;
         let max = self.endpoints.settings().max_reorg_depth;
         let mut candidate = self.writer.block_at_or_below(latest.number).await?;
@@ -291,7 +298,7 @@ impl Indexer {
 
         let before = from.saturating_sub(1);
         let mut history = History::after(self.writer.journal_at(before).await?);
-        let mut blocks = Vec::new();
+        let mut found = Vec::new();
         for served in logs.chunk_by(|a, b| a.block_number == b.block_number) {
             let Some(number) = served.first().and_then(|log| log.block_number) else { continue };
             let header = self.endpoints.agreed_at(number).await?;
@@ -304,7 +311,7 @@ impl Indexer {
                 Receipts::Unproved => served.to_vec(),
             };
             history.push(number, &logs, endpoint.operator());
-            blocks.push(self.indexed(header.block, &logs)?);
+            found.push((header.block, logs));
         }
         let end = if to == survey.finalised.block.number {
             survey.finalised.clone()
@@ -315,10 +322,17 @@ impl Indexer {
         if let Some(theirs) = theirs.filter(|theirs| *theirs != history.last()) {
             return self.repair(survey, endpoint, history.blocks, (before, to, theirs)).await;
         }
-        if blocks.last().is_none_or(|last| last.block.number < to) {
-            blocks.push(IndexedBlock { block: end.block, facts: Vec::new() });
+        if found.last().is_none_or(|(last, _)| last.number < to) {
+            found.push((end.block, Vec::new()));
             history.push(to, &[], endpoint.operator());
         }
+        // What the contract's journal does not prove may be anything.
+        let blocks: Result<Vec<_>> =
+            found.iter().map(|(block, logs)| self.indexed(*block, logs)).collect();
+        let blocks = match blocks {
+            Err(error) if theirs.is_none() => return Err(endpoint.inconsistent(chain_of(&error))),
+            blocks => blocks?,
+        };
         self.writer.apply_proved(&blocks, &history.blocks).await?;
         if theirs.is_some() {
             self.writer.set_finalised(to).await?;
@@ -326,7 +340,8 @@ impl Indexer {
         Ok(Turn::Advanced(to))
     }
 
-    /// Indexes blocks one by one, each with the logs of its own hash.
+    /// Indexes blocks one by one, each with the logs of its own hash. What one operator alone says of them is not followed:
+    /// others have to have the last one, and where nothing proves its logs, to serve the same.
     async fn follow(
         &self,
         endpoint: &Endpoint,
@@ -342,16 +357,78 @@ impl Indexer {
                 // The chain moved while it was read; what was read before that point is good.
                 break;
             }
-            let logs = proof::logs(endpoint, &header).await?;
+            let Some(indexed) = self.unfinal(endpoint, &header, &mut history).await? else { break };
             parent = Some(header.block.hash);
-            history.push(number, &logs, endpoint.operator());
-            blocks.push(self.indexed(header.block, &logs)?);
+            blocks.push(indexed);
         }
+        let backed = self.backed(endpoint, &blocks).await?;
+        blocks.truncate(backed);
+        history.blocks.truncate(backed);
         let Some(last) = blocks.last().map(|indexed| indexed.block.number) else {
             return Ok(Turn::Idle);
         };
-        self.writer.apply_proved(&blocks, &history.blocks).await?;
+        let applied = self.writer.apply_proved(&blocks, &history.blocks).await;
+        applied.map_err(|error| self.of_unproved(endpoint, error.into()))?;
         Ok(Turn::Advanced(last))
+    }
+
+    /// What is indexed of a block that is not final, if enough operators serve the same or it is proved.
+    async fn unfinal(
+        &self,
+        endpoint: &Endpoint,
+        header: &Header,
+        history: &mut History,
+    ) -> Result<Option<IndexedBlock>> {
+        let logs = match proof::proved_logs(endpoint, header).await? {
+            Some(logs) => logs,
+            None => {
+                let logs = endpoint.logs_of(&header.block).await?;
+                if self.endpoints.needed() > 1 {
+                    let Some(agreed) = self.endpoints.agreed_logs(&header.block).await else {
+                        return Ok(None);
+                    };
+                    if agreed != history::digest(&logs) {
+                        let number = header.block.number;
+                        return Err(endpoint.inconsistent(format!(
+                            "its logs of block {number} are not those that the others serve"
+                        )));
+                    }
+                }
+                logs
+            }
+        };
+        history.push(header.block.number, &logs, endpoint.operator());
+        let indexed = self.indexed(header.block, &logs);
+        indexed.map(Some).map_err(|error| self.of_unproved(endpoint, error))
+    }
+
+    /// How many of the blocks enough operators have, from the first one on.
+    async fn backed(&self, endpoint: &Endpoint, blocks: &[IndexedBlock]) -> Result<usize> {
+        if self.endpoints.needed() <= 1 {
+            return Ok(blocks.len());
+        }
+        for (index, IndexedBlock { block, .. }) in blocks.iter().enumerate().rev() {
+            // Those that trail do not have the newest ones yet.
+            let Ok(agreed) = self.endpoints.agreed_at(block.number).await else { continue };
+            if agreed.block.hash == block.hash {
+                return Ok(index + 1);
+            }
+            return Err(endpoint.departs(block, &agreed.block));
+        }
+        Ok(0)
+    }
+
+    /// What cannot be decoded or stored of blocks that are not final is the endpoint's fault, where it alone serves them.
+    fn of_unproved(&self, endpoint: &Endpoint, error: Error) -> Error {
+        let is_of_facts = match &error {
+            Error::UnknownEvent { .. } => true,
+            Error::Ledger(error) => error.is_of_facts(),
+            _ => false,
+        };
+        if is_of_facts && self.endpoints.needed() <= 1 {
+            return endpoint.inconsistent(chain_of(&error));
+        }
+        error
     }
 
     /// Makes the agreed final block final in the ledger if the journal up to it is the contract's. If it is not, finds the

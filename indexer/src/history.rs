@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use alloy::{primitives::B256, rpc::types::Log};
+use alloy::{
+    primitives::{B256, keccak256},
+    rpc::types::Log,
+};
 use contracts::journal::{self, Journal};
 use ledger::completeness::BlockJournal;
 
@@ -47,6 +50,17 @@ impl History {
 /// Hashes of the logs' entries.
 pub(crate) fn entries(logs: &[Log]) -> Vec<B256> {
     logs.iter().map(|log| journal::entry(&log.inner.data)).collect()
+}
+
+/// A hash of everything that is kept of logs.
+pub(crate) fn digest(logs: &[Log]) -> B256 {
+    let mut bytes = Vec::new();
+    for log in logs {
+        bytes.extend(journal::entry(&log.inner.data));
+        bytes.extend(log.transaction_hash.unwrap_or_default());
+        bytes.extend(log.log_index.unwrap_or_default().to_be_bytes());
+    }
+    keccak256(bytes)
 }
 
 /// The journal after some more entries.

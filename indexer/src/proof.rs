@@ -259,15 +259,24 @@ pub(crate) async fn journal(
 
 /// The contract's logs of a block, proved by its bloom or its tx receipts where that can be done.
 pub(crate) async fn logs(endpoint: &Endpoint, header: &Header) -> Result<Vec<Log>> {
-    if endpoint.computes_hashes() {
-        if !header.bloom.contains_input(BloomInput::Raw(endpoint.contract().as_slice())) {
-            return Ok(Vec::new());
-        }
-        if let Receipts::Proved(logs) = logs_by_receipts(endpoint, header).await? {
-            return Ok(logs);
-        }
+    match proved_logs(endpoint, header).await? {
+        Some(logs) => Ok(logs),
+        None => endpoint.logs_of(&header.block).await,
     }
-    endpoint.logs_of(&header.block).await
+}
+
+/// The contract's logs of a block as its bloom or its tx receipts prove them; nothing where that cannot be done.
+pub(crate) async fn proved_logs(endpoint: &Endpoint, header: &Header) -> Result<Option<Vec<Log>>> {
+    if !endpoint.computes_hashes() {
+        return Ok(None);
+    }
+    if !header.bloom.contains_input(BloomInput::Raw(endpoint.contract().as_slice())) {
+        return Ok(Some(Vec::new()));
+    }
+    Ok(match logs_by_receipts(endpoint, header).await? {
+        Receipts::Proved(logs) => Some(logs),
+        Receipts::Unproved => None,
+    })
 }
 
 impl Endpoint {

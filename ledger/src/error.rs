@@ -134,16 +134,29 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether what was to be stored of the chain is refused for what it says, and not for the state of the file.
+    pub fn is_of_facts(&self) -> bool {
+        match self {
+            Self::Overflow(_) | Self::Rows(_) | Self::NotTheNextBlock { .. } => true,
+            // SQLITE_CONSTRAINT and its extended codes have 19 in their lowest byte.
+            Self::Database(error) => lowest_byte(error) == Some(19),
+            _ => false,
+        }
+    }
+
     /// Whether trying again may fare better without anybody's help: the database was too busy, or somebody else held its lock.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::PoolTimedOut) => true,
             // SQLITE_BUSY and its extended codes have 5 in their lowest byte.
-            Self::Database(sqlx::Error::Database(error)) => error
-                .code()
-                .and_then(|code| code.parse::<u32>().ok())
-                .is_some_and(|code| code & 0xff == 5),
+            Self::Database(error) => lowest_byte(error) == Some(5),
             _ => false,
         }
     }
+}
+
+/// What kind of result SQLite's code is of: <https://www.sqlite.org/rescode.html>.
+fn lowest_byte(error: &sqlx::Error) -> Option<u32> {
+    let code: u32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(code & 0xff)
 }

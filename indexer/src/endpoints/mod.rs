@@ -21,7 +21,7 @@ use alloy::{
     rpc::client::RpcClient,
     transports::RpcError,
 };
-use ledger::point;
+use ledger::{chain::Block, point};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -35,6 +35,7 @@ use self::{
 use crate::{
     Error, Finality, Result,
     endpoint::{Endpoint, Header, Look},
+    history,
 };
 
 /// How long what a look at all endpoints found is good for choosing one of them.
@@ -319,6 +320,16 @@ impl Endpoints {
         let winner = agreement::agreed(named, self.needed());
         let found = headers.into_iter().flatten().find(|header| Some(header.block.hash) == winner);
         found.ok_or_else(|| self.no_agreement(&format!("on block {number}")))
+    }
+
+    /// Digest of the contract's logs of a block, as enough operators serve them.
+    pub(crate) async fn agreed_logs(&self, block: &Block) -> Option<B256> {
+        let members = self.due();
+        let served = all(members.iter().map(|member| member.logs_of(block))).await;
+        let named = members.iter().zip(&served).filter_map(|(member, logs)| {
+            Some((member.operator(), history::digest(logs.as_ref().ok()?)))
+        });
+        agreement::agreed(named, self.needed())
     }
 
     /// A word of the contract's storage in the state of a block, as enough operators say.

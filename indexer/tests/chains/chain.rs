@@ -230,6 +230,8 @@ pub(crate) enum Lie {
     Omits(u64),
     OmitsAll(u64),
     Invents(u64),
+    InventsAnotherEvent(u64),
+    Repeats(u64),
     Reorders(u64),
     Alters(u64),
     ForgesReceipts(u64),
@@ -412,6 +414,19 @@ impl Serving {
                 };
                 invented.inner.data = funded.encode_log_data();
                 logs.push(invented);
+            }
+            Some(Lie::InventsAnotherEvent(at)) if at == number => {
+                let mut invented = logs[0].clone();
+                invented.inner.data =
+                    LogData::new_unchecked(vec![keccak256("Rugged()")], "".into());
+                logs.push(invented);
+            }
+            Some(Lie::Repeats(at)) if at == number => {
+                // One that the ledger can have once only.
+                let mut repeated = logs[0].clone();
+                let registered = Settlement::Registered { provider: 1, payout: Address::ZERO };
+                repeated.inner.data = registered.encode_log_data();
+                logs.push(repeated);
             }
             Some(Lie::Reorders(at)) if at == number => logs.swap(0, 1),
             Some(Lie::Alters(at)) if at == number => alter(&mut logs[0].inner.data),

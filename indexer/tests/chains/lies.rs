@@ -6,7 +6,7 @@ use std::{
 };
 
 use alloy::providers::Provider;
-use indexer::{Endpoints, Error, Finality, Indexer, State, Turn, chain_of};
+use indexer::{Endpoints, Error, Finality, Indexer, Settings, State, Turn, chain_of};
 use ledger::{Ledger, chain::ChainWriter};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -123,9 +123,12 @@ fn lies_about(block: u64) -> [(Lie, &'static str); 5] {
 
 #[tokio::test]
 async fn a_lie_about_logs_is_found_named_and_repaired_from_another_endpoint() {
-    for block in [OLD, NEW] {
+    // Of a block that is not final, a lie is stored only where one operator is enough.
+    for (block, agreement) in [(OLD, None), (NEW, Some(1))] {
         for (lie, name) in lies_about(block) {
             let mut world = World::new([Some(lie), None, None]).await;
+            let settings = Settings { agreement, ..Settings::default() };
+            world.endpoints = world.endpoints.with_settings(settings);
             let mut indexer = world.indexer().await;
             settle(&mut indexer, 5).await;
             world.grow(FINALITY);
@@ -222,6 +225,69 @@ async fn what_was_stored_without_a_proof_is_repaired_once_the_journal_is_served(
         // The next range ends in a block whose journal tells that something below it is untrue.
         world.grow(5);
         assert!(settle(&mut indexer, 1).await.is_none(), "{lie:?}");
+        world.assert_is_head().await;
+    }
+}
+
+#[tokio::test]
+async fn what_one_of_three_alone_says_of_a_block_is_not_followed() {
+    for (lie, _) in lies_about(NEW) {
+        let world = World::new([Some(lie), None, None]).await;
+        let mut indexer = world.indexer().await;
+        settle(&mut indexer, 5).await;
+        world.assert_is_head().await;
+        let reason = world.reason(0);
+        assert!(reason.contains("are not those that the others serve"), "{lie:?}: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn blocks_that_one_of_three_alone_has_are_not_followed() {
+    let world = World::new([None, None, None]).await;
+    let alone = {
+        let mut tree = world.tree.lock().unwrap();
+        let final_block = tree.at(world.head, BLOCKS - FINALITY).unwrap();
+        // Longer than any reorg that is followed.
+        tree.grow_by(final_block, 90, &mut ChaCha8Rng::seed_from_u64(2))
+    };
+    world.servers[0].lock().head = alone;
+    let mut indexer = world.indexer().await;
+    settle(&mut indexer, 5).await;
+    world.assert_is_head().await;
+    world.servers[0].lock().head = world.head;
+    assert!(settle(&mut indexer, 1).await.is_none());
+}
+
+#[tokio::test]
+async fn one_of_three_that_left_the_others_undoes_nothing() {
+    let world = World::new([None, None, None]).await;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 1).await.is_none());
+    let alone = {
+        let mut tree = world.tree.lock().unwrap();
+        let final_block = tree.at(world.head, BLOCKS - FINALITY).unwrap();
+        tree.grow_by(final_block, FINALITY + 5, &mut ChaCha8Rng::seed_from_u64(2))
+    };
+    world.servers[0].lock().head = alone;
+    for _ in 0..3 {
+        assert_eq!(indexer.turn().await.unwrap(), Turn::Idle);
+        world.assert_is_head().await;
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_stored_is_waited_out_where_one_endpoint_alone_serves_it() {
+    for lie in [
+        Lie::InventsAnotherEvent(NEW),
+        Lie::InventsAnotherEvent(OLD),
+        Lie::Repeats(NEW),
+        Lie::Repeats(OLD),
+    ] {
+        let world = World::of(&[Some(lie)]).await;
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 3).await.is_some(), "{lie:?}");
+        world.servers[0].lock().lie = None;
+        assert!(settle(&mut indexer, 5).await.is_none(), "{lie:?}");
         world.assert_is_head().await;
     }
 }
