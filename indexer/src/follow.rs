@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use alloy::rpc::types::Log;
+use alloy::{primitives::B256, rpc::types::Log};
 use contracts::journal::Journal;
 use ledger::{
     Ledger,
@@ -170,7 +170,9 @@ impl Indexer {
                 Err(error) if error.is_of_endpoint() => {
                     tracing::debug!("{}", chain_of(&error));
                     endpoint.distrust(&error);
-                    if matches!(error, Error::Unverified { .. }) {
+                    // What another operator's endpoint served earlier may be what does not verify.
+                    if matches!(&error, Error::Unverified { operator, .. } if operator == endpoint.operator())
+                    {
                         suspects.push((endpoint, error.to_string()));
                     }
                     last = Some(error);
@@ -467,15 +469,19 @@ impl Indexer {
         let mut history = History::after(self.writer.journal_at(known).await?);
         history.blocks = self.writer.journals(known, stored).await?;
         history.blocks.extend(served);
-        let found = self.find_untruth(survey, &history, (known, to), theirs).await?;
-        let source = history.of(found.block).map_or(endpoint.operator(), |block| &block.source);
-        self.blame(&found, source);
-        if found.block > stored {
-            let (operator, block) = (source.to_owned(), found.block);
+        let found = self.find_untruth((survey, endpoint), &history, (known, to), theirs).await?;
+        let block = found.header.block.number;
+        let source = history.of(block).map_or(endpoint.operator(), |block| &block.source);
+        let is_lie = self.blame(&found, source).await;
+        if block > stored && !is_lie {
+            return Err(endpoint.inconsistent(format!("{} of block {block}", found.what)));
+        }
+        if block > stored {
+            let operator = source.to_owned();
             return Err(Error::Unverified { operator, block, problem: found.what });
         }
-        let fork = found.block.saturating_sub(1);
-        tracing::warn!(block = found.block, "{} by {source}; indexing it again", found.what);
+        let fork = block.saturating_sub(1);
+        tracing::warn!(block, "{} by {source}; indexing it again", found.what);
         self.writer.rollback_to(fork).await?;
         Ok(Turn::RolledBack(fork))
     }
@@ -484,7 +490,7 @@ impl Indexer {
     /// them. Fails if no endpoint serves true ones.
     async fn find_untruth(
         &self,
-        survey: &Survey,
+        (survey, asked): (&Survey, &Endpoint),
         history: &History,
         (mut good, mut bad): (u64, u64),
         mut theirs: Journal,
@@ -497,11 +503,10 @@ impl Indexer {
                 theirs.count
             ),
         };
-        let Some((first, _)) = survey.agreeing.first() else { return Err(incomplete(bad, theirs)) };
         while bad - good > 1 {
             let middle = good + (bad - good) / 2;
             let header = self.endpoints.agreed_at(middle).await?;
-            let at_middle = proof::journal(&self.endpoints, first, &header).await?;
+            let at_middle = proof::journal(&self.endpoints, asked, &header).await?;
             let Some(at_middle) = at_middle else { return Err(incomplete(bad, theirs)) };
             if at_middle == history.at(middle) {
                 good = middle;
@@ -518,28 +523,34 @@ impl Indexer {
             let truth = history::entries(&logs);
             if history::fold(before, &truth) == theirs && truth != served {
                 let what = history::untruth(served, &truth);
-                return Ok(Untruth { block: bad, what, told_by: endpoint.operator().to_owned() });
+                let told_by = endpoint.operator().to_owned();
+                return Ok(Untruth { header, truth, what, told_by });
             }
         }
         Err(incomplete(bad, theirs))
     }
 
-    /// Marks the operator whose endpoint served what is untrue, if another operator's tells the truth.
-    fn blame(&self, found: &Untruth, source: &str) {
-        if found.told_by == source {
-            tracing::warn!(
-                operator = source,
-                "{} of block {}, and told when asked again",
-                found.what,
-                found.block
-            );
-            return;
+    /// Marks the operator whose endpoint served what is untrue, if it does so again when it is asked for the block by its hash:
+    /// before, it may have been on another branch, or not have had the logs of a new block yet. Returns whether it does.
+    async fn blame(&self, found: &Untruth, source: &str) -> bool {
+        let Untruth { header, truth, what, told_by } = found;
+        let block = header.block.number;
+        let mut is_lie = false;
+        for member in self.endpoints.members().iter().filter(|member| member.operator() == source) {
+            is_lie |= match proof::logs(member, header).await {
+                Ok(logs) => history::entries(&logs) != *truth,
+                Err(error) => matches!(error, Error::Unverified { .. }),
+            };
+        }
+        if !is_lie {
+            tracing::warn!(operator = source, "{what} of block {block}, and not when asked again");
+            return false;
         }
         for member in self.endpoints.members().iter().filter(|member| member.operator() == source) {
-            let Untruth { block, what, told_by } = found;
             member
                 .lied(format!("{what} of block {block}; {told_by} serves what the journal proves"));
         }
+        true
     }
 
     /// Why the final block is a reason for alarm, if it is.
@@ -627,7 +638,9 @@ impl Indexer {
 /// What was untrue of a block's logs.
 #[derive(Debug)]
 struct Untruth {
-    block: u64,
+    header: Header,
+    /// Entries of its true logs.
+    truth: Vec<B256>,
     what: String,
     /// Operator of the endpoint that served the truth.
     told_by: String,

@@ -9,7 +9,10 @@ use alloy::{
     primitives::{Address, B256, BloomInput, Bytes, KECCAK256_EMPTY, U64, U256, keccak256},
     providers::Provider,
     rlp,
-    rpc::types::{EIP1186AccountProofResponse, Log},
+    rpc::{
+        json_rpc::ErrorPayload,
+        types::{EIP1186AccountProofResponse, Log},
+    },
     transports::TransportError,
     trie::{Nibbles, proof::verify_proof},
 };
@@ -19,6 +22,7 @@ use serde::Deserialize;
 use crate::{
     Endpoints, Error, HeaderHash, Result,
     endpoint::{Endpoint, Header},
+    endpoints::wire,
 };
 
 const RECEIPTS: &str = "eth_getBlockReceipts";
@@ -92,9 +96,7 @@ pub(crate) async fn logs_by_receipts(endpoint: &Endpoint, header: &Header) -> Re
         Ok(Some(receipts)) => receipts,
         Ok(None) => return Err(endpoint.no_block(hash.to_string())),
         Err(error) if is_unserved(&error) => {
-            if is_unknown(&error) {
-                endpoint.health(|health| health.does_not_serve(RECEIPTS));
-            }
+            note_unknown(endpoint, RECEIPTS, &error);
             return Ok(Receipts::Unproved);
         }
         Err(error) => return Err(endpoint.failed(RECEIPTS)(error)),
@@ -177,9 +179,7 @@ pub(crate) async fn storage(
     let proof = match answer {
         Ok(proof) => proof,
         Err(error) if is_unserved(&error) => {
-            if is_unknown(&error) {
-                endpoint.health(|health| health.does_not_serve(PROOF));
-            }
+            note_unknown(endpoint, PROOF, &error);
             return Ok(None);
         }
         Err(error) => return Err(endpoint.failed(PROOF)(error)),
@@ -224,19 +224,25 @@ fn is_proved(root: B256, key: B256, value: Option<Vec<u8>>, proof: &[Bytes]) -> 
     verify_proof(root, Nibbles::unpack(key), value, proof).is_ok()
 }
 
-/// Whether a refusal says that the request is not served, be it for this block only.
+/// Whether a refusal says that no proof is to be had of this block: any but a failure of the moment, since nodes word it in
+/// many ways (pruned, outside of a window, not available). Nothing is believed for it.
 fn is_unserved(error: &TransportError) -> bool {
-    is_unknown(error) || says(error, &["missing trie node", "pruned", "archive", "not available"])
-}
-
-/// Whether a refusal says that the request is not served for any block.
-fn is_unknown(error: &TransportError) -> bool {
-    let is_coded = error.as_error_resp().is_some_and(|error| matches!(error.code, -32601 | -32004));
-    is_coded || says(error, &["not supported", "unsupported", "method not found", "does not exist"])
-}
-
-fn says(error: &TransportError, texts: &[&str]) -> bool {
     let Some(payload) = error.as_error_resp() else { return false };
+    let is_of_the_moment =
+        payload.code == wire::INTERNAL_ERROR && !says(payload, &["missing trie node", "pruned"]);
+    !is_of_the_moment && !wire::asks_for_patience(payload)
+}
+
+/// Takes note of a request that is not served for any block, if the refusal says so.
+fn note_unknown(endpoint: &Endpoint, request: &'static str, error: &TransportError) {
+    let Some(payload) = error.as_error_resp() else { return };
+    let texts = ["not supported", "unsupported", "method not found", "does not exist"];
+    if matches!(payload.code, -32601 | -32004) || says(payload, &texts) {
+        endpoint.health(|health| health.does_not_serve(request));
+    }
+}
+
+fn says(payload: &ErrorPayload, texts: &[&str]) -> bool {
     let message = payload.message.to_lowercase();
     texts.iter().any(|text| message.contains(text))
 }

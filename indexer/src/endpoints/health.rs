@@ -105,6 +105,12 @@ impl Health {
         self.lie.is_none() && self.wrong_chain.is_none()
     }
 
+    /// Whether its chain may be looked at once more: a gateway may have sent one request astray.
+    pub(crate) fn is_worth_another_look(&self, now: Instant) -> bool {
+        let is_time = self.retry_at.is_none_or(|at| at <= now);
+        self.lie.is_none() && self.wrong_chain.is_some() && is_time
+    }
+
     /// Whether it may be asked now.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         self.is_trusted() && self.retry_at.is_none_or(|at| at <= now)

@@ -268,6 +268,7 @@ impl Endpoints {
 
     /// Looks at all endpoints: their newest blocks, and the final block that enough operators agree on.
     pub(crate) async fn survey(&self) -> Result<Survey> {
+        self.look_for_strays().await;
         self.wait_out().await;
         let looks = all(self.due().into_iter().map(|member| self.look_at(member))).await;
         let looks: Vec<(Endpoint, Look)> = looks.into_iter().flatten().collect();
@@ -374,6 +375,19 @@ impl Endpoints {
         }
         point::pause(pause).await;
         true
+    }
+
+    /// Trusts endpoints of another chain again that serve the right one by now.
+    async fn look_for_strays(&self) {
+        let Some((id, genesis)) = self.chain.get().copied() else { return };
+        let now = point::now();
+        let strays = self.members.iter();
+        let strays = strays.filter(|member| member.health(|h| h.is_worth_another_look(now)));
+        all(strays.map(async |member| match member.identify(id, genesis).await {
+            Ok(()) => member.health(|health| health.wrong_chain = None),
+            Err(error) => member.distrust(&error),
+        }))
+        .await;
     }
 
     async fn look_at(&self, member: Endpoint) -> Option<(Endpoint, Look)> {
@@ -483,7 +497,11 @@ impl Endpoint {
             // The wire has taken note already, or it deserved the refusal.
             Error::Endpoint { .. } => {}
             Error::WrongChain { .. } | Error::WrongGenesis { .. } => {
-                self.health(|health| health.wrong_chain = Some(error.to_string()));
+                let outcome = Outcome::Failed(error.to_string());
+                self.health(|health| {
+                    health.wrong_chain = Some(error.to_string());
+                    health.note(outcome, point::now());
+                });
             }
             _ => {
                 let outcome = Outcome::Failed(error.to_string());

@@ -36,7 +36,7 @@ const AGAIN: u32 = 7;
 /// Pause before it is asked again; twice as long before each further time.
 const BREATH: Duration = Duration::from_millis(10);
 /// JSON-RPC's own code of an error inside the server.
-const INTERNAL_ERROR: i64 = -32603;
+pub(crate) const INTERNAL_ERROR: i64 = -32603;
 /// Requests to which `null` is an answer: that there is no such thing.
 const MAY_BE_NULL: [&str; 5] = [
     "eth_getBlockByHash",
@@ -355,11 +355,9 @@ fn without_addresses(text: &str) -> String {
 /// What an answer says of the endpoint's health.
 fn outcome(name: &str, answer: &TransportResult<ResponsePacket>) -> Outcome {
     match answer {
-        Ok(answer) => match wants_patience(answer) {
-            Some(_) if name == "rpc eth_getLogs" && refuses_range(answer) => Outcome::Answered,
-            Some(patience) => Outcome::RateLimited(patience),
-            None => Outcome::Answered,
-        },
+        Ok(answer) if name == "rpc eth_getLogs" && refuses_range(answer) => Outcome::Answered,
+        Ok(answer) if wants_patience(answer) => Outcome::RateLimited(None),
+        Ok(_) => Outcome::Answered,
         Err(RpcError::Transport(TransportErrorKind::HttpError(error))) if error.status == 429 => {
             Outcome::RateLimited(None)
         }
@@ -367,26 +365,23 @@ fn outcome(name: &str, answer: &TransportResult<ResponsePacket>) -> Outcome {
             error,
             retry_after,
         })) if matches!(error.status, 429 | 503) => Outcome::RateLimited(Some(*retry_after)),
-        Err(RpcError::ErrorResp(payload)) => match payload_wants_patience(payload) {
-            Some(patience) => Outcome::RateLimited(patience),
-            None => Outcome::Answered,
-        },
+        Err(RpcError::ErrorResp(payload)) if asks_for_patience(payload) => {
+            Outcome::RateLimited(None)
+        }
+        Err(RpcError::ErrorResp(_)) => Outcome::Answered,
         Err(error) => Outcome::Failed(without_addresses(&error.to_string())),
     }
 }
 
-/// Whether an answer asks for patience, and for how much if it says so.
-fn wants_patience(answer: &ResponsePacket) -> Option<Option<Duration>> {
-    answer.responses().iter().find_map(|answer| payload_wants_patience(answer.payload.as_error()?))
+/// Whether an answer asks for patience, without saying for how much.
+fn wants_patience(answer: &ResponsePacket) -> bool {
+    answer.responses().iter().filter_map(|answer| answer.payload.as_error()).any(asks_for_patience)
 }
 
-#[allow(clippy::option_option, reason = "whether, and if so how long, which may not be said")]
-fn payload_wants_patience(error: &ErrorPayload) -> Option<Option<Duration>> {
+pub(crate) fn asks_for_patience(error: &ErrorPayload) -> bool {
     let message = error.message.to_lowercase();
     let says_so = ["rate limit", "too many requests", "throughput", "requests per second"];
-    let is_asked =
-        matches!(error.code, 429 | -32005) || says_so.iter().any(|text| message.contains(text));
-    is_asked.then_some(None)
+    matches!(error.code, 429 | -32005) || says_so.iter().any(|text| message.contains(text))
 }
 
 /// Whether a refusal is about the width of a log range rather than about how often is asked.

@@ -229,8 +229,10 @@ fn event(providers: &mut u32, rng: &mut ChaCha8Rng) -> (Event, LogData) {
 pub(crate) enum Lie {
     Omits(u64),
     OmitsAll(u64),
+    OmitsFromRanges(u64),
     Invents(u64),
     InventsAnotherEvent(u64),
+    ProvesForOneBlockOnly,
     Repeats(u64),
     Reorders(u64),
     Alters(u64),
@@ -326,6 +328,13 @@ impl Serving {
                     .ok_or((-32000, "header not found".to_owned()))?;
                 Ok(json!(tree.nodes[node].journal.word()))
             }
+            // As reth and Nethermind say it.
+            "eth_getProof" if self.lie == Some(Lie::ProvesForOneBlockOnly) => {
+                Err((-32602, "distance to target block exceeds maximum proof window".into()))
+            }
+            "eth_getBlockReceipts" if self.lie == Some(Lie::ProvesForOneBlockOnly) => {
+                Err((-32002, "No state available for block".into()))
+            }
             "eth_getBlockReceipts" if self.serves_receipts => Ok(self.receipts(&tree, &params[0])),
             _ => Err((-32601, "the method does not exist".into())),
         }
@@ -391,7 +400,8 @@ impl Serving {
             return Err((-32005, format!("block range is limited to {blocks} blocks")));
         }
         self.widest = self.widest.max(to - from + 1);
-        let nodes = (from..=to).filter_map(|number| tree.at(self.head, number));
+        let is_told = |number: &u64| self.lie != Some(Lie::OmitsFromRanges(*number));
+        let nodes = (from..=to).filter(is_told).filter_map(|number| tree.at(self.head, number));
         Ok(json!(nodes.flat_map(|node| self.told(tree, node)).collect::<Vec<_>>()))
     }
 

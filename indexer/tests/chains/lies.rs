@@ -276,6 +276,40 @@ async fn one_of_three_that_left_the_others_undoes_nothing() {
 }
 
 #[tokio::test]
+async fn what_an_endpoint_does_not_say_again_of_a_block_by_its_hash_is_no_lie() {
+    let world = World::new([Some(Lie::OmitsFromRanges(OLD)), None, None]).await;
+    let mut indexer = world.indexer().await;
+    settle(&mut indexer, 5).await;
+    world.assert_is_head().await;
+    assert_ne!(world.states()[0], State::Lying);
+    assert!(world.reason(0).contains("all logs omitted (3) of block 20"), "{}", world.reason(0));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_proves_nothing_of_old_blocks_is_believed_as_far_as_the_journal_goes() {
+    let mut world = World::of(&[Some(Lie::ProvesForOneBlockOnly)]).await;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 1).await.is_none());
+    world.grow(FINALITY);
+    assert!(settle(&mut indexer, 1).await.is_none());
+    world.assert_is_head().await;
+    let finalised = ChainWriter::new(world.ledger.clone()).finalised().await.unwrap();
+    assert_eq!(finalised, BLOCKS);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_was_of_another_chain_for_a_moment_is_asked_again() {
+    let world = World::new([Some(Lie::IsAnotherChain), None, None]).await;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 1).await.is_none());
+    assert_eq!(world.states()[0], State::WrongChain);
+    world.servers[0].lock().lie = None;
+    sleep(Duration::from_millis(300)).await;
+    indexer.turn().await.unwrap();
+    assert_eq!(world.states(), [State::Ok; 3]);
+}
+
+#[tokio::test]
 async fn a_log_that_cannot_be_stored_is_waited_out_where_one_endpoint_alone_serves_it() {
     for lie in [
         Lie::InventsAnotherEvent(NEW),
