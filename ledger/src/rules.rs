@@ -342,6 +342,8 @@ pub struct Purse {
     pub spendable: Units,
     /// Remainders that the deposit owes, by provider.
     pub carries: BTreeMap<ProviderNumber, Amount>,
+    /// Whether the requestor is taking money out, so that what is not stated now may never be paid.
+    pub is_thawing: bool,
 }
 
 /// An unsigned statement: its rows and the leaves behind them.
@@ -360,7 +362,8 @@ impl Proposal {
     }
 }
 
-/// Proposes a statement: `payables` in the order given, oldest first, until the purse or a limit is exhausted.
+/// Proposes a statement: `payables` in the order given, oldest first, until the purse or a limit is exhausted; all that fit
+/// if the deposit thaws.
 ///
 /// Providers that net below one unit are left out, with all their leaves; so is a fee that does.
 pub fn propose(payables: &[Payable], purse: &Purse, fee: Fee, limits: Limits) -> Result<Proposal> {
@@ -470,7 +473,8 @@ fn add_fee(
     Ok(())
 }
 
-/// The payables that fit, in order; stops at the first that does not, so that nothing overtakes older work.
+/// The payables that fit, in order; stops at the first that does not, so that nothing overtakes older work. While the deposit
+/// thaws it goes on, for what is left out then may find no money any more.
 fn choose<'a>(
     payables: &'a [Payable],
     purse: &Purse,
@@ -484,10 +488,11 @@ fn choose<'a>(
         if cost.is_clogged(payable.provider, limits)? {
             continue;
         }
-        if !cost.try_add(payable, limits)? {
+        if cost.try_add(payable, limits)? {
+            chosen.push(payable);
+        } else if !purse.is_thawing {
             break;
         }
-        chosen.push(payable);
     }
     Ok(chosen)
 }
@@ -731,7 +736,8 @@ mod tests {
 
     fn purse(decimals: u8, spendable: u64) -> Purse {
         let unit = Unit::of_decimals(decimals).unwrap();
-        Purse { unit, spendable: Units::new(spendable), carries: BTreeMap::new() }
+        let (spendable, carries) = (Units::new(spendable), BTreeMap::new());
+        Purse { unit, spendable, carries, is_thawing: false }
     }
 
     const NO_FEE: Fee = Fee { bps: 0, operator: None };
@@ -745,6 +751,16 @@ mod tests {
         let work = [payable(1, 1, 60), payable(2, 2, 50), payable(3, 3, 10)];
         let proposal = propose(&work, &purse(6, 100), NO_FEE, Limits::default()).unwrap();
         assert_eq!(units(&proposal), [(1, 60)]);
+    }
+
+    #[test]
+    fn work_that_fits_is_stated_beside_older_work_that_does_not_once_the_deposit_thaws() {
+        let work = [payable(1, 1, 150), payable(2, 2, 40), payable(3, 1, 61), payable(4, 3, 60)];
+        for (is_thawing, rows) in [(false, vec![]), (true, vec![(2, 40), (3, 60)])] {
+            let purse = Purse { is_thawing, ..purse(6, 100) };
+            let proposal = propose(&work, &purse, NO_FEE, Limits::default()).unwrap();
+            assert_eq!(units(&proposal), rows);
+        }
     }
 
     #[test]
@@ -958,7 +974,8 @@ mod tests {
             let carries =
                 (0..rng.random_range(0..10)).map(|_| (rng.random_range(1..40), carry)).collect();
             let spendable = Units::new(rng.random_range(0..80));
-            let purse = Purse { unit, spendable, carries };
+            let is_thawing = rng.random();
+            let purse = Purse { unit, spendable, carries, is_thawing };
             let work: Vec<_> = (0..rng.random_range(0..80))
                 .map(|n| payable(n, rng.random_range(1..40), rng.random_range(-30..60)))
                 .collect();

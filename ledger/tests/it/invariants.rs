@@ -107,6 +107,7 @@ pub(crate) async fn state(world: &World, deposit: u8) -> SignedStatement {
         unit: books.token.unwrap().unit,
         spendable: deposit.state.spendable(),
         carries: deposit.carries.clone(),
+        is_thawing: deposit.state.is_thawing(),
     };
     let fee = Fee { bps: FEE_BPS, operator: Some(OPERATOR) };
     let proposal = ledger::rules::propose(&payables, &purse, fee, Limits::default()).unwrap();

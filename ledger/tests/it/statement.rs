@@ -24,6 +24,7 @@ pub(crate) async fn proposal(world: &World, number: u8) -> (DepositState, Propos
         unit: Unit::of_decimals(18).unwrap(),
         spendable: deposit.state.spendable(),
         carries: deposit.carries.clone(),
+        is_thawing: deposit.state.is_thawing(),
     };
     let fee = Fee { bps: FEE_BPS, operator: Some(OPERATOR) };
     (deposit.state, rules::propose(&payables, &purse, fee, Limits::default()).unwrap())
