@@ -1107,7 +1107,7 @@ pub(crate) async fn open_item(conn: &mut SqliteConnection, item: i64) -> Result<
 }
 
 /// Time of the checkpoint, ms: the clock of what acts after a delay, the same for everybody who has the same blocks.
-async fn now_ms(conn: &mut SqliteConnection) -> Result<i64> {
+pub(crate) async fn now_ms(conn: &mut SqliteConnection) -> Result<i64> {
     let block = checkpoint(conn).await?;
     integer(block.map_or(0, |block| block.time).saturating_mul(1000))
 }

@@ -342,6 +342,8 @@ pub struct Purse {
     pub spendable: Units,
     /// Remainders that the deposit owes, by provider.
     pub carries: BTreeMap<ProviderNumber, Amount>,
+    /// Whether the requestor is taking money out, so that what is not stated now may never be paid.
+    pub is_thawing: bool,
 }
 
 /// An unsigned statement: its rows and the leaves behind them.
@@ -360,7 +362,8 @@ impl Proposal {
     }
 }
 
-/// Proposes a statement: `payables` in the order given, oldest first, until the purse or a limit is exhausted.
+/// Proposes a statement: `payables` in the order given, oldest first, until the purse or a limit is exhausted; all that fit
+/// if the deposit thaws.
 ///
 /// Providers that net below one unit are left out, with all their leaves; so is a fee that does.
 pub fn propose(payables: &[Payable], purse: &Purse, fee: Fee, limits: Limits) -> Result<Proposal> {
@@ -470,7 +473,8 @@ fn add_fee(
     Ok(())
 }
 
-/// The payables that fit, in order; stops at the first that does not, so that nothing overtakes older work.
+/// The payables that fit, in order; stops at the first that does not, so that nothing overtakes older work. While the deposit
+/// thaws it goes on, for what is left out then may find no money any more.
 fn choose<'a>(
     payables: &'a [Payable],
     purse: &Purse,
@@ -479,62 +483,120 @@ fn choose<'a>(
 ) -> Result<Vec<&'a Payable>> {
     let mut cost = Cost::new(purse, fee);
     let mut chosen = Vec::new();
-    for payable in payables.iter().take(limits.max_leaves) {
-        if !cost.try_add(payable, limits)? {
+    for payable in payables {
+        // Leaves of one provider net together. Where a statement cannot hold them all, the others do not wait for it.
+        if cost.is_clogged(payable.provider, limits)? {
+            continue;
+        }
+        if cost.try_add(payable, limits)? {
+            chosen.push(payable);
+        } else if !purse.is_thawing {
             break;
         }
-        chosen.push(payable);
     }
     Ok(chosen)
+}
+
+/// A provider's payables chosen so far.
+#[derive(Clone, Copy, Default)]
+struct Net {
+    sum: i128,
+    leaves: usize,
+}
+
+/// What a provider adds to a statement; nothing while it nets below one unit, since it is left out then.
+#[derive(Clone, Copy, Default)]
+struct Share {
+    rows: usize,
+    leaves: usize,
+    /// Units of its row.
+    units: u64,
+    /// Its positive sum without the carry, which bounds what it adds to the base of the fee.
+    base: u128,
+}
+
+impl Share {
+    /// This sum of shares with one of them replaced.
+    fn replace(self, old: Self, new: Self) -> Result<Self> {
+        let overflow = || Error::Overflow("cost of a statement");
+        Ok(Self {
+            rows: self.rows - old.rows + new.rows,
+            leaves: self.leaves - old.leaves + new.leaves,
+            units: (self.units - old.units).checked_add(new.units).ok_or_else(overflow)?,
+            base: (self.base - old.base).checked_add(new.base).ok_or_else(overflow)?,
+        })
+    }
 }
 
 /// What the payables chosen so far can cost at most.
 struct Cost<'a> {
     purse: &'a Purse,
     fee: Fee,
-    sums: BTreeMap<ProviderNumber, i128>,
-    /// Words of credits that the rows touch.
-    words: BTreeSet<u32>,
-    /// Σ units of all rows but the fee.
-    units: u64,
-    /// Σ of providers' positive sums without carries, which bounds the base of the fee.
-    base: u128,
+    nets: BTreeMap<ProviderNumber, Net>,
+    /// Rows in each word of credits that one touches.
+    words: BTreeMap<u32, usize>,
+    /// Σ of all shares, the fee left out.
+    total: Share,
 }
 
 impl<'a> Cost<'a> {
-    const fn new(purse: &'a Purse, fee: Fee) -> Self {
-        Self { purse, fee, sums: BTreeMap::new(), words: BTreeSet::new(), units: 0, base: 0 }
+    fn new(purse: &'a Purse, fee: Fee) -> Self {
+        let (nets, words, total) = (BTreeMap::new(), BTreeMap::new(), Share::default());
+        Self { purse, fee, nets, words, total }
+    }
+
+    /// Whether a provider nets below one unit with as many leaves as a statement takes.
+    fn is_clogged(&self, provider: ProviderNumber, limits: Limits) -> Result<bool> {
+        let net = self.net(provider);
+        Ok(net.leaves >= limits.max_leaves && self.share(provider, net)?.rows == 0)
     }
 
     /// Adds a payable and returns true, or leaves everything as it was and returns false if it does not fit.
     fn try_add(&mut self, payable: &Payable, limits: Limits) -> Result<bool> {
-        let overflow = || Error::Overflow("cost of a statement");
-        let old = self.sums.get(&payable.provider).copied();
-        let rows =
-            self.sums.len() + usize::from(old.is_none()) + usize::from(self.fee.operator.is_some());
-        let new = old.unwrap_or(0).checked_add(payable.due).ok_or_else(overflow)?;
+        let (provider, word) = (payable.provider, word_of(payable.provider));
+        let old = self.net(provider);
+        let sum = old.sum.checked_add(payable.due).ok_or(Error::Overflow("cost of a statement"))?;
+        let new = Net { sum, leaves: old.leaves + 1 };
+        let (before, after) = (self.share(provider, old)?, self.share(provider, new)?);
+        let total = self.total.replace(before, after)?;
+        let in_word = self.words.get(&word).copied().unwrap_or(0);
+        let in_word_after = in_word - before.rows + after.rows;
+        let words = self.words.len() - usize::from(in_word > 0) + usize::from(in_word_after > 0);
 
-        let words =
-            self.words.len() + 2 - usize::from(self.words.contains(&word_of(payable.provider)));
-        if rows > limits.max_rows || gas_bound(rows, words) > limits.max_gas {
+        self.nets.insert(provider, new);
+        if after.units > contracts::rows::MAX_UNITS || !self.fits(total, words, limits)? {
+            self.nets.insert(provider, old);
             return Ok(false);
         }
-
-        let row = self.row_units(payable.provider, new)?;
-        let row_before = old.map_or(Ok(0), |old| self.row_units(payable.provider, old))?;
-        let units = (self.units - row_before).checked_add(row).ok_or_else(overflow)?;
-        let base_before = old.unwrap_or(0).max(0).unsigned_abs();
-        let base = (self.base - base_before)
-            .checked_add(new.max(0).unsigned_abs())
-            .ok_or_else(overflow)?;
-        let total = units.checked_add(self.fee_units(base)?).ok_or_else(overflow)?;
-        if total > self.purse.spendable.get() || row > contracts::rows::MAX_UNITS {
-            return Ok(false);
-        }
-        self.sums.insert(payable.provider, new);
-        self.words.insert(word_of(payable.provider));
-        (self.units, self.base) = (units, base);
+        match in_word_after {
+            0 => self.words.remove(&word),
+            rows => self.words.insert(word, rows),
+        };
+        self.total = total;
         Ok(true)
+    }
+
+    fn fits(&self, total: Share, words: usize, limits: Limits) -> Result<bool> {
+        // The operator's row may touch a word of its own.
+        let (rows, words) = (total.rows + usize::from(self.fee.operator.is_some()), words + 1);
+        let units = total.units.checked_add(self.fee_units(total.base)?);
+        Ok(rows <= limits.max_rows
+            && total.leaves <= limits.max_leaves
+            && gas_bound(rows, words) <= limits.max_gas
+            && units.ok_or(Error::Overflow("cost of a statement"))? <= self.purse.spendable.get())
+    }
+
+    fn net(&self, provider: ProviderNumber) -> Net {
+        self.nets.get(&provider).copied().unwrap_or_default()
+    }
+
+    fn share(&self, provider: ProviderNumber, net: Net) -> Result<Share> {
+        let units = self.row_units(provider, net.sum)?;
+        if units == 0 || net.leaves == 0 {
+            return Ok(Share::default());
+        }
+        let base = net.sum.max(0).unsigned_abs();
+        Ok(Share { rows: 1, leaves: net.leaves, units, base })
     }
 
     fn row_units(&self, provider: ProviderNumber, sum: i128) -> Result<u64> {
@@ -548,7 +610,7 @@ impl<'a> Cost<'a> {
     fn fee_units(&self, base: u128) -> Result<u64> {
         let Some(operator) = self.fee.operator else { return Ok(0) };
         let fee = Amount::new(base).share(self.fee.bps)?;
-        let own = self.sums.get(&operator).copied().unwrap_or(0).max(0);
+        let own = self.net(operator).sum.max(0);
         let with = self.row_units(operator, own.saturating_add(fee.signed()?))?;
         Ok(with.saturating_sub(self.row_units(operator, own)?))
     }
@@ -662,6 +724,9 @@ pub struct Credit {
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
 
     fn payable(item: i64, provider: u32, due: i128) -> Payable {
@@ -671,7 +736,8 @@ mod tests {
 
     fn purse(decimals: u8, spendable: u64) -> Purse {
         let unit = Unit::of_decimals(decimals).unwrap();
-        Purse { unit, spendable: Units::new(spendable), carries: BTreeMap::new() }
+        let (spendable, carries) = (Units::new(spendable), BTreeMap::new());
+        Purse { unit, spendable, carries, is_thawing: false }
     }
 
     const NO_FEE: Fee = Fee { bps: 0, operator: None };
@@ -685,6 +751,16 @@ mod tests {
         let work = [payable(1, 1, 60), payable(2, 2, 50), payable(3, 3, 10)];
         let proposal = propose(&work, &purse(6, 100), NO_FEE, Limits::default()).unwrap();
         assert_eq!(units(&proposal), [(1, 60)]);
+    }
+
+    #[test]
+    fn work_that_fits_is_stated_beside_older_work_that_does_not_once_the_deposit_thaws() {
+        let work = [payable(1, 1, 150), payable(2, 2, 40), payable(3, 1, 61), payable(4, 3, 60)];
+        for (is_thawing, rows) in [(false, vec![]), (true, vec![(2, 40), (3, 60)])] {
+            let purse = Purse { is_thawing, ..purse(6, 100) };
+            let proposal = propose(&work, &purse, NO_FEE, Limits::default()).unwrap();
+            assert_eq!(units(&proposal), rows);
+        }
     }
 
     #[test]
@@ -807,6 +883,112 @@ mod tests {
             proposal.rows.len() > 400
                 && gas_bound(proposal.rows.len(), proposal.rows.len()) <= 12_000_000
         );
+    }
+
+    /// `count` payables of `due` each, by providers of which no two share a word of credits.
+    fn scattered(from: i64, count: i64, due: i128) -> impl Iterator<Item = Payable> {
+        (1..=count).map(move |n| payable(from + n, u32::try_from(n).unwrap() * 4, due))
+    }
+
+    #[test]
+    fn work_behind_corrections_of_more_providers_than_fit_is_stated() {
+        let work: Vec<_> = scattered(0, 600, -1).chain(scattered(600, 600, 100)).collect();
+        let proposal = propose(&work, &purse(6, 100_000), NO_FEE, Limits::default()).unwrap();
+        assert!(proposal.rows.len() > 500, "{} rows", proposal.rows.len());
+        assert!(proposal.rows.iter().all(|row| row.units == Units::new(99)));
+        assert_eq!(proposal.leaves.len(), 2 * proposal.rows.len());
+        assert_eq!(excess(&proposal, Limits::default()), None);
+    }
+
+    #[test]
+    fn work_behind_more_providers_that_owe_back_than_fit_is_stated() {
+        let mut work: Vec<_> = scattered(0, 600, -1).collect();
+        work.push(payable(601, 1, 100));
+        let proposal = propose(&work, &purse(6, 100), NO_FEE, Limits::default()).unwrap();
+        assert_eq!((units(&proposal), proposal.leaves.len()), (vec![(1, 100)], 1));
+    }
+
+    #[test]
+    fn work_behind_more_leaves_below_one_unit_than_fit_is_stated() {
+        let unit = 1_000_000_000_000;
+        let fee = Fee { bps: 10_000, operator: Some(9) };
+        let mut work: Vec<_> = (1..=9).map(|n| payable(n, 1, unit / 10)).collect();
+        work.extend((10..=18).map(|n| payable(n, 2, unit / 10)));
+        work.push(payable(19, 3, unit));
+        let limits = Limits { max_leaves: 4, ..Limits::default() };
+        let proposal = propose(&work, &purse(18, 2), fee, limits).unwrap();
+        assert_eq!(units(&proposal), [(3, 1), (9, 1)], "the fee is that of what is stated");
+    }
+
+    #[test]
+    fn leaves_below_one_unit_count_once_their_provider_has_a_row() {
+        let work = [payable(1, 1, -1), payable(2, 1, -1), payable(3, 2, 5), payable(4, 1, 9)];
+        for (max_leaves, rows) in [(3, vec![(2, 5)]), (4, vec![(1, 7), (2, 5)])] {
+            let limits = Limits { max_leaves, ..Limits::default() };
+            let proposal = propose(&work, &purse(6, 100), NO_FEE, limits).unwrap();
+            assert_eq!(units(&proposal), rows);
+            assert_eq!(excess(&proposal, limits), None);
+        }
+    }
+
+    #[test]
+    fn a_provider_that_falls_below_one_unit_makes_room() {
+        let work = [payable(1, 4, 10), payable(2, 4, -10), payable(3, 8, 5)];
+        let one = Limits { max_rows: 1, max_leaves: 2, max_gas: gas_bound(1, 2) };
+        let proposal = propose(&work, &purse(6, 10), NO_FEE, one).unwrap();
+        assert_eq!(units(&proposal), [(8, 5)]);
+        let carries = BTreeMap::from([(4, Amount::new(9))]);
+        let with_carry = Purse { carries, ..purse(7, 15) };
+        let work = [payable(1, 4, 100), payable(2, 4, -99), payable(3, 8, 50)];
+        let proposal = propose(&work, &with_carry, NO_FEE, one).unwrap();
+        assert_eq!(units(&proposal), [(4, 1)], "its carry keeps it");
+    }
+
+    #[test]
+    fn a_provider_with_more_leaves_below_one_unit_than_fit_holds_nobody_up() {
+        let mut work: Vec<_> = (1..=5).map(|n| payable(n, 1, -1)).collect();
+        work.extend([payable(6, 1, 100), payable(7, 2, 8)]);
+        let limits = Limits { max_leaves: 5, ..Limits::default() };
+        let proposal = propose(&work, &purse(6, 200), NO_FEE, limits).unwrap();
+        assert_eq!(units(&proposal), [(2, 8)]);
+    }
+
+    #[test]
+    fn the_operators_own_remainder_and_its_fee_cost_what_they_come_to_together() {
+        let unit = 1_000_000_000_000;
+        let fee = Fee { bps: 10_000, operator: Some(9) };
+        let work = [payable(1, 1, unit), payable(2, 9, unit + unit / 2)];
+        let proposal = propose(&work, &purse(18, 4), fee, Limits::default()).unwrap();
+        assert_eq!(units(&proposal), [(1, 1), (9, 1)], "both would come to 1 + ⌊1.5 + 2.5⌋");
+        let proposal = propose(&work, &purse(18, 5), fee, Limits::default()).unwrap();
+        assert_eq!(units(&proposal), [(1, 1), (9, 4)]);
+    }
+
+    #[test]
+    fn random_proposals_keep_their_limits_and_their_purse() {
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let mut stated = 0;
+        for _ in 0..5_000 {
+            let unit = Unit::of_decimals(rng.random_range(6..8)).unwrap();
+            let carry = Amount::new(unit.amount(Units::new(1)).base_units() - 1);
+            let carries =
+                (0..rng.random_range(0..10)).map(|_| (rng.random_range(1..40), carry)).collect();
+            let spendable = Units::new(rng.random_range(0..80));
+            let is_thawing = rng.random();
+            let purse = Purse { unit, spendable, carries, is_thawing };
+            let work: Vec<_> = (0..rng.random_range(0..80))
+                .map(|n| payable(n, rng.random_range(1..40), rng.random_range(-30..60)))
+                .collect();
+            let (max_rows, words) = (rng.random_range(0..12), rng.random_range(0..8));
+            let max_gas = gas_bound(max_rows, words);
+            let limits = Limits { max_rows, max_leaves: rng.random_range(0..25), max_gas };
+            let fee = Fee { bps: rng.random_range(0..2_000), operator: Some(7) };
+            let proposal = propose(&work, &purse, fee, limits).unwrap();
+            assert_eq!(excess(&proposal, limits), None);
+            assert!(proposal.total().unwrap() <= spendable);
+            stated += usize::from(!proposal.rows.is_empty());
+        }
+        assert!(stated > 1_000, "{stated} proposals have rows");
     }
 
     #[test]

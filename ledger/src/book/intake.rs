@@ -18,9 +18,12 @@ use crate::{
 /// Most base units that one record may come to: a million whole tokens of 24 decimals.
 const MAX_AMOUNT: Amount = Amount::new(1_000_000_000_000_000_000_000_000_000_000);
 
-/// The newest records of an organisation that no money covered so far, oldest work first.
+/// The newest records of an organisation that no money covered so far, oldest work first, and whether the work had been let go
+/// before they came.
 const UNFUNDED: &str =
-    "select w.body from open o join item i on i.id = o.item
+    "select w.body, coalesce((select d.verdict = 'release' and d.at < w.at from decision d
+        where d.item = i.id order by d.id desc limit 1), 0) as was_let_go
+     from open o join item i on i.id = o.item
      join workload w on w.item = i.id and w.revision = (select max(revision) from workload where item = i.id)
      where i.organisation = ? and w.revision > coalesce((select max(revision) from accepted where item = i.id), -1)
      order by i.stopped_ms, i.source, i.external_id";
@@ -105,8 +108,10 @@ impl BookWriter {
         for row in waiting {
             let record = Record::from_body(&row.text("body")?)?;
             let item = desk.item(&record).await?.ok_or(Error::Corrupt("open item"))?.id;
-            accepted +=
-                u64::from(matches!(desk.accept(item, &record).await?, Acceptance::Accepted(_)));
+            let was_let_go = row.flag("was_let_go")?;
+            let hold = record.hold_reason().filter(|_| was_let_go);
+            let acceptance = desk.accept(item, &record, hold.as_deref()).await?;
+            accepted += u64::from(matches!(acceptance, Acceptance::Accepted(_)));
         }
         store::commit(tx, "accept-unfunded").await?;
         Ok(accepted)
@@ -185,14 +190,8 @@ impl Desk<'_> {
             None => self.insert_item(record).await?,
         };
         self.insert_workload(item, record).await?;
-        let is_newest = accepted(self.conn, item)
-            .await?
-            .is_none_or(|(highest, _)| highest < record.revision.revision);
-        if let Some(reason) = record.hold_reason().filter(|_| is_newest) {
-            let said = (Verdict::Hold, reason.as_str());
-            insert_decision(self.conn, item, said, "intake", self.now).await?;
-        }
-        match self.accept(item, record).await? {
+        let hold = self.hold(item, record).await?;
+        match self.accept(item, record, hold.as_deref()).await? {
             Acceptance::Missing(missing) => Ok(Outcome::Unfunded { missing }),
             Acceptance::Accepted(amount) => {
                 let machine = &record.item.machine;
@@ -205,6 +204,24 @@ impl Desk<'_> {
                 })
             }
         }
+    }
+
+    /// Holds work whose newest revision gives a reason to. Where it was let go, so that nothing is reserved for it, a hold would
+    /// reserve money that may be promised to others by now: it has to come with the acceptance, and its reason is returned.
+    async fn hold(&mut self, item: i64, record: &Record) -> Result<Option<String>> {
+        let highest = accepted(self.conn, item).await?;
+        let is_newest = highest.is_none_or(|(highest, _)| highest < record.revision.revision);
+        let Some(reason) = record.hold_reason().filter(|_| is_newest) else { return Ok(None) };
+        let open = read::open_item(self.conn, item).await?;
+        if open.is_some_and(|open| open.verdict == Some(Verdict::Release)) {
+            return Ok(Some(reason));
+        }
+        self.insert_hold(item, &reason).await?;
+        Ok(None)
+    }
+
+    async fn insert_hold(&mut self, item: i64, reason: &str) -> Result<()> {
+        insert_decision(self.conn, item, (Verdict::Hold, reason), "intake", self.now).await
     }
 
     async fn books(&mut self, organisation: &str) -> Result<Option<&mut Books>> {
@@ -323,8 +340,14 @@ impl Desk<'_> {
     }
 
     /// Accepts a record that is stored already, if the organisation's money covers what it adds to what is reserved. A
-    /// revision below the highest accepted one stays without effect.
-    async fn accept(&mut self, item: i64, record: &Record) -> Result<Acceptance> {
+    /// revision below the highest accepted one stays without effect. `hold` is why the work is held from its acceptance on, if
+    /// it had been let go.
+    async fn accept(
+        &mut self,
+        item: i64,
+        record: &Record,
+        hold: Option<&str>,
+    ) -> Result<Acceptance> {
         let (tariff, revision) = (self.tariff, &record.revision);
         let before = accepted(self.conn, item).await?;
         let Some(books) = self.books(&record.item.organisation).await? else {
@@ -360,8 +383,12 @@ impl Desk<'_> {
         let mut open = read::open_item(self.conn, item).await?.ok_or(Error::Corrupt("item"))?;
         let reserved = open.reserved()?;
         open.accepted = Some((revision.revision, amount));
+        open.verdict = if hold.is_some() { Some(Verdict::Hold) } else { open.verdict };
         let extra = open.reserved()?.checked_sub(reserved).unwrap_or_default();
         let promised = self.promise(item, record, (amount, rate), extra).await?;
+        if let (Some(reason), Acceptance::Accepted(_)) = (hold, &promised) {
+            self.insert_hold(item, reason).await?;
+        }
         read::refresh_open(self.conn, item).await?;
         Ok(promised)
     }

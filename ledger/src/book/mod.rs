@@ -18,7 +18,7 @@ pub use self::slots::{Lease, Outcome};
 use crate::{
     Error, Ledger, Millis, ProviderNumber, Result,
     audit::{self, Event},
-    read::SlotKind,
+    read::{self, SlotKind},
     sql::{Columns, integer},
     store,
     workload::Rate,
@@ -195,7 +195,8 @@ impl BookWriter {
 
     /// Names the address that a machine's earnings belong to. Returns whether that is new. A machine's first address acts at
     /// once; a later one acts `delay` after `now`, by the time of blocks, on what is unsigned by then. One that acts later
-    /// than that, since it was named while the clock was ahead, is new as well and acts earlier.
+    /// than that, since it was named while the clock was ahead, is new as well and acts earlier. One that does not act yet
+    /// never will once another is named, and the one that acts stays at once if that is named again.
     pub async fn set_payee(
         &self,
         machine: &str,
@@ -204,10 +205,21 @@ impl BookWriter {
     ) -> Result<bool> {
         let mut tx = self.0.begin().await?;
         let known = newest_payee(&mut tx, machine).await?;
-        let effective = known.map_or(0, |_| now.saturating_add(delay));
+        let block_time = read::now_ms(&mut tx).await?;
+        let acting = payee_at(&mut tx, machine, block_time).await?;
+        let effective = match acting {
+            Some((acting, since)) if acting == address => since,
+            Some(_) => now.saturating_add(delay),
+            None => 0,
+        };
         let is_new =
             known.is_none_or(|(known, effective_ms)| known != address || effective_ms > effective);
         if is_new {
+            // Named again, the acting address follows one that waits, which therefore never acts.
+            let restored = acting.filter(|(acts, _)| acting != known && *acts != address);
+            if let Some((acting, since)) = restored {
+                insert_payee(&mut tx, (machine, acting), "address delay", (since, now)).await?;
+            }
             insert_payee(&mut tx, (machine, address), "operator", (effective, now)).await?;
         }
         store::commit(tx, "payee").await?;
@@ -293,9 +305,22 @@ async fn newest_payee(
     conn: &mut SqliteConnection,
     machine: &str,
 ) -> Result<Option<(Address, Millis)>> {
-    let query =
-        "select address, effective_ms from payee where machine = ? order by id desc limit 1";
-    let row = sqlx::query(query).bind(machine).fetch_optional(conn).await?;
+    payee_at(conn, machine, Millis::MAX).await
+}
+
+/// The address that a machine is paid at at a time, and since when, ms.
+async fn payee_at(
+    conn: &mut SqliteConnection,
+    machine: &str,
+    time: Millis,
+) -> Result<Option<(Address, Millis)>> {
+    let row = sqlx::query(
+        "select address, effective_ms from payee where machine = ? and effective_ms <= ? order by id desc limit 1",
+    )
+    .bind(machine)
+    .bind(time)
+    .fetch_optional(conn)
+    .await?;
     row.map(|row| Ok((row.address("address")?, row.int("effective_ms")?))).transpose()
 }
 

@@ -133,7 +133,8 @@ select 'slot ' || id as place, 'there is none for the tx nonce before ' || tx_no
 where before is not null and tx_nonce <> before + 1
 and not exists (select 1 from adoption d where d.sender = s.sender and d.tx_nonce >= s.tx_nonce)";
 
-/// What a slot carries is free once it is known what finally consumed its tx nonce.
+/// What a slot carries is free once it is known what finally consumed its tx nonce. Slots of another sender do not count: what
+/// an account that was replaced has sent can land or not, and the contract takes an obligation once.
 const OBLIGATIONS_ARE_CARRIED_ONCE: &str = "
 select what as place, 'slots ' || min(slot) || ' and ' || max(slot) || ' both carry it' as problem from (
     select 'statement ' || c.statement as what, c.slot from carried_statement c
@@ -141,4 +142,4 @@ select what as place, 'slots ' || min(slot) || ' and ' || max(slot) || ' both ca
     union all select 'registration of 0x' || lower(hex(c.address)), c.slot from carried_registration c) o
 join slot s on s.id = o.slot
 where not exists (select 1 from outcome u where u.slot = s.id)
-group by what having count(*) > 1";
+group by what, s.sender having count(*) > 1";

@@ -11,7 +11,7 @@ use ledger::{
 };
 
 use crate::{
-    traps::{funded, take},
+    traps::{books, funded, take},
     world::{FEE_BPS, ORGANISATION, World, deposit_key, payout, record, tariff},
 };
 
@@ -198,6 +198,10 @@ async fn a_record_that_names_the_contract_as_its_payout_address_is_rejected() {
     );
 }
 
+async fn take_at(world: &World, record: Record, now: i64) -> Outcome {
+    world.book.take_in(&[record], &tariff(), now).await.unwrap().remove(0)
+}
+
 /// A record whose output is another one on the decentralised network.
 fn differing(external_id: u64, revision: u32) -> Record {
     let mut mirrored = record(external_id, 2, revision, 10);
@@ -226,6 +230,71 @@ async fn differing_output_digests_hold_the_work() {
     world.book.decide(item.item, Verdict::Pay, "reviewed", (FEE_BPS, 1)).await.unwrap();
     let item = world.reader.books(ORGANISATION).await.unwrap().unwrap().open[0].clone();
     assert!(item.payable(place).unwrap().is_some());
+}
+
+/// A world in which the first work was let go, and the second took its money.
+async fn let_go_and_promised_again() -> (World, i64) {
+    let deposit = amount(10).base_units() * 12 / 10 / 1_000_000_000_000;
+    let world = funded(u64::try_from(deposit).unwrap(), 0).await;
+    take(&world, &[differing(1, 0)]).await;
+    let item = books(&world).await.open[0].item;
+    world.book.decide(item, Verdict::Release, "reviewed", (FEE_BPS, 1)).await.unwrap();
+    let second = take(&world, &[record(2, 2, 0, 10)]).await;
+    assert_eq!(second, [Outcome::Accepted { amount: amount(10) }]);
+    (world, item)
+}
+
+async fn verdicts(world: &World) -> Vec<String> {
+    let decisions = world.reader.decisions().await.unwrap();
+    decisions.into_iter().map(|decision| decision.verdict).collect()
+}
+
+#[tokio::test]
+async fn a_revision_of_work_that_was_let_go_is_unfunded_once_its_money_is_promised() {
+    let (mut world, item) = let_go_and_promised_again().await;
+    let Outcome::Unfunded { missing } = take_at(&world, differing(1, 1), 2).await else {
+        panic!("it is accepted on money that is promised");
+    };
+    assert!(missing > Amount::ZERO);
+    assert_eq!(books(&world).await.position.reserved, amount(10));
+    assert!(books(&world).await.available(FEE_BPS).unwrap() >= 0);
+    assert_eq!(verdicts(&world).await, ["hold", "release"]);
+    assert_eq!(world.book.accept_unfunded(ORGANISATION, &tariff(), 3).await.unwrap(), 0);
+
+    world.fund(2, 1_000).await;
+    world.finalise(0).await;
+    assert_eq!(world.book.accept_unfunded(ORGANISATION, &tariff(), 4).await.unwrap(), 1);
+    assert_eq!(books(&world).await.position.reserved.base_units(), 2 * amount(10).base_units());
+    let held = books(&world).await.open[0].clone();
+    assert!(held.is_held() && held.item == item, "it goes to review again");
+}
+
+#[tokio::test]
+async fn a_revision_of_work_that_was_let_go_is_held_again_where_money_is_left() {
+    let world = funded(100_000_000, 0).await;
+    take(&world, &[differing(1, 0)]).await;
+    let item = books(&world).await.open[0].item;
+    world.book.decide(item, Verdict::Release, "reviewed", (FEE_BPS, 1)).await.unwrap();
+    let outcomes = take(&world, &[differing(1, 1), record(2, 2, 0, 10)]).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Accepted { amount: amount(10) }));
+    assert_eq!(books(&world).await.position.reserved.base_units(), 2 * amount(10).base_units());
+    assert!(books(&world).await.open[0].is_held());
+}
+
+#[tokio::test]
+async fn work_that_was_let_go_while_its_revision_waited_for_money_stays_let_go() {
+    let mut world = funded(60, 0).await;
+    take(&world, &[record(1, 2, 0, 10)]).await;
+    let mut dearer = differing(1, 1);
+    dearer.revision.price = record(1, 2, 1, 1_000).revision.price;
+    assert!(matches!(take_at(&world, dearer, 1).await, Outcome::Unfunded { .. }));
+    let item = books(&world).await.open[0].item;
+    world.book.decide(item, Verdict::Release, "reviewed", (FEE_BPS, 2)).await.unwrap();
+    world.fund(1, 1_000_000).await;
+    world.finalise(0).await;
+    world.book.accept_unfunded(ORGANISATION, &tariff(), 3).await.unwrap();
+    assert_eq!(books(&world).await.position.reserved, Amount::ZERO);
+    assert_eq!(verdicts(&world).await, ["hold", "release"]);
 }
 
 #[tokio::test]

@@ -79,6 +79,15 @@ pub(crate) fn sender() -> PrivateKeySigner {
 
 /// A signed transaction as the sender stores it.
 pub(crate) fn attempt(tx_nonce: u64, max_fee: u128, tip: u128) -> Attempt {
+    attempt_by(&sender(), tx_nonce, (max_fee, tip))
+}
+
+/// The same, signed by this account.
+pub(crate) fn attempt_by(
+    account: &PrivateKeySigner,
+    tx_nonce: u64,
+    (max_fee, tip): (u128, u128),
+) -> Attempt {
     let mut tx = TxEip1559 {
         chain_id: identity().chain_id,
         nonce: tx_nonce,
@@ -88,7 +97,7 @@ pub(crate) fn attempt(tx_nonce: u64, max_fee: u128, tip: u128) -> Attempt {
         to: TxKind::Call(identity().contract),
         ..Default::default()
     };
-    let signature = sender().sign_transaction_sync(&mut tx).unwrap();
+    let signature = account.sign_transaction_sync(&mut tx).unwrap();
     let raw = tx.into_signed(signature).encoded_2718();
     let (kind, hash) = (AttemptKind::Work, keccak256(&raw));
     Attempt { id: 0, kind, hash, raw, max_fee, tip, gas_limit: 100_000, at: 0 }
@@ -107,6 +116,7 @@ pub(crate) async fn state(world: &World, deposit: u8) -> SignedStatement {
         unit: books.token.unwrap().unit,
         spendable: deposit.state.spendable(),
         carries: deposit.carries.clone(),
+        is_thawing: deposit.state.is_thawing(),
     };
     let fee = Fee { bps: FEE_BPS, operator: Some(OPERATOR) };
     let proposal = ledger::rules::propose(&payables, &purse, fee, Limits::default()).unwrap();

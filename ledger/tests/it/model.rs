@@ -255,6 +255,7 @@ impl Run {
             unit: Unit::of_decimals(18).unwrap(),
             spendable: state.spendable(),
             carries: self.world.reader.carries(id).await.unwrap(),
+            is_thawing: state.is_thawing(),
         };
         let policy = (Fee { bps: FEE_BPS, operator: Some(OPERATOR) }, Limits::default());
         let taken = candidates.iter().map(|candidate| candidate.spent).collect();

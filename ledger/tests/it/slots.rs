@@ -1,6 +1,9 @@
 //! Slots: fenced, never two for one statement, free only by an outcome.
 
-use alloy::primitives::{Address, B256};
+use alloy::{
+    primitives::{Address, B256},
+    signers::local::PrivateKeySigner,
+};
 use ledger::{
     Error, Units,
     book::{Lease, Obligation, Outcome, TxReceipt},
@@ -71,6 +74,25 @@ async fn a_statement_gets_a_second_slot_only_after_an_outcome_of_the_first() {
     assert_eq!(world.reader.open_slots(account()).await.unwrap(), []);
     assert_eq!(world.reader.last_carried(statement).await.unwrap(), Some(9));
     world.book.open_slot(lease, (account(), 5), &settle, &attempt(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_statement_may_be_carried_by_an_open_slot_of_each_account_and_by_one_only() {
+    let (world, statement, lease) = signed().await;
+    let settle = Obligation::Settle(vec![statement]);
+    let old = PrivateKeySigner::from_slice(&[4; 32]).unwrap();
+    let first = invariants::attempt_by(&old, 0, (800, 80));
+    world.book.open_slot(lease, (old.address(), 0), &settle, &first).await.unwrap();
+    world.book.open_slot(lease, (account(), 0), &settle, &attempt(0)).await.unwrap();
+    assert_eq!(ledger::invariants::violations(&world.ledger).await.unwrap(), []);
+
+    let register = Obligation::Register(vec![payout(9)]);
+    let again = world.book.open_slot(lease, (account(), 1), &register, &attempt(1)).await.unwrap();
+    let twice = format!("insert into carried_statement values ({again}, {statement})");
+    invariants::Damage::to(&world).await.run(&twice).await.unwrap();
+    let found = ledger::invariants::violations(&world.ledger).await.unwrap();
+    let broken: Vec<_> = found.iter().map(|found| found.invariant.as_str()).collect();
+    assert_eq!(broken, ["L28"]);
 }
 
 #[tokio::test]

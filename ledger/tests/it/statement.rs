@@ -24,6 +24,7 @@ pub(crate) async fn proposal(world: &World, number: u8) -> (DepositState, Propos
         unit: Unit::of_decimals(18).unwrap(),
         spendable: deposit.state.spendable(),
         carries: deposit.carries.clone(),
+        is_thawing: deposit.state.is_thawing(),
     };
     let fee = Fee { bps: FEE_BPS, operator: Some(OPERATOR) };
     (deposit.state, rules::propose(&payables, &purse, fee, Limits::default()).unwrap())
@@ -150,4 +151,59 @@ async fn a_payout_address_named_under_a_clock_that_was_ahead_acts_earlier_when_n
     assert!(name(0).await);
     assert_eq!(provider().await, Some(3));
     assert!(!name(1).await, "it acts already");
+}
+
+const HOUR: i64 = 3_600_000;
+
+/// A world whose first machine is paid at the address of provider 2, and names others at these hours, with a delay of a day.
+struct Renamed(World);
+
+impl Renamed {
+    async fn name(&mut self, hour: i64, provider: u32) -> bool {
+        self.mine(hour).await;
+        let times = (24 * HOUR, hour * HOUR);
+        self.0.book.set_payee("machine-2", payout(provider), times).await.unwrap()
+    }
+
+    async fn mine(&mut self, hour: i64) {
+        self.0.mine_at(u64::try_from(hour * HOUR / 1000).unwrap(), Vec::new()).await;
+    }
+
+    async fn provider_at(&mut self, hour: i64) -> Option<u32> {
+        self.mine(hour).await;
+        self.0.reader.books(ORGANISATION).await.unwrap().unwrap().open[0].provider
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_payout_address_that_is_corrected_before_it_acts_never_acts() {
+    let mut world = Renamed(world_with_work().await);
+    assert!(world.name(1, 3).await);
+    assert!(world.name(23, 2).await);
+    assert!(!world.name(24, 2).await, "it acts already");
+    for hour in [24, 26, 30, 50] {
+        assert_eq!(world.provider_at(hour).await, Some(2), "at {hour} h");
+    }
+    assert!(!world.name(51, 2).await);
+}
+
+#[tokio::test]
+async fn a_payout_address_that_replaces_one_before_it_acts_acts_alone_and_after_its_own_delay() {
+    let mut world = Renamed(world_with_work().await);
+    world.name(1, 3).await;
+    world.name(23, 4).await;
+    for (hour, provider) in [(24, 2), (26, 2), (46, 2), (47, 4), (80, 4)] {
+        assert_eq!(world.provider_at(hour).await, Some(provider), "at {hour} h");
+    }
+    assert!(!world.name(81, 4).await);
+}
+
+#[tokio::test]
+async fn a_payout_address_that_acted_stays_until_the_next_one_acts() {
+    let mut world = Renamed(world_with_work().await);
+    world.name(1, 3).await;
+    assert!(world.name(26, 2).await);
+    for (hour, provider) in [(26, 3), (49, 3), (50, 2)] {
+        assert_eq!(world.provider_at(hour).await, Some(provider), "at {hour} h");
+    }
 }

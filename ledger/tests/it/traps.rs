@@ -50,6 +50,7 @@ pub(crate) async fn propose(
         unit: Unit::of_decimals(18).unwrap(),
         spendable: state.spendable(),
         carries: world.reader.carries(id(number)).await.unwrap(),
+        is_thawing: state.is_thawing(),
     };
     let candidates = world.reader.next_candidates(id(number)).await.unwrap();
     let taken: BTreeSet<_> = candidates.iter().map(|candidate| candidate.spent).collect();

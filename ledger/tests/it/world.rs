@@ -219,11 +219,15 @@ impl World {
 
     /// Appends a block with these events.
     pub(crate) async fn mine(&mut self, events: Vec<Event>) {
+        self.mine_at(self.blocks.len() as u64 + 1, events).await;
+    }
+
+    /// Appends a block of this time, seconds since 1970.
+    pub(crate) async fn mine_at(&mut self, time: u64, events: Vec<Event>) {
         self.salt += 1;
         let number = self.blocks.len() as u64 + 1;
         let parent = self.blocks.last().map_or(B256::ZERO, |last| last.block.hash);
-        let block =
-            Block { number, hash: keccak256(self.salt.to_be_bytes()), parent, time: number };
+        let block = Block { number, hash: keccak256(self.salt.to_be_bytes()), parent, time };
         let facts = events.into_iter().enumerate().map(|(index, event)| Fact {
             log_index: index as u64,
             tx_hash: B256::repeat_byte(1),

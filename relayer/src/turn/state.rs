@@ -29,6 +29,7 @@ impl Desk<'_> {
             unit: self.unit,
             spendable: deposit.state.spendable(),
             carries: deposit.carries.clone(),
+            is_thawing: deposit.state.is_thawing(),
         }
     }
 }

@@ -230,7 +230,7 @@ impl World {
         }
         let till = &self.tills[organisation];
         let carries = till.carries.clone();
-        let purse = Purse { unit, spendable: Units::new(1 << 39), carries };
+        let purse = Purse { unit, spendable: Units::new(1 << 39), carries, is_thawing: false };
         let bps = self.case.fee_bps[0];
         let fee = Fee { bps, operator: Some(OPERATOR) };
         let proposal = rules::propose(&payables, &purse, fee, Limits::default()).unwrap();
