@@ -68,6 +68,8 @@ pub async fn run(config: Config) -> Result<()> {
     let standing = indexer.standing();
     let keys = Keys::open(&config)?;
     let relayer = Relayer::new(config.clone(), keys, ledger.clone(), endpoints.clone());
+    // Before anything is taken in: what a known manifest pays is not accepted once more.
+    relayer.notice(now()).await?;
 
     let mut doctor = Doctor::new(config.clone(), ledger.clone(), book.clone());
     let (halt, halted) = watch::channel(doctor.visit(now()).await?);

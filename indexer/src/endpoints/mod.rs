@@ -108,6 +108,8 @@ pub struct Endpoints {
     /// Chain id and hash of block 0 that they have to serve, once known.
     chain: Arc<OnceLock<(u64, B256)>>,
     surveyed: Arc<Mutex<Option<Instant>>>,
+    /// Number of the final block that enough operators agreed on last.
+    finalised: Arc<Mutex<Option<u64>>>,
 }
 
 impl fmt::Debug for Endpoints {
@@ -159,6 +161,7 @@ impl Endpoints {
             settings,
             chain: Arc::default(),
             surveyed: Arc::default(),
+            finalised: Arc::default(),
         }
     }
 
@@ -201,6 +204,11 @@ impl Endpoints {
     /// Operators that must agree on the final block.
     pub fn needed(&self) -> usize {
         self.settings.agreement.unwrap_or(self.operators() / 2 + 1)
+    }
+
+    /// Number of the final block that enough operators agreed on when they were looked at last; `None` before they have.
+    pub fn agreed_final(&self) -> Option<u64> {
+        *self.finalised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A provider that chooses an endpoint for each request. What is read comes from endpoints that agree on the final
@@ -306,6 +314,7 @@ impl Endpoints {
         let Some(finalised) = finalised else {
             return Err(self.no_agreement(&format!("on block {number}")));
         };
+        *self.finalised.lock().unwrap_or_else(PoisonError::into_inner) = Some(number);
         // Those that do not trail come first, in the operator's order.
         agreeing.sort_by_key(|(member, _)| member.health(|health| health.lag > TOLERATED_LAG));
         Ok(Survey { finalised, agreeing })

@@ -12,7 +12,7 @@ mod state;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
+    sync::{Mutex, OnceLock},
 };
 
 use alloy::{eips::BlockId, primitives::Address, providers::DynProvider};
@@ -66,6 +66,9 @@ pub struct Relayer {
     attester: Attester,
     sender: Sender,
     provider: DynProvider,
+    endpoints: Endpoints,
+    /// Number of the final block that enough operators agreed on first.
+    began: OnceLock<u64>,
     /// Candidates that earlier turns found unsent.
     unsent: Mutex<BTreeSet<i64>>,
     /// Since when something waits, for people.
@@ -141,7 +144,25 @@ impl Relayer {
             Attester::new(keys.attester, keys.secret, manifests, reader.clone(), book.clone());
         let unsent = Mutex::default();
         let (since, backoff) = (Mutex::default(), Mutex::default());
-        Self { config, reader, book, attester, sender, provider, unsent, since, backoff }
+        let began = OnceLock::new();
+        Self {
+            config,
+            reader,
+            book,
+            attester,
+            sender,
+            provider,
+            endpoints,
+            began,
+            unsent,
+            since,
+            backoff,
+        }
+    }
+
+    /// Notices what was signed and is not known here; see [`Attester::notice`].
+    pub async fn notice(&self, now: Millis) -> Result<usize> {
+        self.attester.notice(now).await
     }
 
     /// One turn at time `now`. Claims are pushed only if `push` is set, as that reads every credit.
@@ -151,6 +172,10 @@ impl Relayer {
             report.waiting.push("everything waits until the first block is indexed".into());
             return Ok(report);
         };
+        if let Some(reason) = self.is_behind(&view) {
+            report.waiting.push(reason);
+            return Ok(report);
+        }
         let waiting =
             view.standing.plan.waiting.iter().map(|wait| wait.text(self.sender.address()));
         report.waiting.extend(waiting);
@@ -163,6 +188,19 @@ impl Relayer {
         }
         report.in_flight = view.in_flight();
         Ok(report)
+    }
+
+    /// Why nothing may be signed or sent yet, if that is so. A database that is older than the chain, as that of a backup is,
+    /// knows neither what was paid since nor who is frozen: what was final when this process began has to be read first.
+    fn is_behind(&self, view: &View) -> Option<String> {
+        let Some(first) = self.endpoints.agreed_final() else {
+            return Some("everything waits until the endpoints agree on a final block".into());
+        };
+        let began = *self.began.get_or_init(|| first);
+        let read = view.anchors.finalised.map_or(0, |block| block.number);
+        (read < began).then(|| {
+            format!("everything waits until the chain is read: block {read} of {began}, which was final at the start")
+        })
     }
 
     /// Reads what the turn decides by; `None` before anything is indexed.

@@ -8,6 +8,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod backup;
 mod crash;
 mod demo;
 mod env;

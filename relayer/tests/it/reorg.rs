@@ -28,7 +28,8 @@ async fn a_settled_statement_that_a_reorg_drops_is_settled_again() {
     let provider = env.provider();
     let ledger =
         Ledger::open(&config.path(&config.files.database), config.identity()).await.unwrap();
-    let mut indexer = Indexer::new(env.endpoints(), ledger.clone()).await.unwrap();
+    let endpoints = env.endpoints();
+    let mut indexer = Indexer::new(endpoints.clone(), ledger.clone()).await.unwrap();
     let reader = Reader::new(ledger.clone());
     index(&mut indexer).await;
     let settled = reader.count(Table::Settled).await.unwrap();
@@ -43,8 +44,8 @@ async fn a_settled_statement_that_a_reorg_drops_is_settled_again() {
     let parsed = relayer::intake::parse("more.jsonl", line.as_bytes(), "salad").unwrap();
     relayer::intake::take_in(&book, &parsed, &config.tariff(), 0).await.unwrap();
     book.close_until(i64::MAX, 0).await.unwrap();
-    let relayer =
-        Relayer::new(config.clone(), Keys::open(&config).unwrap(), ledger.clone(), env.endpoints());
+    let keys = Keys::open(&config).unwrap();
+    let relayer = Relayer::new(config.clone(), keys, ledger.clone(), endpoints);
     let report = relayer.turn(0, false).await.unwrap();
     assert_eq!((report.signed, report.sent), (1, 1), "{report:?}");
     rpc(&provider, "anvil_mine", "[1]").await;

@@ -15,7 +15,7 @@ use alloy::{
     sol_types::SolCall,
 };
 use contracts::Settlement;
-use indexer::{Indexer, Turn};
+use indexer::{Endpoints, Indexer, Turn};
 use ledger::{
     Ledger, Millis, Units,
     book::{BookWriter, Obligation},
@@ -54,6 +54,7 @@ pub(crate) struct World {
 pub(crate) struct Live {
     pub(crate) ledger: Ledger,
     pub(crate) reader: Reader,
+    pub(crate) endpoints: Endpoints,
     indexer: Indexer,
     relayer: Relayer,
     pub(crate) sender: Address,
@@ -205,7 +206,8 @@ impl Live {
         let sender = keys.sender.address();
         let relayer = Relayer::new(config.clone(), keys, ledger.clone(), endpoints.clone());
         Self {
-            indexer: Indexer::new(endpoints, ledger.clone()).await.unwrap(),
+            indexer: Indexer::new(endpoints.clone(), ledger.clone()).await.unwrap(),
+            endpoints,
             reader: Reader::new(ledger.clone()),
             relayer,
             ledger,
