@@ -154,52 +154,63 @@ struct Desk {
     halt: watch::Sender<Option<String>>,
 }
 
-/// Takes the relayer's turns. What the next turn can mend is logged; anything else ends the process. While the ledger breaks
-/// an invariant no turn is taken: nothing is accepted, proposed, signed or sent.
-async fn relay(desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()> {
-    let Desk { relayer, mut doctor, config, book, report, halt } = desk;
+/// What became of a turn.
+enum Taken {
+    /// The ledger breaks an invariant: nothing is accepted, proposed, signed or sent.
+    Halted(String),
+    /// It came to its end.
+    Done(Report),
+}
+
+impl Desk {
+    async fn turn(&mut self, may_push: bool) -> Result<Taken> {
+        let now = now();
+        let halted = self.doctor.visit(now).await?;
+        self.halt.send_replace(halted.clone());
+        if let Some(reason) = halted {
+            return Ok(Taken::Halted(reason));
+        }
+        close_by_schedule(&self.config, &self.book, now).await?;
+        self.relayer.turn(now, may_push).await.map(Taken::Done)
+    }
+}
+
+/// Takes the relayer's turns. What the next turn can mend is logged; anything else ends the process.
+async fn relay(mut desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()> {
     // The first look comes as soon as there is nothing else to do: a process that is restarted often pays all the same.
     let mut pushed: Option<Instant> = None;
     let mut may_push = false;
     // What the last turn that came to its end waits for.
     let mut waiting = Vec::new();
     while !*stopped.borrow() {
-        let now = now();
-        let halted = doctor.visit(now).await?;
-        halt.send_replace(halted.clone());
-        if let Some(reason) = halted {
-            report.send_replace(Report {
-                waiting: vec![format!("halted, no money moves: {reason}")],
-                ..Report::default()
-            });
-            pause(config.pace.idle(), &mut stopped).await;
-            continue;
-        }
-        close_by_schedule(&config, &book, now).await?;
-        match relayer.turn(now, may_push).await {
-            Ok(turn) => {
+        match desk.turn(may_push).await {
+            Ok(Taken::Halted(reason)) => {
+                let waiting = vec![format!("halted, no money moves: {reason}")];
+                desk.report.send_replace(Report { waiting, ..Report::default() });
+            }
+            Ok(Taken::Done(turn)) => {
                 if may_push {
                     pushed = Some(Instant::now());
                 }
                 // Claims wait until everything is stated: a provider is then paid once instead of several times.
                 may_push = turn.is_idle()
-                    && pushed.is_none_or(|pushed| pushed.elapsed() > config.pace.push());
-                for reason in news(&report.borrow().waiting, &turn.waiting) {
+                    && pushed.is_none_or(|pushed| pushed.elapsed() > desk.config.pace.push());
+                for reason in news(&desk.report.borrow().waiting, &turn.waiting) {
                     tracing::info!("{reason}");
                 }
                 waiting.clone_from(&turn.waiting);
-                report.send_replace(turn);
+                desk.report.send_replace(turn);
             }
             Err(error) if error.is_transient() => {
                 let reasons = [&waiting[..], &[chain_of(&error)]].concat();
-                for reason in news(&report.borrow().waiting, &reasons) {
+                for reason in news(&desk.report.borrow().waiting, &reasons) {
                     tracing::warn!("{reason}");
                 }
-                report.send_replace(Report { waiting: reasons, ..Report::default() });
+                desk.report.send_replace(Report { waiting: reasons, ..Report::default() });
             }
             Err(error) => return Err(error),
         }
-        pause(config.pace.idle(), &mut stopped).await;
+        pause(desk.config.pace.idle(), &mut stopped).await;
     }
     Ok(())
 }

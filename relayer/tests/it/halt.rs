@@ -222,3 +222,31 @@ async fn a_backup_beside_a_running_server_serves_on_as_the_database() {
     assert_success(&env.run("doctor", &[]).await);
     assert_success(&env.run("verify", &[]).await);
 }
+
+/// Goal: a database that somebody else keeps locked is waited for, as turns do.
+/// Method: a write transaction of another process, longer than a writer waits, beside a server that closes by schedule.
+#[tokio::test]
+async fn a_server_outlives_a_lock_that_is_held_longer_than_it_waits() {
+    let env = Env::after_demo(6).await;
+    let mut config = env.config();
+    config.policy.close_every_minutes = 1;
+    config.write().unwrap();
+    let mut server = env.serve();
+    eventually("its status", async || status(&env).await).await;
+    let options = SqliteConnectOptions::new().filename(env.dir().join("quittance.db"));
+    let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query("begin immediate").execute(&mut conn).await.unwrap();
+    eventually("what it waits for", async || {
+        assert_eq!(server.try_wait().unwrap(), None, "it ended");
+        let waiting = status(&env).await?["waiting"].to_string();
+        waiting.contains("database is locked").then_some(())
+    })
+    .await;
+    sqlx::query("rollback").execute(&mut conn).await.unwrap();
+    eventually("its turns", async || {
+        let waiting = status(&env).await?["waiting"].to_string();
+        (!waiting.contains("database is locked")).then_some(())
+    })
+    .await;
+    terminate(server).await;
+}
