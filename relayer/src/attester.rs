@@ -59,6 +59,9 @@ impl Attester {
     /// Notices what was signed and is not known here: by the chain, and by manifests that appeared in the folders. It
     /// freezes its deposits. Comes before anything is proposed or signed.
     pub async fn notice(&self, now: Millis) -> Result<usize> {
-        Ok(self.book.notice(&self.manifests.unseen()?, now).await?)
+        let sightings = self.manifests.unseen()?;
+        let noticed = self.book.notice(&sightings, now).await?;
+        self.manifests.see(sightings);
+        Ok(noticed)
     }
 }

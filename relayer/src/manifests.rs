@@ -124,15 +124,16 @@ impl Manifests {
 
     /// Every manifest in the folders that was not reported before.
     pub fn unseen(&self) -> Result<Vec<Sighting>> {
-        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut sightings = Vec::new();
-        for sighting in self.list()? {
-            if !seen.contains(&sighting.seen) {
-                sightings.push(sighting);
-            }
-        }
-        seen.extend(sightings.iter().map(|sighting| sighting.seen.clone()));
+        let mut sightings = self.list()?;
+        let seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sightings.retain(|sighting| !seen.contains(&sighting.seen));
         Ok(sightings)
+    }
+
+    /// Remembers what was noticed, once that is stored.
+    pub fn see(&self, sightings: Vec<Sighting>) {
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        seen.extend(sightings.into_iter().map(|sighting| sighting.seen));
     }
 
     /// Every manifest in the folders, one per name.

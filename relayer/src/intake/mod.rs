@@ -20,7 +20,7 @@ use ledger::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, config::Config, doctor::Doctor, remote::Remote};
+use crate::{Error, Result, config::Config, doctor::Doctor, manifests::Manifests, remote::Remote};
 
 pub use earnings::days_of;
 
@@ -157,6 +157,8 @@ impl Desk {
             return Err(Error::Halted(reason));
         }
         book.set_organisations(&config.ledger_organisations(), config.policy.attester, now).await?;
+        // What a known manifest pays is not accepted once more.
+        book.notice(&Manifests::new(config).unseen()?, now).await?;
         Ok(Self::Local { config: Box::new(config.clone()), book })
     }
 

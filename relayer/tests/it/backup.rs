@@ -2,22 +2,39 @@
 //! Method: a backup, one more settled statement, the backup again, and turns before the chain is read.
 //! What would break it: signing by what the ledger knows, while the chain knows more.
 
-use crate::sender::{Live, World, says};
+use std::path::{Path, PathBuf};
+
+use crate::{
+    env::write,
+    sender::{Live, World, says},
+};
+
+impl World {
+    /// Puts a backup in the place of the database, which stays closed.
+    async fn restore(&self, backup: &Path) {
+        self.live.ledger.clone().close().await;
+        for name in ["quittance.db-wal", "quittance.db-shm", "quittance.lock"] {
+            std::fs::remove_file(self.env.dir().join(name)).unwrap_or_default();
+        }
+        std::fs::rename(backup, self.env.dir().join("quittance.db")).unwrap();
+    }
+
+    async fn back_up(&self) -> PathBuf {
+        let backup = self.env.dir().join("backup.db");
+        self.live.ledger.backup(&backup).await.unwrap();
+        backup
+    }
+}
 
 #[tokio::test]
 async fn a_process_with_an_old_database_signs_nothing_before_it_has_read_what_was_final() {
     let mut world = World::new().await;
-    let (file, backup) = (world.env.dir().join("quittance.db"), world.env.dir().join("backup.db"));
-    world.live.ledger.backup(&backup).await.unwrap();
+    let backup = world.back_up().await;
     world.work(0, 1).await;
     world.turn().await;
     world.finish().await;
 
-    world.live.ledger.clone().close().await;
-    for name in ["quittance.db-wal", "quittance.db-shm", "quittance.lock"] {
-        std::fs::remove_file(world.env.dir().join(name)).unwrap_or_default();
-    }
-    std::fs::rename(&backup, &file).unwrap();
+    world.restore(&backup).await;
     world.live = Live::open(&world.config).await;
     world.live.endpoints.look().await.unwrap();
     world.work(1, 2).await;
@@ -29,4 +46,21 @@ async fn a_process_with_an_old_database_signs_nothing_before_it_has_read_what_wa
     let report = world.turn().await;
     assert!(!says(&report, "until the chain is read"), "{report:?}");
     assert_eq!(report.signed, 1, "another organisation is not concerned: {report:?}");
+}
+
+#[tokio::test]
+async fn work_that_a_manifest_in_the_folder_pays_is_not_accepted_once_more_after_a_backup() {
+    let mut world = World::new().await;
+    let backup = world.back_up().await;
+    world.work(0, 1).await;
+    world.turn().await;
+    world.finish().await;
+    world.restore(&backup).await;
+
+    let payout = relayer::generate::payout_address("owner 1 of seed 1");
+    let file = world.env.folder.path().join("again.jsonl");
+    write(&file, &world.line_of(0, 1, payout));
+    let output = world.env.run("ingest", &["--json", file.to_str().unwrap()]).await;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("unfunded") && !told.contains("accepted"), "{told}");
 }

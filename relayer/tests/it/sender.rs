@@ -106,14 +106,19 @@ impl World {
 
     /// The same, for the machine's owner at `payout`.
     async fn work_of(&mut self, organisation: usize, id: u32, payout: Address) {
-        let name = &self.config.organisations[organisation].name;
-        let line = format!(
-            r#"{{"schema":"workload/1","source":"test","external_id":"{id}","organisation":"{name}","machine":"new {id}","provider":"{payout}","kind":"render","started_at":"2026-11-20T07:00:00Z","ended_at":"2026-11-20T09:00:00Z","result":"completed","price":{{"currency":"USD","amount":"0.050000"}}}}"#,
-        );
+        let line = self.line_of(organisation, id, payout);
         let parsed = relayer::intake::parse("more.jsonl", line.as_bytes(), "salad").unwrap();
         let book = BookWriter::new(self.live.ledger.clone());
         relayer::intake::take_in(&book, &parsed, &self.config.tariff(), 0).await.unwrap();
         book.close_until(i64::MAX, 0).await.unwrap();
+    }
+
+    /// A record of a piece of work.
+    pub(crate) fn line_of(&self, organisation: usize, id: u32, payout: Address) -> String {
+        let name = &self.config.organisations[organisation].name;
+        format!(
+            r#"{{"schema":"workload/1","source":"test","external_id":"{id}","organisation":"{name}","machine":"new {id}","provider":"{payout}","kind":"render","started_at":"2026-11-20T07:00:00Z","ended_at":"2026-11-20T09:00:00Z","result":"completed","price":{{"currency":"USD","amount":"0.050000"}}}}"#,
+        )
     }
 
     /// A world with one statement signed and sent, and not mined.
