@@ -394,7 +394,8 @@ impl Reader {
         let row = sqlx::query(
             "select t.fee_bps, coalesce(
                 (select i.organisation from leaf l join item i on i.id = l.item where l.statement = t.id limit 1),
-                (select f.organisation from funding f where f.deposit = t.deposit)) as organisation
+                (select f.organisation from funding f where f.deposit = t.deposit),
+                (select p.organisation from paid_for p where p.deposit = t.deposit limit 1)) as organisation
              from statement t where t.id = ?",
         )
         .bind(id)
@@ -870,13 +871,13 @@ pub(crate) async fn freezes(
     for (query, why) in [
         (
             "select distinct t.deposit, t.epoch, '' as seen from statement t join settled s on s.statement = t.id
-                join funding f on f.deposit = t.deposit
+                join paid_for f on f.deposit = t.deposit
              where f.organisation = ? and t.ours = 0
                 and t.epoch > coalesce((select max(epoch) from cut_off c where c.deposit = t.deposit), 0)",
             "settled, and this ledger does not know what for",
         ),
         (
-            "select u.deposit, u.epoch, u.seen from unknown_statement u join funding f on f.deposit = u.deposit
+            "select u.deposit, u.epoch, u.seen from unknown_statement u join paid_for f on f.deposit = u.deposit
              where f.organisation = ?
                 and u.epoch > coalesce((select max(epoch) from cut_off c where c.deposit = u.deposit), 0)
                 and not exists (select 1 from statement t where t.digest = u.digest and t.ours = 1)
@@ -887,7 +888,7 @@ pub(crate) async fn freezes(
         ),
         (
             "select t.deposit, t.epoch, 'block ' || max(i.until_block) as seen
-             from imported i join statement t on t.id = i.statement join funding f on f.deposit = t.deposit, chain
+             from imported i join statement t on t.id = i.statement join paid_for f on f.deposit = t.deposit, chain
              where f.organisation = ? and i.until_block > chain.finalised group by t.deposit, t.epoch",
             "was imported, and waits for the finality of",
         ),

@@ -63,13 +63,14 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const BUSY: Duration = Duration::from_secs(10);
 
 /// The files of `migrations/`. Not by sqlx's macro, for which SQLite would be compiled a second time.
-const STEPS: [(&str, &str); 6] = [
+const STEPS: [(&str, &str); 7] = [
     ("facts", include_str!("../../migrations/0001_facts.sql")),
     ("book", include_str!("../../migrations/0002_book.sql")),
     ("audit", include_str!("../../migrations/0003_audit.sql")),
     ("recovery", include_str!("../../migrations/0004_recovery.sql")),
     ("chain proof", include_str!("../../migrations/0005_chain_proof.sql")),
     ("sender", include_str!("../../migrations/0006_sender.sql")),
+    ("paid for", include_str!("../../migrations/0007_paid_for.sql")),
 ];
 
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {

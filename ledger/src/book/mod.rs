@@ -133,6 +133,9 @@ impl BookWriter {
         for organisation in organisations {
             insert_organisation(&mut tx, organisation, attester).await?;
         }
+        sqlx::query("insert or ignore into paid_for (deposit, organisation) select deposit, organisation from funding")
+            .execute(&mut *tx)
+            .await?;
         let after = funding_of_all(&mut tx).await?;
         if before == after {
             return Ok(());

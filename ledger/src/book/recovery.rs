@@ -165,9 +165,9 @@ impl BookWriter {
         Ok(true)
     }
 
-    /// Takes the operator's word that what a frozen deposit's unknown epochs paid ended before `until`: work of its
-    /// organisation that ended before is regarded as paid, and those epochs freeze nothing any more. Returns the highest
-    /// of them.
+    /// Takes the operator's word that what a frozen deposit's unknown epochs paid ended before `until`: work of the
+    /// organisations that it ever paid for and that ended before is regarded as paid, and those epochs freeze nothing any more.
+    /// Returns the highest of them.
     pub async fn cut_off(
         &self,
         deposit: B256,
@@ -177,41 +177,24 @@ impl BookWriter {
     ) -> Result<u32> {
         let mut tx = self.0.begin().await?;
         let refuse = |why: String| Err(Error::Unimportable(why));
-        let row = sqlx::query("select organisation from funding where deposit = ?")
+        let rows = sqlx::query("select organisation from paid_for where deposit = ?")
             .bind(deposit.to_vec())
-            .fetch_optional(&mut *tx)
+            .fetch_all(&mut *tx)
             .await?;
-        let Some(row) = row else {
+        let Some(first) = rows.first() else {
             return refuse(format!(
                 "deposit {deposit} pays for no organisation of the configuration"
             ));
         };
-        let organisation = row.text("organisation")?;
-        let frozen = read::freezes(&mut tx, &organisation).await?;
+        // Whichever of them is asked: what is unknown freezes all of them.
+        let frozen = read::freezes(&mut tx, &first.text("organisation")?).await?;
         let epoch = frozen.iter().filter(|freeze| freeze.deposit == deposit).map(|f| f.epoch).max();
         let Some(epoch) = epoch else {
             return refuse(format!("deposit {deposit} is not frozen; there is nothing to cut off"));
         };
-        sqlx::query(
-            "insert into cut_off (deposit, organisation, epoch, until_ms, reason, at) values (?, ?, ?, ?, ?, ?)",
-        )
-        .bind(deposit.to_vec())
-        .bind(&organisation)
-        .bind(i64::from(epoch))
-        .bind(until)
-        .bind(reason)
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
-        let items = sqlx::query(
-            "select o.item from open o join item i on i.id = o.item where i.organisation = ? and i.stopped_ms < ?",
-        )
-        .bind(&organisation)
-        .bind(until)
-        .fetch_all(&mut *tx)
-        .await?;
-        for row in items {
-            read::refresh_open(&mut tx, row.int("item")?).await?;
+        for row in &rows {
+            let cut = (deposit, epoch, until);
+            cut_off_one(&mut tx, &row.text("organisation")?, cut, (reason, now)).await?;
         }
         let detail = format!(
             "to epoch {epoch}, work that ended before {until} ms is regarded as paid: {reason}"
@@ -220,6 +203,37 @@ impl BookWriter {
         store::commit(tx, "cut-off").await?;
         Ok(epoch)
     }
+}
+
+/// Records a cut-off for one organisation, whose work that ended before it is regarded as paid from now on.
+async fn cut_off_one(
+    conn: &mut SqliteConnection,
+    organisation: &str,
+    (deposit, epoch, until): (B256, u32, Millis),
+    (reason, now): (&str, Millis),
+) -> Result<()> {
+    sqlx::query(
+        "insert into cut_off (deposit, organisation, epoch, until_ms, reason, at) values (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(deposit.to_vec())
+    .bind(organisation)
+    .bind(i64::from(epoch))
+    .bind(until)
+    .bind(reason)
+    .bind(now)
+    .execute(&mut *conn)
+    .await?;
+    let items = sqlx::query(
+        "select o.item from open o join item i on i.id = o.item where i.organisation = ? and i.stopped_ms < ?",
+    )
+    .bind(organisation)
+    .bind(until)
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in items {
+        read::refresh_open(conn, row.int("item")?).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn tell(
@@ -241,8 +255,8 @@ fn unimportable(import: &Import, why: &str) -> Error {
 async fn settled_by_others(conn: &mut SqliteConnection) -> Result<Vec<Sighting>> {
     let rows = sqlx::query(
         "select t.deposit, t.epoch, t.digest, s.block from settled s join statement t on t.id = s.statement
-         join funding f on f.deposit = t.deposit
-         where t.ours = 0 and not exists (select 1 from unknown_statement u where u.digest = t.digest)
+         where t.deposit in (select deposit from paid_for)
+            and t.ours = 0 and not exists (select 1 from unknown_statement u where u.digest = t.digest)
          order by s.block, s.log_index",
     )
     .fetch_all(conn)

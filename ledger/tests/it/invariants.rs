@@ -387,7 +387,12 @@ const CASES: &[Case] = &[
         &[],
     ),
     case(&["delete from workload where item = 41"], "L22", "item 41", &["L34"]),
-    case(&["delete from organisation", "delete from funding"], "L22", "item 1", &[]),
+    case(
+        &["delete from organisation", "delete from funding", "delete from paid_for"],
+        "L22",
+        "item 1",
+        &[],
+    ),
     case(&["delete from open where item = 41"], "L23", "open, item 41", &[]),
     case(&["insert into open values (1)"], "L23", "open, item 1", &[]),
     case(&["update payee set address = zeroblob(20) where id = 1"], "L24", "payee 1", &[]),

@@ -150,3 +150,21 @@ async fn a_cut_off_for_a_deposit_that_pays_for_nobody_is_refused() {
     let error = world.book.cut_off(deposit_key(9).id(), 0, "no manifests", 0).await.unwrap_err();
     assert!(error.to_string().contains("pays for no organisation"), "{error}");
 }
+
+#[tokio::test]
+async fn a_deposit_that_is_configured_no_more_freezes_whom_it_paid_for() {
+    let mut world = funded(100_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let backup = world.backup();
+    let paid = state(&world, 1, None).await;
+    settle(&mut world, &paid).await;
+    world.finalise(0).await;
+
+    let restored = world.after_loss_with(Some(backup.path()), &[2]).await;
+    restored.book.notice(&[], 0).await.unwrap();
+    let freezes = async || restored.reader.books(ORGANISATION).await.unwrap().unwrap().freezes;
+    let deposit = deposit_key(1).id();
+    assert_eq!(freezes().await.iter().map(|f| f.deposit).collect::<Vec<_>>(), [deposit]);
+    assert_eq!(restored.book.cut_off(deposit, 1, "it paid nothing else", 0).await.unwrap(), 1);
+    assert_eq!(freezes().await, []);
+}

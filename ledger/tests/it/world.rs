@@ -179,6 +179,11 @@ impl World {
 
     /// The same chain under a new ledger: that of a file copied here earlier, or none.
     pub(crate) async fn after_loss(&self, backup: Option<&Path>) -> Self {
+        self.after_loss_with(backup, &[1, 2]).await
+    }
+
+    /// The same, with these deposits in the configuration.
+    pub(crate) async fn after_loss_with(&self, backup: Option<&Path>, deposits: &[u8]) -> Self {
         let folder = Folder { folder: tempfile::tempdir().unwrap(), is_damaged: Cell::new(false) };
         if let Some(backup) = backup {
             for entry in std::fs::read_dir(backup).unwrap() {
@@ -191,7 +196,7 @@ impl World {
         let reader = Reader::new(ledger.clone());
         let (blocks, salt) = (self.blocks.clone(), self.salt + 1_000_000);
         let world = Self { folder, ledger, chain, book, reader, blocks, salt };
-        let deposits = vec![deposit_key(1).id(), deposit_key(2).id()];
+        let deposits = deposits.iter().map(|number| deposit_key(*number).id()).collect();
         let organisation = Organisation { name: ORGANISATION.into(), token: token(), deposits };
         let attester = statement::address_of(attester().verifying_key());
         world.book.set_organisations(&[organisation], attester, 0).await.unwrap();
