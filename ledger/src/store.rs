@@ -1,6 +1,7 @@
 //! Opening the file: settings, migrations, identity and the lock.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     path::Path,
     sync::{Arc, LazyLock},
@@ -9,13 +10,15 @@ use std::{
 
 use alloy::{
     dyn_abi::Eip712Domain,
-    primitives::{Address, B256},
+    primitives::{Address, B256, hex},
 };
 use sqlx::{
     SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+
+use tokio::{sync::OnceCell, time::timeout};
 
 use crate::{
     Error, Result,
@@ -59,6 +62,9 @@ pub struct Ledger {
 /// How long a caller waits for a connection: the longest write, many times over.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Longest that closing waits.
+const CLOSING: Duration = Duration::from_secs(30);
+
 /// How long SQLite waits for a lock that another process holds, before it says so.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -73,12 +79,16 @@ const STEPS: [(&str, &str); 7] = [
     ("paid for", include_str!("../../migrations/0007_paid_for.sql")),
 ];
 
-static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| up_to(known_schema()));
+
+/// The migrations up to a version.
+fn up_to(version: i64) -> Migrator {
     let step = |(version, (name, sql)): (i64, (&'static str, &'static str))| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
-    Migrator::with_migrations((1..).zip(STEPS).map(step).collect())
-});
+    let steps = (1..).zip(STEPS).filter(|(number, _)| *number <= version);
+    Migrator::with_migrations(steps.map(step).collect())
+}
 
 impl Ledger {
     /// Opens the file for writing, creating it if it does not exist. Fails if another process has it open for writing,
@@ -94,8 +104,12 @@ impl Ledger {
             .await?;
         refuse_old_sqlite(&write).await?;
         refuse_damage(&write, path).await?;
-        if schema(&write).await?.is_some_and(|found| found > known_schema()) {
+        let found = schema(&write).await?;
+        if found.is_some_and(|found| found > known_schema()) {
             return Err(newer(&write).await?);
+        }
+        if let Some(found) = found {
+            refuse_damaged_schema(&write, found, path).await?;
         }
         MIGRATIONS.run(&write).await?;
         let read = readers(path).await?;
@@ -107,6 +121,13 @@ impl Ledger {
 
     /// Opens an existing file for reading, whether or not another process writes to it. Writing functions fail.
     pub async fn open_read_only(path: &Path) -> Result<Self> {
+        let ledger = Self::open_unsound(path).await?;
+        refuse_damaged_schema(&ledger.read, known_schema(), path).await?;
+        Ok(ledger)
+    }
+
+    /// The same, whatever became of its tables.
+    async fn open_unsound(path: &Path) -> Result<Self> {
         if !path.exists() {
             return Err(Error::NoDatabase(path.display().to_string()));
         }
@@ -129,10 +150,12 @@ impl Ledger {
         &self.identity
     }
 
-    /// Waits for running queries and closes the file.
+    /// Waits for running queries and closes the file. A connection whose thread died over a damaged file never comes back, so
+    /// that this does not wait for ever.
     pub async fn close(self) {
-        self.read.close().await;
-        self.write.close().await;
+        for pool in [&self.read, &self.write] {
+            timeout(CLOSING, pool.close()).await.unwrap_or_default();
+        }
     }
 
     /// Copies the database as it is now into a new file, also while somebody writes, and syncs the copy. Returns the rows of
@@ -152,7 +175,7 @@ impl Ledger {
             .await?;
         // SQLite leaves it to the caller to sync what it wrote.
         File::open(&draft).and_then(|file| file.sync_all()).map_err(failed)?;
-        let copy = Self::open_read_only(&draft).await?;
+        let copy = Self::open_unsound(&draft).await?;
         let mut found = invariants::violations(&copy).await?;
         found.extend(invariants::deep_violations(&copy).await?);
         copy.close().await;
@@ -279,8 +302,52 @@ async fn schema(pool: &SqlitePool) -> Result<Option<i64>> {
 }
 
 /// Newest migration of this program.
-fn known_schema() -> i64 {
-    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+const fn known_schema() -> i64 {
+    STEPS.len() as i64
+}
+
+/// Refuses a file whose tables are not those of its version: a bit that flipped in what describes them passes SQLite's own
+/// check, and what it does to a query is anybody's guess.
+async fn refuse_damaged_schema(pool: &SqlitePool, version: i64, path: &Path) -> Result<()> {
+    static KNOWN: OnceCell<Definitions> = OnceCell::const_new();
+    let older;
+    let expected = if version == known_schema() {
+        KNOWN.get_or_try_init(|| made_by(version)).await?
+    } else {
+        older = made_by(version).await?;
+        &older
+    };
+    let found = definitions(pool).await?;
+    // What somebody added, as a view for reports, is not ours to judge.
+    let differs = |name: &&String| expected.get(*name) != found.get(*name);
+    let Some(name) = expected.keys().find(differs) else { return Ok(()) };
+    let name = hex::decode(name).map_err(|_| Error::Corrupt("name of a table"))?;
+    let problem =
+        format!("what defines {:?} is not of this program", String::from_utf8_lossy(&name));
+    Err(Error::Damaged { path: path.display().to_string(), problem })
+}
+
+/// Definitions of tables, indices and triggers by name, all as hexadecimal: what is damaged may be no text.
+type Definitions = BTreeMap<String, String>;
+
+/// What migrations up to a version make.
+async fn made_by(version: i64) -> Result<Definitions> {
+    let fresh = SqlitePoolOptions::new().max_connections(1);
+    let fresh = fresh.connect_with(SqliteConnectOptions::new().in_memory(true)).await?;
+    up_to(version).run(&fresh).await?;
+    let made = definitions(&fresh).await?;
+    fresh.close().await;
+    Ok(made)
+}
+
+async fn definitions(pool: &SqlitePool) -> Result<Definitions> {
+    let rows = sqlx::query(
+        "select hex(name) as name, hex(type) || ' ' || hex(coalesce(sql, '')) as definition from sqlite_schema
+         where name <> '_sqlx_migrations' and name not like 'sqlite_stat%'",
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(|row| Ok((row.text("name")?, row.text("definition")?))).collect()
 }
 
 async fn newer(pool: &SqlitePool) -> Result<Error> {

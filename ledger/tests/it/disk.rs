@@ -15,7 +15,7 @@ use ledger::{
     verify,
     workload::Outcome,
 };
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection, SqliteConnection, migrate::Migrator, sqlite::SqliteConnectOptions};
 
 use crate::{
     invariants::{Damage, sound_world},
@@ -57,25 +57,33 @@ async fn refuses_the_file_of_a_newer_program() {
     raw(&folder.file(), "delete from _sqlx_migrations where version = 9999").await;
 }
 
+/// Makes a file as the program made it when it had so many migrations.
+async fn older(file: &Path, version: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut steps: Vec<_> = fs::read_dir("../migrations").unwrap().flatten().collect();
+    steps.retain(|entry| entry.path().extension().is_some_and(|extension| extension == "sql"));
+    steps.sort_by_key(fs::DirEntry::file_name);
+    for step in &steps[..version] {
+        fs::copy(step.path(), folder.path().join(step.file_name())).unwrap();
+    }
+    let options = SqliteConnectOptions::new().filename(file).create_if_missing(true);
+    let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+    Migrator::new(folder.path()).await.unwrap().run(&mut conn).await.unwrap();
+    conn.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn says_that_an_older_file_has_to_be_migrated_and_migrates_it() {
-    let folder = closed(World::new().await).await;
-    raw(&folder.file(), "delete from _sqlx_migrations where version = 3").await;
-    raw(&folder.file(), "drop table audit").await;
-    let triggers = {
-        let options = SqliteConnectOptions::new().filename(folder.file());
-        let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
-        sqlx::query_scalar::<_, String>("select name from sqlite_schema where type = 'trigger'")
-            .fetch_all(&mut conn)
-            .await
-            .unwrap()
-    };
-    for trigger in triggers {
-        raw(&folder.file(), &format!("drop trigger {trigger}")).await;
+    for version in 1..7 {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ledger.db");
+        older(&file, version).await;
+        let refused = Ledger::open_read_only(&file).await;
+        let Err(Error::Schema { found, known: 7, hint }) = refused else { panic!("{refused:?}") };
+        assert_eq!((found, hint), (version as i64, "quittance serve brings it up to date"));
+        reopen(&file).await.unwrap().close().await;
+        Ledger::open_read_only(&file).await.unwrap().close().await;
     }
-    let migrated = reopen(&folder.file()).await.unwrap();
-    migrated.close().await;
-    Ledger::open_read_only(&folder.file()).await.unwrap();
 }
 
 /// Goal: a process killed while it migrates leaves a file that is old or new, and nothing between.
@@ -209,6 +217,22 @@ async fn a_flipped_bit_anywhere_is_told_or_changes_nothing_that_money_depends_on
     println!("{told} flips were told, {silent} changed no money");
     // Most of a small file is room for more.
     assert!(told > 20, "only {told} flips were told");
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_what_defines_a_table_is_refused_at_opening() {
+    let folder = closed(sound_world().await).await;
+    folder.is_damaged();
+    let mut bytes = fs::read(folder.file()).unwrap();
+    let definition = b"CREATE TABLE claimed (";
+    let at = bytes.windows(definition.len()).position(|part| part == definition).unwrap();
+    // A letter of a column that nothing else names becomes a byte that is no text.
+    let column = bytes[at..].windows(11).position(|part| part == b"claim_nonce").unwrap();
+    bytes[at + column + 8] ^= 0x80;
+    fs::write(folder.file(), &bytes).unwrap();
+    let refused = reopen(&folder.file()).await;
+    let Err(Error::Damaged { problem, .. }) = refused else { panic!("{refused:?}") };
+    assert!(problem.contains("claimed"), "{problem}");
 }
 
 /// Everything that is paid by.
