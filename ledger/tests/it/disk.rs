@@ -58,12 +58,12 @@ async fn refuses_the_file_of_a_newer_program() {
 }
 
 /// Makes a file as the program made it when it had so many migrations.
-async fn older(file: &Path, version: usize) {
+async fn older(file: &Path, count: usize) {
     let folder = tempfile::tempdir().unwrap();
     let mut steps: Vec<_> = fs::read_dir("../migrations").unwrap().flatten().collect();
     steps.retain(|entry| entry.path().extension().is_some_and(|extension| extension == "sql"));
     steps.sort_by_key(fs::DirEntry::file_name);
-    for step in &steps[..version] {
+    for step in &steps[..count] {
         fs::copy(step.path(), folder.path().join(step.file_name())).unwrap();
     }
     let options = SqliteConnectOptions::new().filename(file).create_if_missing(true);
@@ -74,13 +74,13 @@ async fn older(file: &Path, version: usize) {
 
 #[tokio::test]
 async fn says_that_an_older_file_has_to_be_migrated_and_migrates_it() {
-    for version in 1..7 {
+    for (version, steps) in (1..7).zip(1..) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ledger.db");
-        older(&file, version).await;
+        older(&file, steps).await;
         let refused = Ledger::open_read_only(&file).await;
         let Err(Error::Schema { found, known: 7, hint }) = refused else { panic!("{refused:?}") };
-        assert_eq!((found, hint), (version as i64, "quittance serve brings it up to date"));
+        assert_eq!((found, hint), (version, "quittance serve brings it up to date"));
         reopen(&file).await.unwrap().close().await;
         Ledger::open_read_only(&file).await.unwrap().close().await;
     }
