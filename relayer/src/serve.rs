@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use alloy::providers::Provider;
 use axum::{
     Json, Router,
     body::Bytes,
@@ -18,6 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use contracts::Settlement;
 use indexer::{Endpoints, Indexer, Standing};
 use jiff::Timestamp;
 use ledger::{Ledger, Millis, book::BookWriter, chain::ChainWriter, read::Reader};
@@ -103,16 +103,16 @@ pub async fn run(config: Config) -> Result<()> {
     outcome
 }
 
-/// Fails if there is no contract. Asked before anything is indexed only: later, an endpoint that says so is mistaken.
+/// Fails if there is no contract. Asked before anything is indexed only: later, an endpoint that says so is mistaken. Asked by
+/// a call, whose empty answer by one endpoint lets the next be asked.
 async fn find_contract(config: &Config, endpoints: &Endpoints) -> Result<()> {
-    let contract = config.chain.contract;
-    let code = endpoints.provider().get_code_at(contract).await;
-    if code.map_err(Error::endpoint("eth_getCode"))?.is_empty() {
-        return Err(Error::Usage(format!(
-            "there is no contract at {contract}; run quittance deploy first"
-        )));
+    let address = config.chain.contract;
+    match Settlement::new(address, endpoints.provider()).journal().call().await {
+        Err(alloy::contract::Error::ZeroData(..)) => Err(Error::Usage(format!(
+            "there is no contract at {address}; run quittance deploy first"
+        ))),
+        answer => answer.map(drop).map_err(Error::call("journal")),
     }
-    Ok(())
 }
 
 /// Requests to stop the process, SIGINT and SIGTERM, noticed from when this is made.

@@ -64,13 +64,13 @@ async fn finds_and_names_a_row_that_was_altered_by_hand() {
 async fn alter(database: &std::path::Path, alteration: &'static str) {
     let options = SqliteConnectOptions::new().filename(database).foreign_keys(false);
     let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
-    // Whoever can write to the file can take its triggers away.
-    for row in sqlx::query("select name from sqlite_schema where type = 'trigger'")
+    // Whoever can write to the file can take its triggers away, and put them back.
+    let triggers = sqlx::query("select name, sql from sqlite_schema where type = 'trigger'")
         .fetch_all(&mut conn)
         .await
-        .unwrap()
-    {
-        let sql = format!("drop trigger {}", row.get::<String, _>("name"));
+        .unwrap();
+    for trigger in &triggers {
+        let sql = format!("drop trigger {}", trigger.get::<String, _>("name"));
         sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
     }
     // Stands for "one row of the table, whichever comes first".
@@ -85,6 +85,10 @@ async fn alter(database: &std::path::Path, alteration: &'static str) {
     let sql = alteration.replace("rowid_first", &first);
     let done = sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
     assert!(done.rows_affected() > 0, "{alteration} altered nothing");
+    for trigger in &triggers {
+        let sql = sqlx::AssertSqlSafe(trigger.get::<String, _>("sql"));
+        sqlx::query(sql).execute(&mut conn).await.unwrap();
+    }
     conn.close().await.unwrap();
 }
 
