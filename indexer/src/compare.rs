@@ -69,7 +69,7 @@ pub(crate) async fn compare(
             }
         }
     }
-    Ok(writer.compared(&comparison).await?)
+    Ok(writer.compared(&comparison, header.block.time).await?)
 }
 
 /// What the contract says that an account holds, if the endpoint says anything.

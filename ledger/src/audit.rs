@@ -10,6 +10,11 @@ use sqlx::SqliteConnection;
 
 use crate::{Ledger, Millis, Result, book::BookWriter, sql::Columns, store};
 
+/// Halts money while the ledger breaks an invariant.
+const DOCTOR: &str = "doctor";
+/// Halts money while the contract holds something else than the ledger.
+pub(crate) const INDEXER: &str = "indexer";
+
 /// What is told, without its place in the chain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Event<'a> {
@@ -102,34 +107,56 @@ pub async fn entries(ledger: &Ledger) -> Result<Vec<Entry>> {
     read(&mut *ledger.reader().acquire().await?).await
 }
 
-/// Why money must not move, by the newest entry about that.
+/// Why money must not move, if somebody said so and did not take it back.
 pub async fn halt(ledger: &Ledger) -> Result<Option<String>> {
-    last_halt(&mut *ledger.reader().acquire().await?).await
+    let mut conn = ledger.reader().acquire().await?;
+    for actor in [DOCTOR, INDEXER] {
+        if let Some(reason) = halt_by(&mut conn, actor).await? {
+            return Ok(Some(reason));
+        }
+    }
+    Ok(None)
 }
 
-pub(crate) async fn last_halt(conn: &mut SqliteConnection) -> Result<Option<String>> {
+/// Why money must not move, by the newest entry of one who can say so.
+async fn halt_by(conn: &mut SqliteConnection, actor: &str) -> Result<Option<String>> {
     let row = sqlx::query(
-        "select action, detail from audit where action in ('halt', 'halt lifted') order by seq desc limit 1",
+        "select action, detail from audit where actor = ? and action in ('halt', 'halt lifted')
+         order by seq desc limit 1",
     )
+    .bind(actor)
     .fetch_optional(conn)
     .await?;
     let Some(row) = row else { return Ok(None) };
     Ok(if row.text("action")? == "halt" { Some(row.text("detail")?) } else { None })
 }
 
+/// Tells that money must not move, or that for all that this actor knows it may again. Returns whether that is new.
+pub(crate) async fn set_halt(
+    conn: &mut SqliteConnection,
+    actor: &str,
+    reason: Option<&str>,
+    at: Millis,
+) -> Result<bool> {
+    if halt_by(conn, actor).await?.as_deref() == reason {
+        return Ok(false);
+    }
+    let action = if reason.is_some() { "halt" } else { "halt lifted" };
+    let detail = reason.unwrap_or_default();
+    append(conn, &Event { at, actor, action, subject: "money", detail }).await?;
+    Ok(true)
+}
+
 impl BookWriter {
-    /// Tells in the audit log that money must not move, or that it may again. Returns whether that is new.
+    /// Tells in the audit log that the ledger is unsound and money must not move, or that it is sound again; what the indexer
+    /// found stays. Returns whether that is new.
     pub async fn set_halt(&self, reason: Option<&str>, now: Millis) -> Result<bool> {
         let mut tx = self.ledger().begin().await?;
-        let before = last_halt(&mut tx).await?;
-        if before.as_deref() == reason {
-            return Ok(false);
+        let is_new = set_halt(&mut tx, DOCTOR, reason, now).await?;
+        if is_new {
+            store::commit(tx, "halt").await?;
         }
-        let action = if reason.is_some() { "halt" } else { "halt lifted" };
-        let (actor, subject, detail) = ("doctor", "money", reason.unwrap_or_default());
-        append(&mut tx, &Event { at: now, actor, action, subject, detail }).await?;
-        store::commit(tx, "halt").await?;
-        Ok(true)
+        Ok(is_new)
     }
 }
 

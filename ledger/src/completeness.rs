@@ -8,8 +8,8 @@ use contracts::journal::Journal;
 use sqlx::{Row, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 
 use crate::{
-    Error, ProviderNumber, Result, Units,
-    audit::{self, Event},
+    Error, Millis, ProviderNumber, Result, Units,
+    audit::{self, INDEXER},
     chain::{ChainWriter, IndexedBlock},
     read,
     rules::DepositState,
@@ -180,21 +180,16 @@ impl ChainWriter {
         Ok(Comparison { block, holdings, next_sample })
     }
 
-    /// Says that money must not move, in the audit log, unless the last word on that is the same.
+    /// Says in the audit log that money must not move, from a block of this time on, seconds, until a comparison finds no
+    /// difference.
     pub async fn halt(&self, reason: &str, time: u64) -> Result<()> {
         let mut tx = self.0.begin().await?;
-        if audit::last_halt(&mut tx).await?.as_deref() == Some(reason) {
-            return Ok(());
-        }
-        let at = i64::try_from(time).map_err(|_| Error::Overflow("time"))?.saturating_mul(1000);
-        let (actor, action, subject) = ("indexer", "halt", "money");
-        let event = Event { at, actor, action, subject, detail: reason };
-        audit::append(&mut tx, &event).await?;
+        audit::set_halt(&mut tx, INDEXER, Some(reason), millis(time)?).await?;
         store::commit(tx, "halt").await
     }
 
-    /// Takes note that a comparison found no difference.
-    pub async fn compared(&self, comparison: &Comparison) -> Result<()> {
+    /// Takes note that a comparison at a block of this time, seconds, found no difference.
+    pub async fn compared(&self, comparison: &Comparison, time: u64) -> Result<()> {
         let mut tx = self.0.begin().await?;
         sqlx::query(
             "insert into comparison (one, block, next_sample) values (1, ?, ?)
@@ -204,8 +199,13 @@ impl ChainWriter {
         .bind(integer(comparison.next_sample)?)
         .execute(&mut *tx)
         .await?;
+        audit::set_halt(&mut tx, INDEXER, None, millis(time)?).await?;
         store::commit(tx, "comparison").await
     }
+}
+
+fn millis(time: u64) -> Result<Millis> {
+    Ok(i64::try_from(time).map_err(|_| Error::Overflow("time"))?.saturating_mul(1000))
 }
 
 async fn insert_journals(

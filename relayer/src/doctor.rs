@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ledger::{
-    Ledger, Millis,
+    Ledger, Millis, audit,
     book::BookWriter,
     invariants::{self, Violation},
     read::Reader,
@@ -100,10 +100,11 @@ impl Doctor {
         if self.book.set_halt(halted.as_deref(), now).await? {
             match &halted {
                 Some(reason) => tracing::error!("halted, no money moves: {reason}"),
-                None => tracing::warn!("the halt is lifted: the ledger is sound"),
+                None => tracing::warn!("the ledger is sound again"),
             }
         }
-        self.halted = halted;
+        // What the indexer found is lifted by the indexer.
+        self.halted = audit::halt(&self.ledger).await?;
         Ok(self.halted.clone())
     }
 }

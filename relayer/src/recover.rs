@@ -1,6 +1,7 @@
 //! `recover`: brings back from manifests what a lost or restored database does not know.
 
 use alloy::primitives::B256;
+use jiff::Timestamp;
 use ledger::{
     Millis,
     book::BookWriter,
@@ -90,6 +91,13 @@ pub async fn cut_off(
     let CutOff { deposit, until_ms, reason } = cut_off;
     if reason.trim().is_empty() {
         return Err(Error::Usage("reason is empty; say why, it is kept in the audit log".into()));
+    }
+    if *until_ms > now {
+        return Err(Error::Usage(format!(
+            "until is {}, in the future; name a time up to which work may have been paid, now at the latest",
+            Timestamp::from_millisecond(*until_ms)
+                .map_or_else(|_| until_ms.to_string(), |time| time.to_string())
+        )));
     }
     book.cut_off(*deposit, *until_ms, reason, now).await?;
     Ok(Recovery { frozen: frozen(reader).await?, ..Recovery::default() })

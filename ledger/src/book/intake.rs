@@ -7,16 +7,13 @@ use sqlx::SqliteConnection;
 
 use super::{BookWriter, Tariff, decisions::insert_decision, group::Call, insert_payee, payee_of};
 use crate::{
-    Amount, Error, Millis, Result,
+    Amount, Error, Millis, Result, Unit, Units,
     read::{self, Books, KnownItem},
     rules::{self, Verdict},
     sql::{self, Columns},
     store,
     workload::{Outcome, Rate, Record},
 };
-
-/// Most base units that one record may come to: a million whole tokens of 24 decimals.
-const MAX_AMOUNT: Amount = Amount::new(1_000_000_000_000_000_000_000_000_000_000);
 
 /// The newest records of an organisation that no money covered so far, oldest work first, and whether the work had been let go
 /// before they came.
@@ -27,6 +24,13 @@ const UNFUNDED: &str =
      join workload w on w.item = i.id and w.revision = (select max(revision) from workload where item = i.id)
      where i.organisation = ? and w.revision > coalesce((select max(revision) from accepted where item = i.id), -1)
      order by i.stopped_ms, i.source, i.external_id";
+
+/// Most base units that one record may come to: what a row of a statement can hold beside a remainder. Dearer work could never
+/// be stated, nor what is behind it.
+fn most_for_one(decimals: u8) -> Result<Amount> {
+    let most = Units::new(contracts::rows::MAX_UNITS - 1);
+    Ok(Unit::of_decimals(decimals)?.amount(most))
+}
 
 impl BookWriter {
     /// Takes records in, all in one commit, and says what became of each. Taking the same record in again changes
@@ -242,13 +246,13 @@ impl Desk<'_> {
         };
         let rate = record.revision.rate.as_ref().or_else(|| tariff.rates.get(&token.address));
         let Some(rate) = rate else { return Ok(None) };
-        let amount = record.amount(rate, token.decimals);
-        Ok(match amount {
-            Ok(amount) if amount <= MAX_AMOUNT => None,
+        let most = most_for_one(token.decimals)?;
+        Ok(match record.amount(rate, token.decimals) {
+            Ok(amount) if amount <= most => None,
             Ok(_) | Err(_) => Some(Outcome::Rejected {
                 field: "price".into(),
                 reason: format!(
-                    "it comes to more than {MAX_AMOUNT} base units, which is not believed"
+                    "it comes to more than {most} base units, the most that a statement can pay for one piece of work"
                 ),
             }),
         })
@@ -362,7 +366,7 @@ impl Desk<'_> {
         let Some(rate) = rate else { return self.wait(item, Amount::ZERO).await };
         // A record that was kept before the token was known may come to anything.
         let amount = match record.amount(rate, token.decimals) {
-            Ok(amount) if amount <= MAX_AMOUNT => amount,
+            Ok(amount) if amount <= most_for_one(token.decimals)? => amount,
             Ok(_) | Err(_) => return self.wait(item, Amount::ZERO).await,
         };
         if before.is_some_and(|(highest, _)| highest > revision.revision) {

@@ -129,8 +129,8 @@ async fn unfunded_work_that_is_revised_to_nothing_is_not_open_any_more() {
     assert_eq!(ledger::invariants::violations(&world.ledger).await.unwrap(), []);
 }
 
-/// The most that a record may come to, base units.
-const MOST: u128 = 1_000_000_000_000_000_000_000_000_000_000;
+/// The most that a record may come to: what a row can hold beside a remainder, in units of 10¹² base units.
+const MOST: u128 = ((1 << 48) - 2) * 1_000_000_000_000;
 
 /// A record whose source names its amount in base units.
 fn priced(external_id: u64, base_units: u128) -> Record {
@@ -140,7 +140,7 @@ fn priced(external_id: u64, base_units: u128) -> Record {
 }
 
 #[tokio::test]
-async fn rejects_a_price_beyond_belief_and_takes_the_highest_that_is_not() {
+async fn rejects_a_price_that_no_row_can_hold_and_takes_the_highest_that_one_can() {
     let world = funded(1_010_000_000_000_000_000, 0).await;
     let outcomes = take(&world, &[priced(1, MOST + 1), priced(2, MOST)]).await;
     assert!(matches!(&outcomes[0], Outcome::Rejected { field, .. } if field == "price"));
@@ -148,7 +148,7 @@ async fn rejects_a_price_beyond_belief_and_takes_the_highest_that_is_not() {
 }
 
 #[tokio::test]
-async fn work_kept_before_its_token_was_known_is_accepted_only_at_a_price_that_is_believed() {
+async fn work_kept_before_its_token_was_known_is_accepted_only_at_a_price_that_a_row_can_hold() {
     let mut world = World::new().await;
     let token = Address::repeat_byte(0x71);
     let key = DepositKey { token, ..deposit_key(3) };

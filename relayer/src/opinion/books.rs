@@ -10,8 +10,8 @@ use super::{
     records::{File, Price, Said, Work},
 };
 
-/// Most base units that one record may come to.
-const MAX_AMOUNT: u128 = 1_000_000_000_000_000_000_000_000_000_000;
+/// Most units that one record may come to: one less than the six bytes of a row hold.
+const MAX_UNITS: u64 = (1 << 48) - 2;
 /// Records that are committed together.
 const STEP: usize = 5_000;
 
@@ -179,7 +179,8 @@ impl<'a> Books<'a> {
             Price::Token(amount) => Some(amount),
             Price::Usd(usd) => usd.buys(rate, decimals),
         };
-        let is_believed = |amount: &U256| *amount <= U256::from(MAX_AMOUNT);
+        let unit = U256::from(10).pow(U256::from(decimals.max(6) - 6));
+        let is_believed = |amount: &U256| *amount <= U256::from(MAX_UNITS) * unit;
         let mut amounts: Vec<_> = rates.iter().filter_map(amount).filter(is_believed).collect();
         amounts.dedup();
         Some(amounts)

@@ -4,8 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
+use alloy::primitives::B256;
+
 use crate::{
-    env::write,
+    env::{Env, write},
     sender::{Live, World, says},
 };
 
@@ -63,4 +65,20 @@ async fn work_that_a_manifest_in_the_folder_pays_is_not_accepted_once_more_after
     let output = world.env.run("ingest", &["--json", file.to_str().unwrap()]).await;
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.contains("unfunded") && !told.contains("accepted"), "{told}");
+}
+
+#[tokio::test]
+async fn a_cut_off_in_the_future_is_refused() {
+    let env = Env::after_demo(6).await;
+    let deposit = format!("{:#x}", B256::ZERO);
+    let cut_off = ["--cut-off", &deposit, "--reason", "a slip of the finger", "--until"];
+    for (until, why) in [
+        ("2999-01-01T00:00:00Z", "until is 2999-01-01T00:00:00Z, in the future"),
+        ("2026-11-20T07:00:00Z", "pays for no organisation"),
+    ] {
+        let output = env.run("recover", &[&cut_off[..], &[until]].concat()).await;
+        assert_eq!(output.status.code(), Some(2));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains(why), "{told}");
+    }
 }

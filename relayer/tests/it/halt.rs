@@ -2,13 +2,24 @@
 //! Method: a real server over a database that somebody altered by hand, with work to pay; then the alteration is undone.
 //! What would break it: a turn taken in spite of a violation, intake that promises, an indexer that stops, a halt that stays.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use serde_json::Value;
+use alloy::{hex, primitives::B256, sol_types::SolCall};
+use contracts::Settlement;
+use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::time::sleep;
 
-use crate::env::{Env, assert_success, eventually, quittance, terminate, write};
+use crate::{
+    env::{Env, assert_success, eventually, quittance, terminate, write},
+    proxy::{proxy, refusal},
+};
 
 /// What is done to the database, and undone.
 const DAMAGE: &str = "insert into open (item) values (1)";
@@ -249,4 +260,55 @@ async fn a_server_outlives_a_lock_that_is_held_longer_than_it_waits() {
     })
     .await;
     terminate(server).await;
+}
+
+/// Goal: money stands still while the contract holds something else than the ledger, whatever is restarted in between.
+/// Method: an endpoint that tells a credit that nobody has, then says nothing of credits, then tells the truth.
+/// What would break it: a difference that ends the process only, a look at the ledger alone that lifts it, a halt that stays.
+#[tokio::test]
+async fn a_difference_from_the_contract_halts_until_a_comparison_finds_none() {
+    let env = Env::after_demo(20).await;
+    let lie = json!({ "result": B256::with_last_byte(123) });
+    let told = Arc::new(Mutex::new(Some(lie)));
+    let asked = Arc::new(AtomicU64::new(0));
+    let url = proxy(&env.anvil.url, {
+        let (told, asked) = (told.clone(), asked.clone());
+        let credit_of = hex::encode_prefixed(Settlement::creditOfCall::SELECTOR);
+        move |request| {
+            let input = request["params"][0]["input"].as_str()?;
+            if !input.starts_with(&credit_of) {
+                return None;
+            }
+            asked.fetch_add(1, Ordering::Relaxed);
+            told.lock().unwrap().clone()
+        }
+    })
+    .await;
+    let mut config = env.config();
+    config.chain.rpc_url = Some(url);
+    config.write().unwrap();
+    let _mining = env.keep_mining();
+    let halted = async || {
+        let status = env.json("status", &[]).await;
+        status["halted"].as_str().map(str::to_owned)
+    };
+    let mut server = env.serve();
+    assert_eq!(server.wait().await.unwrap().code(), Some(1));
+    let reason = halted().await.expect("a halt");
+    assert!(reason.ends_with("units in the ledger and 123 units in the contract"), "{reason}");
+
+    *told.lock().unwrap() = Some(refusal("not now"));
+    let server = env.serve();
+    eventually("the server", async || status(&env).await).await;
+    let before = asked.load(Ordering::Relaxed);
+    let more = async || (asked.load(Ordering::Relaxed) > before + 3).then_some(());
+    eventually("comparisons that come to nothing", more).await;
+    assert_eq!(halted().await, Some(reason), "a restart lifted the halt");
+    let ready = reqwest::get(env.url("/health/ready")).await.unwrap();
+    assert_eq!(ready.status(), 503);
+
+    *told.lock().unwrap() = None;
+    let lifted = async || halted().await.is_none().then_some(());
+    eventually("a comparison that finds no difference", lifted).await;
+    assert!(terminate(server).await.success());
 }
