@@ -6,10 +6,10 @@
 use alloy::{
     consensus::{Transaction as _, TxEnvelope},
     eips::{BlockId, BlockNumberOrTag, eip2718::Encodable2718},
-    network::{TransactionResponse, primitives::BlockTransactions},
-    primitives::{B256, Bytes, TxKind},
+    network::primitives::BlockTransactions,
+    primitives::{B256, Bytes, TxKind, keccak256},
     providers::Provider,
-    rpc::types::{Transaction, TransactionReceipt},
+    rpc::types::TransactionReceipt,
     sol_types::SolCall,
 };
 use contracts::{Settlement, eip712::DepositKey};
@@ -178,13 +178,19 @@ impl Sender {
         let Some(block) = block else { return Ok(None) };
         let (number, block_hash) = (block.header.inner.number, block.header.hash);
         let BlockTransactions::Full(transactions) = block.transactions else { return Ok(None) };
-        let is_it = |tx: &Transaction| tx.from() == self.address() && tx.nonce() == tx_nonce;
-        Ok(transactions.into_iter().find(is_it).map(|tx| Mined {
-            hash: tx.tx_hash(),
-            block: number,
-            block_hash,
-            envelope: tx.inner.into_inner(),
-        }))
+        // Nobody else can have signed it, whatever the endpoint says of whom it is from.
+        let is_ours = |envelope: &TxEnvelope| {
+            let signed = envelope.signature_hash();
+            let signer = envelope.signature().recover_address_from_prehash(&signed);
+            signer.is_ok_and(|signer| signer == self.address())
+        };
+        let mut envelopes = transactions.into_iter().map(|tx| tx.inner.into_inner());
+        let found = envelopes.find(|envelope| envelope.nonce() == tx_nonce && is_ours(envelope));
+        let mined = |envelope: TxEnvelope| {
+            let hash = keccak256(envelope.encoded_2718());
+            Mined { hash, block: number, block_hash, envelope }
+        };
+        Ok(found.map(mined))
     }
 
     /// Takes a mined transaction in as a slot that is over. False if it carries nothing that this ledger knows.

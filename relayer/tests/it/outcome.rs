@@ -139,6 +139,46 @@ async fn a_tx_receipt_that_names_a_block_which_is_not_on_the_chain_is_no_outcome
     assert_eq!(world.end_of(&slot).await, truth);
 }
 
+/// Goal: an endpoint cannot make up a transaction of the sender, which would stop it.
+/// Method: tx receipts of ours are kept back; the block that holds our transaction shows another in its place.
+/// What would break it: believing whom the endpoint says that a transaction is from.
+#[tokio::test]
+async fn a_transaction_that_the_sender_did_not_sign_is_no_outcome() {
+    let forged: Arc<Mutex<Option<(Value, Value)>>> = Arc::default();
+    let served = forged.clone();
+    let world = World::with_one_sent().await.behind(move |request| {
+        let (block, receipt) = served.lock().unwrap().clone()?;
+        let is_ours = request["params"][0] != receipt["transactionHash"];
+        if asks_for_transactions(request) {
+            return Some(json!({ "result": block }));
+        }
+        let receipt = if is_ours { Value::Null } else { receipt };
+        asks_for_receipt(request).then(|| json!({ "result": receipt }))
+    });
+    let mut world = world.await;
+    world.mine(FINAL).await;
+    let slot = world.slots().await.remove(0);
+    let params = json!([slot.attempts[0].hash]).to_string();
+    let mut receipt = rpc(&world.provider, "eth_getTransactionReceipt", &params).await;
+    let params = json!([receipt["blockNumber"], true]).to_string();
+    let mut block = rpc(&world.provider, "eth_getBlockByNumber", &params).await;
+    let hash = json!(B256::repeat_byte(0x11));
+    receipt["transactionHash"] = hash.clone();
+    let ours = block["transactions"].as_array_mut().unwrap().iter_mut();
+    let ours = ours.filter(|tx| tx["nonce"] == json!(format!("{:#x}", slot.tx_nonce)));
+    for tx in ours {
+        (tx["hash"], tx["value"]) = (hash.clone(), json!("0x1"));
+    }
+    *forged.lock().unwrap() = Some((block, receipt));
+
+    let report = world.turn().await;
+    assert!(!says(&report, "frozen"), "{report:?}");
+    assert_eq!(world.slots().await.len(), 1, "unknown, so nothing is freed");
+    *forged.lock().unwrap() = None;
+    world.turn().await;
+    assert_eq!(world.slots().await, []);
+}
+
 #[tokio::test]
 async fn an_endpoint_that_serves_no_tx_receipts_delays_outcomes_and_nothing_else() {
     let is_served = Arc::new(AtomicBool::new(false));
