@@ -861,6 +861,36 @@ pub(crate) async fn next_candidates(
     Ok(candidates)
 }
 
+/// Settled statements that this ledger did not propose, of deposits that ever paid for an organisation. Where it is not known
+/// whom a deposit paid for, and it names a key that attests here, they may be of anybody.
+const SETTLED_BY_OTHERS: &str = "
+select distinct t.deposit, t.epoch, '' as seen from statement t join settled s on s.statement = t.id
+where t.ours = 0 and t.deposit in (
+        select deposit from paid_for where organisation = ?1
+        union select d.id from deposit d where d.signer in (select attester from organisation)
+            and not exists (select 1 from paid_for f where f.deposit = d.id))
+    and t.epoch > coalesce((
+        select max(epoch) from cut_off c where c.deposit = t.deposit and c.organisation = ?1), 0)";
+
+/// Statements that were seen outside and are not known here. Those of a deposit of which nobody knows whom it paid for may be of
+/// anybody.
+const UNKNOWN: &str = "
+select u.deposit, u.epoch, u.seen from unknown_statement u
+where (exists (select 1 from paid_for f where f.deposit = u.deposit and f.organisation = ?1)
+        or not exists (select 1 from paid_for f where f.deposit = u.deposit))
+    and u.epoch > coalesce((
+        select max(epoch) from cut_off c where c.deposit = u.deposit and c.organisation = ?1), 0)
+    and not exists (select 1 from statement t where t.digest = u.digest and t.ours = 1)
+    and not exists (
+        select 1 from statement t join settled s on s.statement = t.id, chain
+        where t.deposit = u.deposit and t.epoch = u.epoch and t.ours = 1 and s.block <= chain.finalised)";
+
+/// Statements that were brought back, as long as what followed them may be unknown as well.
+const IMPORTED: &str = "
+select t.deposit, t.epoch, 'block ' || max(i.until_block) as seen
+from imported i join statement t on t.id = i.statement join paid_for f on f.deposit = t.deposit, chain
+where f.organisation = ?1 and i.until_block > chain.finalised group by t.deposit, t.epoch";
+
 /// What an organisation may not pay from, and why: epochs that the chain or a manifest knows and this ledger does not, and
 /// what was imported and may not be all yet.
 pub(crate) async fn freezes(
@@ -869,33 +899,15 @@ pub(crate) async fn freezes(
 ) -> Result<Vec<Freeze>> {
     let mut freezes = Vec::new();
     for (query, why) in [
-        (
-            "select distinct t.deposit, t.epoch, '' as seen from statement t join settled s on s.statement = t.id
-                join paid_for f on f.deposit = t.deposit
-             where f.organisation = ? and t.ours = 0
-                and t.epoch > coalesce((select max(epoch) from cut_off c where c.deposit = t.deposit), 0)",
-            "settled, and this ledger does not know what for",
-        ),
-        (
-            "select u.deposit, u.epoch, u.seen from unknown_statement u join paid_for f on f.deposit = u.deposit
-             where f.organisation = ?
-                and u.epoch > coalesce((select max(epoch) from cut_off c where c.deposit = u.deposit), 0)
-                and not exists (select 1 from statement t where t.digest = u.digest and t.ours = 1)
-                and not exists (
-                    select 1 from statement t join settled s on s.statement = t.id, chain
-                    where t.deposit = u.deposit and t.epoch = u.epoch and t.ours = 1 and s.block <= chain.finalised)",
-            "has a statement that this ledger did not propose, seen in",
-        ),
-        (
-            "select t.deposit, t.epoch, 'block ' || max(i.until_block) as seen
-             from imported i join statement t on t.id = i.statement join paid_for f on f.deposit = t.deposit, chain
-             where f.organisation = ? and i.until_block > chain.finalised group by t.deposit, t.epoch",
-            "was imported, and waits for the finality of",
-        ),
+        (SETTLED_BY_OTHERS, "settled, and this ledger does not know what for"),
+        (UNKNOWN, "has a statement that this ledger did not propose, seen in"),
+        (IMPORTED, "was imported, and waits for the finality of"),
     ] {
         for row in sqlx::query(query).bind(organisation).fetch_all(&mut *conn).await? {
-            let (deposit, epoch, seen) = (row.b256("deposit")?, row.u32("epoch")?, row.text("seen")?);
-            let reason = format!("epoch {epoch} of deposit {deposit} {why} {seen}").trim_end().to_owned();
+            let (deposit, epoch, seen) =
+                (row.b256("deposit")?, row.u32("epoch")?, row.text("seen")?);
+            let reason =
+                format!("epoch {epoch} of deposit {deposit} {why} {seen}").trim_end().to_owned();
             freezes.push(Freeze { deposit, epoch, reason });
         }
     }

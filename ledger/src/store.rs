@@ -69,7 +69,7 @@ const CLOSING: Duration = Duration::from_secs(30);
 const BUSY: Duration = Duration::from_secs(10);
 
 /// The files of `migrations/`. Not by sqlx's macro, for which SQLite would be compiled a second time.
-const STEPS: [(&str, &str); 8] = [
+const STEPS: [(&str, &str); 9] = [
     ("facts", include_str!("../../migrations/0001_facts.sql")),
     ("book", include_str!("../../migrations/0002_book.sql")),
     ("audit", include_str!("../../migrations/0003_audit.sql")),
@@ -78,6 +78,7 @@ const STEPS: [(&str, &str); 8] = [
     ("sender", include_str!("../../migrations/0006_sender.sql")),
     ("paid for", include_str!("../../migrations/0007_paid_for.sql")),
     ("halts", include_str!("../../migrations/0008_halts.sql")),
+    ("attested", include_str!("../../migrations/0009_attested.sql")),
 ];
 
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| up_to(known_schema()));

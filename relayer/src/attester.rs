@@ -59,9 +59,6 @@ impl Attester {
     /// Notices what was signed and is not known here: by the chain, and by manifests that appeared in the folders. It
     /// freezes its deposits. Comes before anything is proposed or signed.
     pub async fn notice(&self, now: Millis) -> Result<usize> {
-        let sightings = self.manifests.unseen()?;
-        let noticed = self.book.notice(&sightings, now).await?;
-        self.manifests.see(sightings);
-        Ok(noticed)
+        self.manifests.notice(&self.reader, &self.book, now).await
     }
 }

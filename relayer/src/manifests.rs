@@ -15,9 +15,10 @@ use alloy::primitives::{Address, B256};
 use contracts::eip712::DepositKey;
 use ledger::{
     Amount, Millis, ProviderNumber, Units,
-    book::{Import, Sighting, Work},
+    book::{BookWriter, Import, Sighting, Work},
     manifest::Leaf,
     point::{self, Side},
+    read::Reader,
     statement::{self, Row, Statement},
 };
 use serde::{Deserialize, Serialize};
@@ -122,8 +123,24 @@ impl Manifests {
         Ok(())
     }
 
+    /// Notices the manifests that appeared in the folders and whose statements are not known here, with whom they paid for, and
+    /// what the chain has settled; see [`BookWriter::notice`]. Returns how many statements are new.
+    pub async fn notice(&self, reader: &Reader, book: &BookWriter, now: Millis) -> Result<usize> {
+        let mut sightings = self.unseen()?;
+        for sighting in &mut sightings {
+            if !reader.is_own(sighting.digest).await? {
+                // A damaged manifest has told that there is a statement all the same.
+                let read = self.read(sighting).ok();
+                sighting.organisation = read.map(|import| import.organisation);
+            }
+        }
+        let noticed = book.notice(&sightings, now).await?;
+        self.see(sightings);
+        Ok(noticed)
+    }
+
     /// Every manifest in the folders that was not reported before.
-    pub fn unseen(&self) -> Result<Vec<Sighting>> {
+    fn unseen(&self) -> Result<Vec<Sighting>> {
         let mut sightings = self.list()?;
         let seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         sightings.retain(|sighting| !seen.contains(&sighting.seen));
@@ -131,7 +148,7 @@ impl Manifests {
     }
 
     /// Remembers what was noticed, once that is stored.
-    pub fn see(&self, sightings: Vec<Sighting>) {
+    fn see(&self, sightings: Vec<Sighting>) {
         let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         seen.extend(sightings.into_iter().map(|sighting| sighting.seen));
     }
@@ -236,6 +253,7 @@ fn sighting(name: &str) -> Option<Sighting> {
         epoch: epoch.parse().ok()?,
         digest: digest.parse().ok()?,
         seen: name.to_owned(),
+        organisation: None,
     })
 }
 
@@ -294,6 +312,8 @@ fn parse(bytes: &[u8], sighting: &Sighting) -> std::result::Result<Import, Strin
 
 #[cfg(test)]
 mod tests {
+    use ledger::{Ledger, book::Organisation};
+
     use super::*;
 
     #[test]
@@ -308,7 +328,66 @@ mod tests {
             assert_eq!(sighting(&name), None, "{name}");
         }
         let seen = format!("{hash}-7-{hash}.json");
-        let expected = Sighting { deposit: hash, epoch: 7, digest: hash, seen: seen.clone() };
+        let (deposit, digest, organisation) = (hash, hash, None);
+        let expected = Sighting { deposit, epoch: 7, digest, seen: seen.clone(), organisation };
         assert_eq!(sighting(&seen), Some(expected));
+    }
+    const PAYERS: [&str; 2] = ["acme", "other"];
+
+    /// A ledger without a past, whose organisations pay from no deposit.
+    async fn empty_ledger(folder: &Path) -> (Reader, BookWriter) {
+        let zero = Address::ZERO;
+        let (chain_id, genesis, start_block) = (1, B256::ZERO, 0);
+        let identity = ledger::Identity { chain_id, contract: zero, genesis, start_block };
+        let ledger = Ledger::open(&folder.join("ledger.db"), identity).await.unwrap();
+        let book = BookWriter::new(ledger.clone());
+        let organisations = PAYERS.map(|name| {
+            let (name, deposits) = (name.to_owned(), Vec::new());
+            Organisation { name, token: zero, deposits }
+        });
+        book.set_organisations(&organisations, zero, 0).await.unwrap();
+        (Reader::new(ledger), book)
+    }
+
+    /// Bytes of a manifest of the first payer, and the name of its file.
+    fn manifest() -> (Vec<u8>, String) {
+        let (zero, digest) = (Address::ZERO, B256::repeat_byte(1));
+        let key = DepositKey {
+            requestor: zero,
+            signer: zero,
+            cosigner: zero,
+            token: zero,
+            salt: B256::ZERO,
+        };
+        let name = file_name(key.id(), 1, digest);
+        let (spent, manifest, rows) = (Units::ZERO, B256::ZERO, Vec::new());
+        let import = Import {
+            statement: Statement { key, epoch: 1, spent, manifest, rows },
+            digest,
+            rows: Vec::new(),
+            leaves: Vec::new(),
+            organisation: PAYERS[0].into(),
+            fee_bps: 0,
+        };
+        (serde_json::to_vec(&Content::from(&import)).unwrap(), name)
+    }
+
+    #[tokio::test]
+    async fn a_manifest_freezes_whom_it_names_and_a_damaged_one_everybody() {
+        let (whole, name) = manifest();
+        for (bytes, expected) in [(&whole[..], [true, false]), (&whole[..50], [true, true])] {
+            let folder = tempfile::tempdir().unwrap();
+            let (reader, book) = empty_ledger(folder.path()).await;
+            let folders = vec![folder.path().join("manifests")];
+            fs::create_dir(&folders[0]).unwrap();
+            fs::write(folders[0].join(&name), bytes).unwrap();
+            let manifests = Manifests { folders, seen: Mutex::default() };
+            assert_eq!(manifests.notice(&reader, &book, 0).await.unwrap(), 1);
+            assert_eq!(manifests.notice(&reader, &book, 0).await.unwrap(), 0, "it is told once");
+            for (payer, is_frozen) in PAYERS.into_iter().zip(expected) {
+                let freezes = reader.freezes(payer).await.unwrap();
+                assert_eq!(!freezes.is_empty(), is_frozen, "{payer}: {freezes:?}");
+            }
+        }
     }
 }

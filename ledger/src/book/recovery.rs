@@ -33,6 +33,8 @@ pub struct Sighting {
     pub digest: B256,
     /// For people: the name of a file.
     pub seen: String,
+    /// The organisation that its manifest names, where that can be read.
+    pub organisation: Option<String>,
 }
 
 /// The work behind a leaf of a manifest, as far as its natural key and what no revision may change.
@@ -73,7 +75,8 @@ pub struct Import {
 
 impl BookWriter {
     /// Notices statements that were seen outside and are not known here, and those that the chain has settled. Each
-    /// freezes its deposit from now on, and is told in the audit log once. Returns how many are new.
+    /// freezes its deposit from now on, for whom its manifest names too, and is told in the audit log once. Returns how many
+    /// are new.
     pub async fn notice(&self, seen: &[Sighting], now: Millis) -> Result<usize> {
         let mut conn = self.0.reader().acquire().await?;
         let mut unknown = settled_by_others(&mut conn).await?;
@@ -88,7 +91,7 @@ impl BookWriter {
         }
         let mut tx = self.0.begin().await?;
         let mut noticed = 0;
-        for Sighting { deposit, epoch, digest, seen } in unknown {
+        for Sighting { deposit, epoch, digest, seen, organisation } in unknown {
             let done = sqlx::query(
                 "insert into unknown_statement (digest, deposit, epoch, seen, at) values (?, ?, ?, ?, ?)
                  on conflict do nothing",
@@ -100,6 +103,9 @@ impl BookWriter {
             .bind(now)
             .execute(&mut *tx)
             .await?;
+            if let Some(organisation) = organisation {
+                insert_paid_for(&mut tx, deposit, &organisation).await?;
+            }
             if done.rows_affected() > 0 {
                 noticed += 1;
                 let detail = format!("epoch {epoch}, statement {digest}, seen in {seen}");
@@ -130,6 +136,7 @@ impl BookWriter {
         }
         refuse_false(&mut tx, import, secret).await?;
         insert_deposit(&mut tx, &import.statement.key).await?;
+        insert_paid_for(&mut tx, import.statement.key.id(), &import.organisation).await?;
         let id = match known {
             Some((id, _)) => adopt(&mut tx, id, import).await?,
             None => insert(&mut tx, import).await?,
@@ -165,9 +172,9 @@ impl BookWriter {
         Ok(true)
     }
 
-    /// Takes the operator's word that what a frozen deposit's unknown epochs paid ended before `until`: work of the
-    /// organisations that it ever paid for and that ended before is regarded as paid, and those epochs freeze nothing any more.
-    /// Returns the highest of them.
+    /// Takes the operator's word that what a frozen deposit's unknown epochs paid ended before `until`: work that ended before
+    /// of the organisations that it freezes is regarded as paid, and those epochs freeze nothing any more. Those are the ones
+    /// that it ever paid for, or all if that is not known. Returns the highest of the epochs.
     pub async fn cut_off(
         &self,
         deposit: B256,
@@ -176,25 +183,19 @@ impl BookWriter {
         now: Millis,
     ) -> Result<u32> {
         let mut tx = self.0.begin().await?;
-        let refuse = |why: String| Err(Error::Unimportable(why));
-        let rows = sqlx::query("select organisation from paid_for where deposit = ?")
-            .bind(deposit.to_vec())
-            .fetch_all(&mut *tx)
-            .await?;
-        let Some(first) = rows.first() else {
-            return refuse(format!(
-                "deposit {deposit} pays for no organisation of the configuration"
-            ));
+        let mut frozen = Vec::new();
+        for row in sqlx::query("select name from organisation").fetch_all(&mut *tx).await? {
+            let name = row.text("name")?;
+            let freezes = read::freezes(&mut tx, &name).await?;
+            let epochs = freezes.iter().filter(|freeze| freeze.deposit == deposit).map(|f| f.epoch);
+            frozen.extend(epochs.max().map(|epoch| (name, epoch)));
+        }
+        let Some(epoch) = frozen.iter().map(|(_, epoch)| *epoch).max() else {
+            return Err(nothing_to_cut_off(&mut tx, deposit).await?);
         };
-        // Whichever of them is asked: what is unknown freezes all of them.
-        let frozen = read::freezes(&mut tx, &first.text("organisation")?).await?;
-        let epoch = frozen.iter().filter(|freeze| freeze.deposit == deposit).map(|f| f.epoch).max();
-        let Some(epoch) = epoch else {
-            return refuse(format!("deposit {deposit} is not frozen; there is nothing to cut off"));
-        };
-        for row in &rows {
+        for (organisation, _) in &frozen {
             let cut = (deposit, epoch, until);
-            cut_off_one(&mut tx, &row.text("organisation")?, cut, (reason, now)).await?;
+            cut_off_one(&mut tx, organisation, cut, (reason, now)).await?;
         }
         let detail = format!(
             "to epoch {epoch}, work that ended before {until} ms is regarded as paid: {reason}"
@@ -203,6 +204,35 @@ impl BookWriter {
         store::commit(tx, "cut-off").await?;
         Ok(epoch)
     }
+}
+
+/// Remembers that a deposit has paid for an organisation, if that is one of the configuration's.
+async fn insert_paid_for(
+    conn: &mut SqliteConnection,
+    deposit: B256,
+    organisation: &str,
+) -> Result<()> {
+    sqlx::query(
+        "insert or ignore into paid_for (deposit, organisation) select ?, name from organisation where name = ?",
+    )
+    .bind(deposit.to_vec())
+    .bind(organisation)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Why nothing can be cut off of a deposit that freezes nobody.
+async fn nothing_to_cut_off(conn: &mut SqliteConnection, deposit: B256) -> Result<Error> {
+    let paid_for = sqlx::query("select 1 from paid_for where deposit = ? limit 1")
+        .bind(deposit.to_vec())
+        .fetch_optional(conn)
+        .await?;
+    Ok(Error::Unimportable(if paid_for.is_some() {
+        format!("deposit {deposit} is not frozen; there is nothing to cut off")
+    } else {
+        format!("deposit {deposit} pays for no organisation of the configuration")
+    }))
 }
 
 /// Records a cut-off for one organisation, whose work that ended before it is regarded as paid from now on.
@@ -251,11 +281,14 @@ fn unimportable(import: &Import, why: &str) -> Error {
     Error::Unimportable(format!("statement {digest} of deposit {deposit}: {why}"))
 }
 
-/// Settled statements of paying deposits that this ledger did not propose and has not noticed yet.
+/// Settled statements that this ledger did not propose and has not noticed yet, of deposits that paid for an organisation or
+/// name a key that attests here.
 async fn settled_by_others(conn: &mut SqliteConnection) -> Result<Vec<Sighting>> {
     let rows = sqlx::query(
         "select t.deposit, t.epoch, t.digest, s.block from settled s join statement t on t.id = s.statement
-         where t.deposit in (select deposit from paid_for)
+         where t.deposit in (
+                select deposit from paid_for
+                union select id from deposit where signer in (select attester from organisation))
             and t.ours = 0 and not exists (select 1 from unknown_statement u where u.digest = t.digest)
          order by s.block, s.log_index",
     )
@@ -268,6 +301,7 @@ async fn settled_by_others(conn: &mut SqliteConnection) -> Result<Vec<Sighting>>
                 epoch: row.u32("epoch")?,
                 digest: row.b256("digest")?,
                 seen: format!("block {}", row.u64("block")?),
+                organisation: None,
             })
         })
         .collect()

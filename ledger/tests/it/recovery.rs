@@ -1,15 +1,18 @@
 //! Bringing statements back from manifests: what is refused, and why.
 
 use alloy::primitives::{Address, B256};
+use contracts::eip712::DepositKey;
 use ledger::{
     Units, audit,
-    book::{Import, Sighting},
+    book::{Import, Organisation, Sighting},
+    chain::Event,
     manifest::Tree,
+    statement,
 };
 
 use crate::{
     traps::{funded, state, take},
-    world::{ORGANISATION, World, deposit_key, identity, record, secret, settle},
+    world::{ORGANISATION, World, attester, deposit_key, identity, record, secret, settle, token},
 };
 
 /// A ledger that is lost after a statement over works 1 and 2 settled, and that statement's manifest.
@@ -54,7 +57,7 @@ const FORGERIES: [Forgery; 9] = [
     ("its rows do not follow", |import| import.rows[0].units = Units::new(1)),
     ("its rows do not follow", |import| {
         import.rows[0].units = Units::new(1);
-        import.statement.rows = ledger::statement::pack(&import.rows).unwrap();
+        import.statement.rows = statement::pack(&import.rows).unwrap();
         seal(import);
     }),
     ("its rows do not follow", |import| {
@@ -129,6 +132,7 @@ async fn a_statement_seen_outside_freezes_its_organisation_until_it_is_brought_b
         epoch,
         digest,
         seen: "a file".into(),
+        organisation: None,
     };
     assert_eq!(world.book.notice(&[], 0).await.unwrap(), 0);
     assert_eq!(world.book.notice(&[sighting(own.digest, 1)], 0).await.unwrap(), 0, "it is ours");
@@ -167,4 +171,126 @@ async fn a_deposit_that_is_configured_no_more_freezes_whom_it_paid_for() {
     assert_eq!(freezes().await.iter().map(|f| f.deposit).collect::<Vec<_>>(), [deposit]);
     assert_eq!(restored.book.cut_off(deposit, 1, "it paid nothing else", 0).await.unwrap(), 1);
     assert_eq!(freezes().await, []);
+}
+
+/// A second organisation, beside [`ORGANISATION`].
+const OTHER: &str = "other";
+
+/// Makes these the deposits of both organisations.
+async fn configure(world: &World, first: &[u8], second: &[u8]) {
+    let organisation = |name: &str, deposits: &[u8]| Organisation {
+        name: name.into(),
+        token: token(),
+        deposits: deposits.iter().map(|number| deposit_key(*number).id()).collect(),
+    };
+    let organisations = [organisation(ORGANISATION, first), organisation(OTHER, second)];
+    let attester = statement::address_of(attester().verifying_key());
+    world.book.set_organisations(&organisations, attester, 0).await.unwrap();
+}
+
+/// A ledger that is lost after a statement of the first deposit was signed, which now pays for [`OTHER`] or for nobody, and
+/// that statement's manifest.
+async fn lost_and_configured_anew(pays_for_other: bool) -> (World, Import) {
+    let world = funded(100_000_000, 100_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let signed = state(&world, 1, None).await;
+    let manifest = world.reader.export(signed.id).await.unwrap();
+    let lost = world.after_loss_with(None, &[2]).await;
+    configure(&lost, &[2], if pays_for_other { &[1] } else { &[] }).await;
+    (lost, manifest)
+}
+
+fn sighting(manifest: &Import, organisation: Option<&str>) -> Sighting {
+    Sighting {
+        deposit: manifest.statement.key.id(),
+        epoch: manifest.statement.epoch,
+        digest: manifest.digest,
+        seen: "a file".into(),
+        organisation: organisation.map(Into::into),
+    }
+}
+
+/// Whether nothing may be stated for either organisation.
+async fn are_frozen(world: &World) -> [bool; 2] {
+    let mut frozen = [false; 2];
+    for (is_frozen, name) in frozen.iter_mut().zip([ORGANISATION, OTHER]) {
+        *is_frozen = !world.reader.freezes(name).await.unwrap().is_empty();
+    }
+    frozen
+}
+
+#[tokio::test]
+async fn a_manifest_freezes_the_organisation_that_it_names_whomever_its_deposit_pays_for_now() {
+    let (lost, manifest) = lost_and_configured_anew(false).await;
+    lost.book.notice(&[sighting(&manifest, Some(ORGANISATION))], 0).await.unwrap();
+    assert_eq!(are_frozen(&lost).await, [true, false]);
+
+    let (lost, manifest) = lost_and_configured_anew(true).await;
+    lost.book.notice(&[sighting(&manifest, Some(ORGANISATION))], 0).await.unwrap();
+    assert_eq!(are_frozen(&lost).await, [true, true], "what is unknown may be of either");
+    assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    assert_eq!(are_frozen(&lost).await, [false, false]);
+}
+
+#[tokio::test]
+async fn a_manifest_that_can_be_read_later_freezes_whom_it_names_from_then_on() {
+    let (lost, manifest) = lost_and_configured_anew(true).await;
+    lost.book.notice(&[sighting(&manifest, None)], 0).await.unwrap();
+    assert_eq!(are_frozen(&lost).await, [false, true]);
+    assert_eq!(lost.book.cut_off(deposit_key(1).id(), 0, "it is lost", 0).await.unwrap(), 1);
+    assert_eq!(are_frozen(&lost).await, [false, false]);
+    // What was said of one organisation's work says nothing about another's.
+    let named = sighting(&manifest, Some(ORGANISATION));
+    assert_eq!(lost.book.notice(&[named], 0).await.unwrap(), 0, "it is told once");
+    assert_eq!(are_frozen(&lost).await, [true, false]);
+    assert_eq!(lost.book.cut_off(deposit_key(1).id(), 0, "it is lost", 0).await.unwrap(), 1);
+    assert_eq!(are_frozen(&lost).await, [false, false]);
+}
+
+#[tokio::test]
+async fn a_manifest_that_nobody_can_read_freezes_everybody_until_it_is_brought_back_or_cut_off() {
+    for names in [None, Some("nobody")] {
+        let (mut lost, manifest) = lost_and_configured_anew(false).await;
+        lost.book.notice(&[sighting(&manifest, names)], 0).await.unwrap();
+        assert_eq!(are_frozen(&lost).await, [true, true]);
+        lost.mine(Vec::new()).await;
+        assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+        assert_eq!(are_frozen(&lost).await, [true, false], "the rest of what it paid waits");
+        lost.finalise(0).await;
+        assert_eq!(are_frozen(&lost).await, [false, false]);
+    }
+    let (lost, manifest) = lost_and_configured_anew(false).await;
+    lost.book.notice(&[sighting(&manifest, None)], 0).await.unwrap();
+    assert_eq!(lost.book.cut_off(deposit_key(1).id(), 10, "it is lost", 0).await.unwrap(), 1);
+    assert_eq!(are_frozen(&lost).await, [false, false]);
+    take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
+    let books = lost.reader.books(ORGANISATION).await.unwrap().unwrap();
+    assert_eq!(books.open, [], "the work ended before the cut-off");
+}
+
+#[tokio::test]
+async fn a_settled_statement_of_the_attesters_deposit_freezes_everybody_until_it_is_explained() {
+    let (mut lost, manifest) = lost_and_configured_anew(false).await;
+    lost.settle(manifest.statement.clone()).await;
+    assert_eq!(are_frozen(&lost).await, [true, true]);
+    assert_eq!(lost.book.notice(&[], 0).await.unwrap(), 1);
+    lost.book.notice(&[sighting(&manifest, Some(ORGANISATION))], 0).await.unwrap();
+    assert_eq!(are_frozen(&lost).await, [true, false], "its manifest names whom it paid for");
+    lost.finalise(0).await;
+    assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    assert_eq!(are_frozen(&lost).await, [false, false]);
+}
+
+#[tokio::test]
+async fn a_settled_statement_of_somebody_elses_deposit_freezes_nobody() {
+    let mut world = funded(100_000_000, 100_000_000).await;
+    configure(&world, &[1], &[2]).await;
+    let key = DepositKey { signer: Address::repeat_byte(0x51), ..deposit_key(3) };
+    let units = Units::new(100);
+    world.mine(vec![Event::Funded { sender: key.requestor, key: key.clone(), units }]).await;
+    let (spent, manifest, rows) = (Units::ZERO, B256::ZERO, Vec::new());
+    let deposit = key.id();
+    world.mine(vec![Event::Settled { deposit, epoch: 1, spent, manifest, rows }]).await;
+    assert_eq!(world.book.notice(&[], 0).await.unwrap(), 0);
+    assert_eq!(are_frozen(&world).await, [false, false]);
 }

@@ -359,6 +359,7 @@ async fn the_database_lost_after_a_statement_settled_and_the_same_day_ingested_a
         epoch: 2,
         digest: unsettled.digest,
         seen: "a file".into(),
+        organisation: Some(ORGANISATION.into()),
     };
     assert_eq!(lost.book.notice(std::slice::from_ref(&seen), 0).await.unwrap(), 2);
     assert_eq!(lost.book.notice(&[seen], 0).await.unwrap(), 0, "it is noticed once");
@@ -392,6 +393,34 @@ async fn the_database_lost_after_a_statement_settled_and_the_same_day_ingested_a
     assert_eq!(credited(&lost, 3).await, units(1_000_000));
     assert_eq!(credited(&lost, 4).await, units(1_000_000));
     assert_eq!(books(&lost).await.open, []);
+}
+
+#[tokio::test]
+async fn work_of_a_deposit_that_is_configured_no_more_is_not_paid_again_after_a_loss() {
+    let world = funded(100_000_000, 100_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let signed = state(&world, 1, None).await;
+    let manifest = world.reader.export(signed.id).await.unwrap();
+
+    // Nothing but its manifest tells of the statement yet, which whoever holds it may still settle.
+    let mut lost = world.after_loss_with(None, &[2]).await;
+    let seen = ledger::book::Sighting {
+        deposit: id(1),
+        epoch: 1,
+        digest: signed.digest,
+        seen: "a file".into(),
+        organisation: Some(ORGANISATION.into()),
+    };
+    lost.book.notice(&[seen], 0).await.unwrap();
+    let again = take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
+    assert_eq!(again, [Outcome::Unfunded { missing: Amount::ZERO }], "it may be paid already");
+    settle(&mut lost, &signed).await;
+    assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    assert_eq!(books(&lost).await.freezes.len(), 1, "what came since may be unknown as well");
+    lost.finalise(0).await;
+    lost.book.accept_unfunded(ORGANISATION, &tariff(), 0).await.unwrap();
+    assert_eq!(books(&lost).await.open, []);
+    assert_eq!(credited(&lost, 2).await, units(1_000_000));
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use ledger::{
     Amount, Ledger, Millis,
     book::{BookWriter, SourceFile, Tariff},
+    read::Reader,
     workload::{Outcome, Record},
 };
 use serde::{Deserialize, Serialize};
@@ -148,7 +149,8 @@ pub enum Desk {
 impl Desk {
     /// A desk over an open ledger.
     pub async fn local(config: &Config, ledger: Ledger) -> Result<Self> {
-        let (book, now) = (BookWriter::new(ledger.clone()), Timestamp::now().as_millisecond());
+        let (book, reader) = (BookWriter::new(ledger.clone()), Reader::new(ledger.clone()));
+        let now = Timestamp::now().as_millisecond();
         // Somebody found the ledger unsound; it is taken at its word again only after another look.
         if ledger::audit::halt(&ledger).await?.is_some()
             && let Some(reason) =
@@ -158,7 +160,7 @@ impl Desk {
         }
         book.set_organisations(&config.ledger_organisations(), config.policy.attester, now).await?;
         // What a known manifest pays is not accepted once more.
-        book.notice(&Manifests::new(config).unseen()?, now).await?;
+        Manifests::new(config).notice(&reader, &book, now).await?;
         Ok(Self::Local { config: Box::new(config.clone()), book })
     }
 
