@@ -12,7 +12,7 @@ use crate::{
     rules::{self, Verdict},
     sql::{self, Columns},
     store,
-    workload::{Outcome, Rate, Record},
+    workload::{Outcome, Rate, Record, Revision, Token},
 };
 
 /// The newest records of an organisation that no money covered so far, oldest work first, and whether the work had been let go
@@ -183,7 +183,8 @@ impl Desk<'_> {
         {
             return Ok(outcome);
         }
-        if let Some(rejection) = self.price_problem(record).await? {
+        let item = known.as_ref().map(|known| known.id);
+        if let Some(rejection) = self.price_problem(item, record).await? {
             return Ok(rejection);
         }
         if let Some(reason) = self.payout_conflict(record).await? {
@@ -214,7 +215,7 @@ impl Desk<'_> {
     /// reserve money that may be promised to others by now: it has to come with the acceptance, and its reason is returned.
     async fn hold(&mut self, item: i64, record: &Record) -> Result<Option<String>> {
         let highest = accepted(self.conn, item).await?;
-        let is_newest = highest.is_none_or(|(highest, _)| highest < record.revision.revision);
+        let is_newest = highest.is_none_or(|highest| highest.revision < record.revision.revision);
         let Some(reason) = record.hold_reason().filter(|_| is_newest) else { return Ok(None) };
         let open = read::open_item(self.conn, item).await?;
         if open.is_some_and(|open| open.verdict == Some(Verdict::Release)) {
@@ -236,18 +237,20 @@ impl Desk<'_> {
         Ok(self.books.get_mut(organisation).and_then(Option::as_mut))
     }
 
-    /// The rejection of a record whose amount is beyond belief, or beyond arithmetic.
-    async fn price_problem(&mut self, record: &Record) -> Result<Option<Outcome>> {
-        let tariff = self.tariff;
+    /// The rejection of a record whose amount is beyond belief, or beyond arithmetic. `item` is its item, if that is known.
+    async fn price_problem(
+        &mut self,
+        item: Option<i64>,
+        record: &Record,
+    ) -> Result<Option<Outcome>> {
         let Some(token) =
             self.books(&record.item.organisation).await?.and_then(|books| books.token)
         else {
             return Ok(None);
         };
-        let rate = record.revision.rate.as_ref().or_else(|| tariff.rates.get(&token.address));
-        let Some(rate) = rate else { return Ok(None) };
+        let Some(rate) = self.rate(item, record, token.address).await? else { return Ok(None) };
         let most = most_for_one(token.decimals)?;
-        Ok(match record.amount(rate, token.decimals) {
+        Ok(match record.amount(&rate, token.decimals) {
             Ok(amount) if amount <= most => None,
             Ok(_) | Err(_) => Some(Outcome::Rejected {
                 field: "price".into(),
@@ -352,7 +355,7 @@ impl Desk<'_> {
         record: &Record,
         hold: Option<&str>,
     ) -> Result<Acceptance> {
-        let (tariff, revision) = (self.tariff, &record.revision);
+        let revision = record.revision.revision;
         let before = accepted(self.conn, item).await?;
         let Some(books) = self.books(&record.item.organisation).await? else {
             return Err(Error::Corrupt("organisation"));
@@ -362,18 +365,20 @@ impl Desk<'_> {
             return self.wait(item, Amount::ZERO).await;
         }
         let Some(token) = books.token else { return self.wait(item, Amount::ZERO).await };
-        let rate = revision.rate.as_ref().or_else(|| tariff.rates.get(&token.address));
-        let Some(rate) = rate else { return self.wait(item, Amount::ZERO).await };
-        // A record that was kept before the token was known may come to anything.
-        let amount = match record.amount(rate, token.decimals) {
-            Ok(amount) if amount <= most_for_one(token.decimals)? => amount,
-            Ok(_) | Err(_) => return self.wait(item, Amount::ZERO).await,
-        };
-        if before.is_some_and(|(highest, _)| highest > revision.revision) {
+        if before.as_ref().is_some_and(|highest| highest.revision > revision) {
             return Ok(Acceptance::Accepted(Amount::ZERO));
         }
-        if before.is_none() && !is_touched(self.conn, item, &record.item.organisation).await? {
-            let promised = self.promise(item, record, (amount, Some(rate)), amount).await?;
+        let is_untouched =
+            before.is_none() && !is_touched(self.conn, item, &record.item.organisation).await?;
+        let revised = before.as_ref().map(|_| item);
+        let said = if is_untouched { None } else { said(self.conn, item, record, before).await? };
+        let priced = match said {
+            Some(amount) => Some((amount, None)),
+            None => self.convert(revised, record, &token).await?,
+        };
+        let Some((amount, rate)) = priced else { return self.wait(item, Amount::ZERO).await };
+        if is_untouched {
+            let promised = self.promise(item, record, (amount, rate), amount).await?;
             if amount > Amount::ZERO {
                 insert_open(self.conn, item).await?;
             } else {
@@ -381,12 +386,9 @@ impl Desk<'_> {
             }
             return Ok(promised);
         }
-        // What a statement has said that this revision comes to stands, whatever the rate is by now.
-        let stated = stated_amount(self.conn, item, revision.revision).await?;
-        let (amount, rate) = stated.map_or((amount, Some(rate)), |amount| (amount, None));
         let mut open = read::open_item(self.conn, item).await?.ok_or(Error::Corrupt("item"))?;
         let reserved = open.reserved()?;
-        open.accepted = Some((revision.revision, amount));
+        open.accepted = Some((revision, amount));
         open.verdict = if hold.is_some() { Some(Verdict::Hold) } else { open.verdict };
         let extra = open.reserved()?.checked_sub(reserved).unwrap_or_default();
         let promised = self.promise(item, record, (amount, rate), extra).await?;
@@ -397,12 +399,45 @@ impl Desk<'_> {
         Ok(promised)
     }
 
+    /// The rate that a record is converted at: its own, else the last one at which a revision of `item` was accepted, else the
+    /// tariff's. USD is converted once: a revision is no reason to look at the token's price again.
+    async fn rate(
+        &mut self,
+        item: Option<i64>,
+        record: &Record,
+        token: Address,
+    ) -> Result<Option<Rate>> {
+        if record.revision.rate.is_some() {
+            return Ok(record.revision.rate.clone());
+        }
+        let before = match item {
+            Some(item) => accepted_rate(self.conn, item).await?,
+            None => None,
+        };
+        Ok(before.or_else(|| self.tariff.rates.get(&token).cloned()))
+    }
+
+    /// What a record comes to, a revision of `item` or the first, and at which rate. `None` if there is no rate, or if it comes to more than a statement can pay,
+    /// as a record may that was kept before its token was known.
+    async fn convert(
+        &mut self,
+        item: Option<i64>,
+        record: &Record,
+        token: &Token,
+    ) -> Result<Option<(Amount, Option<Rate>)>> {
+        let rate = self.rate(item, record, token.address).await?;
+        let Some(rate) = rate else { return Ok(None) };
+        let most = most_for_one(token.decimals)?;
+        let amount = record.amount(&rate, token.decimals).ok().filter(|amount| *amount <= most);
+        Ok(amount.map(|amount| (amount, Some(rate))))
+    }
+
     /// Promises `amount` for a record, if the money covers the `extra` that this reserves.
     async fn promise(
         &mut self,
         item: i64,
         record: &Record,
-        (amount, rate): (Amount, Option<&Rate>),
+        (amount, rate): (Amount, Option<Rate>),
         extra: Amount,
     ) -> Result<Acceptance> {
         let (fee_bps, now) = (self.tariff.fee_bps, self.now);
@@ -413,7 +448,8 @@ impl Desk<'_> {
             return Ok(Acceptance::Missing(missing));
         }
         books.position.reserved = books.position.reserved.add(extra)?;
-        insert_accepted(self.conn, (item, record.revision.revision), amount, rate, now).await?;
+        let place = (item, record.revision.revision);
+        insert_accepted(self.conn, place, amount, rate.as_ref(), now).await?;
         Ok(Acceptance::Accepted(amount))
     }
 
@@ -423,15 +459,78 @@ impl Desk<'_> {
     }
 }
 
-/// Highest accepted revision of an item, and its amount.
-async fn accepted(conn: &mut SqliteConnection, item: i64) -> Result<Option<(u32, Amount)>> {
+/// The highest accepted revision of an item.
+struct Accepted {
+    revision: u32,
+    /// Whether it was converted here, and not taken from what a statement had said.
+    has_rate: bool,
+}
+
+async fn accepted(conn: &mut SqliteConnection, item: i64) -> Result<Option<Accepted>> {
     let row = sqlx::query(
-        "select revision, amount from accepted where item = ? order by revision desc limit 1",
+        "select revision, rate is not null as has_rate from accepted where item = ? order by revision desc limit 1",
     )
     .bind(item)
     .fetch_optional(conn)
     .await?;
-    row.map(|row| Ok((row.u32("revision")?, row.amount("amount")?))).transpose()
+    row.map(|row| Ok(Accepted { revision: row.u32("revision")?, has_rate: row.flag("has_rate")? }))
+        .transpose()
+}
+
+/// The last rate at which a revision of an item was accepted.
+async fn accepted_rate(conn: &mut SqliteConnection, item: i64) -> Result<Option<Rate>> {
+    let row = sqlx::query(
+        "select rate, rate_source, rate_at from accepted where item = ? and rate is not null
+         order by revision desc limit 1",
+    )
+    .bind(item)
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        let rate = row.text("rate")?;
+        let usd_per_token = rate.parse().map_err(|_| Error::Corrupt("rate of a workload"))?;
+        Ok(Rate { usd_per_token, source: row.text("rate_source")?, at_ms: row.int("rate_at")? })
+    })
+    .transpose()
+}
+
+/// What statements have said that a record comes to, which stands, whatever the rate is by now: of its own revision; or, if the
+/// rate of the revision before it is not known here, of a lower one with the same result and price.
+async fn said(
+    conn: &mut SqliteConnection,
+    item: i64,
+    record: &Record,
+    before: Option<Accepted>,
+) -> Result<Option<Amount>> {
+    let stated = stated_amount(conn, item, record.revision.revision).await?;
+    let is_priced =
+        record.revision.rate.is_some() || before.is_some_and(|highest| highest.has_rate);
+    if stated.is_some() || is_priced {
+        return Ok(stated);
+    }
+    let lower = sqlx::query(
+        "select w.body, a.revision, a.amount from workload w left join accepted a using (item, revision)
+         where w.item = ? and w.revision < ? order by w.revision desc",
+    )
+    .bind(item)
+    .bind(i64::from(record.revision.revision))
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in lower {
+        let Revision { revision, result, price, .. } =
+            Record::from_body(&row.text("body")?)?.revision;
+        if (&result, &price) != (&record.revision.result, &record.revision.price) {
+            continue;
+        }
+        let amount = match row.maybe_int("revision")? {
+            Some(_) => Some(row.amount("amount")?),
+            None => stated_amount(conn, item, revision).await?,
+        };
+        if amount.is_some() {
+            return Ok(amount);
+        }
+    }
+    Ok(None)
 }
 
 /// Whether anything else than its records says what an item comes to: statements, decisions, or a cut-off.

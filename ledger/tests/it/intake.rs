@@ -11,7 +11,7 @@ use ledger::{
 };
 
 use crate::{
-    traps::{books, funded, take},
+    traps::{books, funded, later_tariff, take},
     world::{FEE_BPS, ORGANISATION, World, deposit_key, payout, record, tariff},
 };
 
@@ -127,6 +127,31 @@ async fn unfunded_work_that_is_revised_to_nothing_is_not_open_any_more() {
     failed.revision.result = WorkResult::Failed;
     assert_eq!(take(&world, &[failed]).await, [Outcome::Accepted { amount: Amount::ZERO }]);
     assert_eq!(ledger::invariants::violations(&world.ledger).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_revision_without_a_rate_is_converted_at_the_rate_of_the_one_before_it() {
+    let world = funded(100_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000)]).await;
+    let (other, mut none) = (later_tariff(), tariff());
+    none.rates.clear();
+    let later = async |tariff, record: Record| {
+        world.book.take_in(&[record], tariff, 1).await.unwrap().remove(0)
+    };
+    let mut proved = record(1, 2, 1, 1_000);
+    proved.revision.evidence.digest = Some(B256::repeat_byte(1));
+    let same = Outcome::Accepted { amount: amount(1_000) };
+    assert_eq!(later(&other, proved).await, same, "evidence costs nothing");
+    let more = Outcome::Accepted { amount: amount(2_000) };
+    assert_eq!(later(&other, record(1, 2, 2, 2_000)).await, more);
+    assert_eq!(later(&none, record(1, 2, 3, 1_000)).await, same, "no rate is needed any more");
+
+    // A rate of its own still counts, from that revision on.
+    let mut own = record(1, 2, 4, 1_000);
+    own.revision.rate = other.rates.values().next().cloned();
+    let halved = Outcome::Accepted { amount: Amount::new(2_000_000_000_000_000) };
+    assert_eq!(later(&none, own).await, halved);
+    assert_eq!(later(&tariff(), record(1, 2, 5, 1_000)).await, halved);
 }
 
 /// The most that a record may come to: what a row can hold beside a remainder, in units of 10¹² base units.

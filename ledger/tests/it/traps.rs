@@ -316,7 +316,7 @@ async fn a_deposit_reorged_away_before_finality() {
 }
 
 /// Another price of the token than when the work was accepted first.
-fn later_tariff() -> ledger::book::Tariff {
+pub(crate) fn later_tariff() -> ledger::book::Tariff {
     let mut tariff = tariff();
     for rate in tariff.rates.values_mut() {
         rate.usd_per_token = "0.5".parse().unwrap();
@@ -464,6 +464,30 @@ async fn a_correction_that_was_paid_comes_to_all_that_was_said_after_a_loss() {
     lost.finalise(0).await;
     assert_eq!(lost.book.accept_unfunded(ORGANISATION, &later_tariff(), 0).await.unwrap(), 1);
     assert_eq!(books(&lost).await.open, [], "the difference came on top of what was paid before");
+}
+
+#[tokio::test]
+async fn new_evidence_of_paid_work_is_not_paid_at_another_rate_after_a_loss() {
+    let mut world = funded(100_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let paid = state(&world, 1, None).await;
+    settle(&mut world, &paid).await;
+    world.finalise(0).await;
+    let manifest = world.reader.export(paid.id).await.unwrap();
+
+    let proved = |revision: u8| {
+        let mut proved = record(1, 2, revision.into(), 1_000_000);
+        proved.revision.evidence.digest = Some(B256::repeat_byte(revision));
+        proved
+    };
+    let lost = world.after_loss(None).await;
+    take(&lost, &[record(1, 2, 0, 1_000_000), proved(1)]).await;
+    assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    lost.finalise(0).await;
+    assert_eq!(lost.book.accept_unfunded(ORGANISATION, &later_tariff(), 0).await.unwrap(), 1);
+    assert_eq!(books(&lost).await.open, [], "the same work at the same price is paid");
+    lost.book.take_in(&[proved(2)], &later_tariff(), 0).await.unwrap();
+    assert_eq!(books(&lost).await.open, []);
 }
 
 #[tokio::test]

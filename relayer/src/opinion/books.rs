@@ -63,6 +63,26 @@ pub(super) struct Item {
     pub(super) revisions: BTreeMap<u32, Revision>,
 }
 
+impl Item {
+    /// The rates that lower revisions named, the nearest first.
+    fn rates_below(&self, revision: u32) -> Vec<Decimal> {
+        let lower = self.revisions.range(..revision).rev();
+        lower.filter_map(|(_, known)| known.work.rate).collect()
+    }
+
+    /// Whether every revision above `from` up to `to` says the same of result and price as `from`, and names no rate, so that
+    /// it adds nothing.
+    pub(super) fn adds_nothing(&self, from: u32, to: u32) -> bool {
+        let Some(first) = self.revisions.get(&from).filter(|_| from < to) else { return false };
+        let is_same = |later: &Revision| {
+            let (before, after) = (&first.work, &later.work);
+            (before.is_completed, before.price) == (after.is_completed, after.price)
+                && after.rate.is_none()
+        };
+        self.revisions.range(from + 1..=to).all(|(_, later)| is_same(later))
+    }
+}
+
 /// One revision, where and when it was taken in.
 #[derive(Debug)]
 pub(super) struct Revision {
@@ -133,7 +153,9 @@ impl<'a> Books<'a> {
         {
             return;
         }
-        if self.amounts(organisation, work).is_some_and(|amounts| amounts.is_empty()) {
+        let earlier = self.items.get(&name).map(|item| item.rates_below(work.revision));
+        let amounts = self.prices(organisation, work, earlier.unwrap_or_default());
+        if amounts.is_some_and(|amounts| amounts.is_empty()) {
             return;
         }
         if let Some(payout) = work.payout {
@@ -163,14 +185,24 @@ impl<'a> Books<'a> {
         &self.case.organisations[item.organisation]
     }
 
-    /// What a record may come to in base units, one amount for each rate that was in force; none if all are beyond belief,
-    /// `None` if it cannot be priced.
-    pub(super) fn amounts(&self, organisation: usize, work: &Work) -> Option<Vec<U256>> {
+    /// What a revision may come to in base units, one amount for each rate that may have led to it; none if all are beyond
+    /// belief, `None` if it cannot be priced.
+    pub(super) fn amounts(&self, item: &Item, work: &Work) -> Option<Vec<U256>> {
+        self.prices(item.organisation, work, item.rates_below(work.revision))
+    }
+
+    /// The same of a record without a rate of its own that follows others with `earlier` ones. USD is converted once, so that
+    /// what was in force for an earlier revision may have stayed.
+    fn prices(
+        &self,
+        organisation: usize,
+        work: &Work,
+        mut earlier: Vec<Decimal>,
+    ) -> Option<Vec<U256>> {
         let token = self.case.organisations[organisation].token;
         let decimals = *self.decimals.get(&token)?;
-        let configured = self.case.rates.get(&token).map_or(&[][..], Vec::as_slice);
-        let own = work.rate.as_ref().map(std::slice::from_ref);
-        let rates: &[Decimal] = own.unwrap_or(configured);
+        earlier.extend(self.case.rates.get(&token).into_iter().flatten());
+        let rates = work.rate.map_or(earlier, |own| vec![own]);
         if rates.is_empty() {
             return None;
         }

@@ -90,7 +90,7 @@ impl Judge<'_> {
 
     fn amounts_of(&self, item: &Item, revision: u32) -> Vec<I256> {
         let work = item.revisions.get(&revision).map(|revision| &revision.work);
-        let amounts = work.and_then(|work| self.books.amounts(item.organisation, work));
+        let amounts = work.and_then(|work| self.books.amounts(item, work));
         amounts.unwrap_or_default().into_iter().map(signed).collect()
     }
 

@@ -294,9 +294,13 @@ impl<'a> Judge<'a> {
         let amounts = item
             .revisions
             .get(&revision)
-            .and_then(|known| self.books.amounts(item.organisation, &known.work))
+            .and_then(|known| self.books.amounts(item, &known.work))
             .unwrap_or_default();
-        let amounts: Vec<I256> = amounts.into_iter().map(|amount| signed(amount) - sum).collect();
+        let amounts: Vec<I256> = match before {
+            // Whatever the rate is by now.
+            Some(paid) if item.adds_nothing(paid.revision, revision) => vec![I256::ZERO],
+            _ => amounts.into_iter().map(|amount| signed(amount) - sum).collect(),
+        };
         let addresses = self.books.payees.get(&item.machine).map_or(&[][..], Vec::as_slice);
         let mut providers: Vec<u32> =
             addresses.iter().filter_map(|address| self.numbers.get(address)).copied().collect();
@@ -311,9 +315,9 @@ impl<'a> Judge<'a> {
     /// Why a leaf should have named a higher revision: one that costs no more was known when the statement was made.
     fn late(&self, item: &Item, revision: u32, manifest: &Manifest) -> Option<String> {
         let paid = item.revisions.get(&revision)?;
-        let most = self.books.amounts(item.organisation, &paid.work)?.into_iter().max()?;
+        let most = self.books.amounts(item, &paid.work)?.into_iter().max()?;
         let is_known = |(number, other): &(&u32, &super::books::Revision)| {
-            let amounts = self.books.amounts(item.organisation, &other.work).unwrap_or_default();
+            let amounts = self.books.amounts(item, &other.work).unwrap_or_default();
             let costs_no_more = amounts.iter().max().is_some_and(|amount| *amount <= most);
             let was_there = other.place == paid.place
                 || other.at_ms.zip(manifest.at_ms).is_some_and(|(said, stated)| said < stated);

@@ -32,7 +32,7 @@ impl Expected {
     }
 }
 
-const FAULTS: [Fault; 27] = [
+const FAULTS: [Fault; 28] = [
     ("an amount is one base unit too high", |world| {
         let (index, at) = last_work(&world.case, 18);
         let should = world.case.manifests[index].leaves[at].amount;
@@ -203,6 +203,16 @@ const FAULTS: [Fault; 27] = [
         let file = relayer::opinion::file("day.jsonl", failed.as_bytes(), "salad").unwrap();
         world.case.files.last_mut().unwrap().file = file;
         expected
+    }),
+    ("a revision that changes nothing is paid the difference of two rates", |world| {
+        world.take_in(&[record("again", 0, "completed", "0.5")]);
+        world.state(0);
+        let token = world.case.organisations[0].token;
+        let rate = relayer::opinion::Decimal::read("0.2").unwrap();
+        world.case.rates.get_mut(&token).unwrap().push(rate);
+        world.take_in(&[record("again", 1, "completed", "0.5")]);
+        world.misprice("again", 2_500_000_000_000_000_000);
+        paid_after(world, &[], "again", "paid it whole, so it should be 0")
     }),
     ("an epoch is passed over", |world| {
         let (index, _) = last_work(&world.case, 18);
