@@ -733,20 +733,45 @@ pub(crate) async fn credit_at(
     })
 }
 
-/// Remainders that a deposit's settled statements owe, by provider: the carry out of the last one that names it.
-pub(crate) async fn carries(
+/// What the last of a deposit's settled statements that names a provider carried out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Carried {
+    /// How much; `None` if it is not known here what the statement paid.
+    pub(crate) amount: Option<Amount>,
+    /// Whether its epoch was cut off: what was stated since may rest on not knowing it.
+    pub(crate) is_cut_off: bool,
+}
+
+/// What a deposit carries, by provider, as far as its settled statements tell.
+pub(crate) async fn carried(
     conn: &mut SqliteConnection,
     deposit: B256,
-) -> Result<BTreeMap<ProviderNumber, Amount>> {
+) -> Result<BTreeMap<ProviderNumber, Carried>> {
     let rows = sqlx::query(
-        "select r.provider, r.carry_out, max(t.epoch) from statement t join settled s on s.statement = t.id
-         join \"row\" r on r.statement = t.id
-         where t.deposit = ? and r.carry_out is not null group by r.provider",
+        "select r.provider, r.carry_out, r.carry_out is not null as known,
+            max(t.epoch) <= coalesce((select max(epoch) from cut_off where deposit = ?1), 0) as cut_off
+         from statement t join settled s on s.statement = t.id join \"row\" r on r.statement = t.id
+         where t.deposit = ?1 group by r.provider",
     )
     .bind(deposit.to_vec())
     .fetch_all(conn)
     .await?;
-    rows.iter().map(|row| Ok((row.u32("provider")?, row.amount("carry_out")?))).collect()
+    rows.iter()
+        .map(|row| {
+            let amount = if row.flag("known")? { Some(row.amount("carry_out")?) } else { None };
+            Ok((row.u32("provider")?, Carried { amount, is_cut_off: row.flag("cut_off")? }))
+        })
+        .collect()
+}
+
+/// Remainders that a deposit's settled statements owe, by provider. Where it is not known what the last one paid, nothing is:
+/// what the one before it carried out came into that one.
+pub(crate) async fn carries(
+    conn: &mut SqliteConnection,
+    deposit: B256,
+) -> Result<BTreeMap<ProviderNumber, Amount>> {
+    let carried = carried(conn, deposit).await?.into_iter();
+    Ok(carried.filter_map(|(provider, carried)| Some((provider, carried.amount?))).collect())
 }
 
 /// Content and packed rows of a stored statement.

@@ -450,7 +450,6 @@ async fn recovery(State((app, token)): Context, headers: HeaderMap) -> Answer {
 
 async fn cut_offs(State((app, token)): Context, headers: HeaderMap, body: Bytes) -> Answer {
     authorise(&headers, &token)?;
-    app.refuse_if_halted()?;
     let cut_off: CutOff = from_json(&body)?;
     let reader = Reader::new(app.ledger);
     let recovered = recover::cut_off(&cut_off, &app.book, &reader, now()).await;

@@ -9,7 +9,7 @@ use super::Found;
 use crate::{
     Amount, ProviderNumber, Result, Unit, Units,
     manifest::{FEE, Leaf, Paid},
-    read,
+    read::{self, Carried},
     rules::{self, DepositEvent, DepositState},
     sql::Columns,
     statement::Row,
@@ -92,7 +92,7 @@ struct Books<'a> {
     before: BTreeMap<i64, Units>,
     /// Deposit, epoch and spent of every statement known.
     totals: BTreeSet<(B256, u32, Units)>,
-    carries: BTreeMap<B256, BTreeMap<ProviderNumber, Amount>>,
+    carries: BTreeMap<B256, BTreeMap<ProviderNumber, Carried>>,
     credits: BTreeMap<(Address, ProviderNumber), i128>,
 }
 
@@ -220,7 +220,7 @@ impl Books<'_> {
         Ok(())
     }
 
-    /// L12, for a statement that could settle next: that it brings in what is carried.
+    /// L12, for a statement that could settle next: that it brings in what is carried, where that is known.
     async fn carries(
         &mut self,
         conn: &mut SqliteConnection,
@@ -237,17 +237,17 @@ impl Books<'_> {
         }
         let carries = match self.carries.entry(statement.deposit) {
             Entry::Occupied(read) => read.into_mut(),
-            Entry::Vacant(unread) => unread.insert(read::carries(conn, statement.deposit).await?),
+            Entry::Vacant(unread) => unread.insert(read::carried(conn, statement.deposit).await?),
         };
         for row in rows {
-            let owed = carries.get(&row.provider).copied();
-            if row.carry_in != owed.unwrap_or_default() {
+            let owed = match carries.get(&row.provider) {
+                Some(Carried { is_cut_off: true, .. } | Carried { amount: None, .. }) => continue,
+                Some(Carried { amount: Some(amount), .. }) => *amount,
+                None => Amount::ZERO,
+            };
+            if row.carry_in != owed {
                 let name = format!("row of statement {}, provider {}", statement.id, row.provider);
-                let problem = format!(
-                    "carry in is {}, carried is {}",
-                    row.carry_in,
-                    owed.unwrap_or_default()
-                );
+                let problem = format!("carry in is {}, carried is {owed}", row.carry_in);
                 self.found.add(12, name, problem);
             }
         }

@@ -61,17 +61,19 @@ const ONE_STATEMENT_SETTLES_AN_EPOCH: &str = "
 select 'statement ' || max(t.id) as place, 'another one settled the same epoch of its deposit' as problem
 from settled s join statement t on t.id = s.statement group by t.deposit, t.epoch having count(*) > 1";
 
-/// Of settled statements; those that could settle next are compared by arithmetic.
+/// Of settled statements; those that could settle next are compared by arithmetic. What follows a statement is not compared
+/// where it is not known what that one paid, or was not when its epoch was cut off.
 const CARRIES_COME_IN: &str = "
 select 'row of statement ' || statement || ', provider ' || provider as place,
     'carry in is 0x' || hex(carry_in) || ', the statement before it carried out 0x' || hex(coalesce(before, zeroblob(16)))
         as problem
 from (
-    select r.statement, r.provider, r.carry_in,
-        lag(r.carry_out) over (partition by t.deposit, r.provider order by t.epoch) as before
+    select t.deposit, r.statement, r.provider, r.carry_in,
+        lag(r.carry_out) over earlier as before, lag(t.epoch) over earlier as epoch_before
     from settled s join statement t on t.id = s.statement join \"row\" r on r.statement = t.id
-    where r.carry_out is not null)
-where carry_in <> coalesce(before, zeroblob(16))";
+    window earlier as (partition by t.deposit, r.provider order by t.epoch)) r
+where carry_in <> coalesce(before, zeroblob(16)) and (epoch_before is null or before is not null and not exists (
+    select 1 from cut_off c where c.deposit = r.deposit and c.epoch >= epoch_before))";
 
 const TOTALS_DIFFER: &str = "
 select 'statement ' || max(id) as place, 'another candidate of its deposit and epoch has the same total' as problem

@@ -139,6 +139,12 @@ async fn a_damaged_ledger_sends_nothing_and_goes_on_reading_until_it_is_repaired
     assert_eq!(refused.status.code(), Some(2));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("503") && said.contains("halted: L23"), "{said}");
+    // What explains an unknown epoch promises nothing, and may be what the halt waits for.
+    let deposit = env.config().organisations[0].deposits[0].to_string();
+    let cut_off = ["--cut-off", &deposit, "--until", "2026-11-20T07:00:00Z", "--reason", "lost"];
+    let said = env.run("recover", &cut_off).await;
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("is not frozen") && !said.contains("halted"), "{said}");
     let ready = reqwest::get(env.url("/health/ready")).await.unwrap();
     assert_eq!(ready.status(), 503);
     assert!(ready.text().await.unwrap().contains("halted: L23"));
