@@ -15,7 +15,7 @@ use crate::{
     endpoint::{Endpoint, Header},
 };
 
-/// Most accounts touched by facts that are compared at a final block.
+/// Most accounts touched by facts that are compared at a final block; the rest are at those after it.
 const CHANGED: u64 = 100;
 /// Accounts compared besides, in rotation, so that all of them are in time.
 const SAMPLED: u64 = 4;
@@ -55,7 +55,7 @@ pub(crate) async fn compare(
                 ours: shown(ours),
                 theirs: theirs.clone(),
             };
-            writer.halt(&difference.to_string(), header.block.time).await?;
+            writer.halt(account, &difference.to_string(), header.block.time).await?;
             return Err(difference);
         }
         if endpoints.operators() > 1 {

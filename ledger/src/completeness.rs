@@ -55,7 +55,19 @@ pub struct Comparison {
     pub block: u64,
     /// Accounts, and what they hold as of that block.
     pub holdings: Vec<(Account, Holding)>,
-    next_sample: u64,
+    next: Place,
+}
+
+/// Where comparisons go on. What facts touch in a stretch of blocks is compared before what they touch in the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Place {
+    /// What facts touched up to here is compared.
+    block: u64,
+    /// Last block of the stretch after it, of which the first `account` accounts are compared.
+    until: u64,
+    account: u64,
+    /// Where the rotating sample goes on.
+    sample: u64,
 }
 
 impl ChainWriter {
@@ -146,22 +158,29 @@ impl ChainWriter {
         Ok(lying)
     }
 
-    /// What is to be compared with the contract at the final block `block`: at most `changed` accounts that facts have
-    /// touched since the last comparison, and the next `sampled` of all.
+    /// What is to be compared with the contract at the final block `block`: what differed before, at most `changed` accounts
+    /// that facts have touched and that were not compared since, and the next `sampled` of all. What facts touched besides is
+    /// left to the comparisons after it.
     pub async fn comparison(&self, block: u64, changed: u64, sampled: u64) -> Result<Comparison> {
         let mut tx = self.0.reader().begin().await?;
-        let last = sqlx::query("select block, next_sample from comparison")
-            .fetch_optional(&mut *tx)
-            .await?;
-        let (before, offset) = match last {
-            Some(row) => (row.u64("block")?, row.u64("next_sample")?),
-            None => (0, 0),
-        };
-        let mut accounts: Vec<Account> = Vec::new();
-        let touched = touched(&mut tx, before, block).await?;
-        accounts.extend(touched.into_iter().take(usize::try_from(changed).unwrap_or(usize::MAX)));
-        let sample = sample(&mut tx, offset, sampled).await?;
-        let next_sample = if sample.is_empty() { 0 } else { offset.saturating_add(sampled) };
+        let mut next = place(&mut tx).await?;
+        let mut accounts = differing(&mut tx).await?;
+        if next.until <= next.block {
+            next.until = stretch(&mut tx, (next.block, block), changed).await?;
+            next.account = 0;
+        }
+        let one_more = changed.saturating_add(1);
+        let mut touched =
+            touched(&mut tx, (next.block, next.until), (next.account, one_more)).await?;
+        if touched.len() as u64 > changed {
+            touched.pop();
+            next.account = next.account.saturating_add(changed);
+        } else {
+            (next.block, next.account) = (next.until, 0);
+        }
+        accounts.extend(touched);
+        let sample = sample(&mut tx, next.sample, sampled).await?;
+        next.sample = if sample.is_empty() { 0 } else { next.sample.saturating_add(sampled) };
         accounts.extend(sample);
         accounts.sort_unstable();
         accounts.dedup();
@@ -177,29 +196,52 @@ impl ChainWriter {
             };
             holdings.push((account, holding));
         }
-        Ok(Comparison { block, holdings, next_sample })
+        Ok(Comparison { block, holdings, next })
     }
 
-    /// Says in the audit log that money must not move, from a block of this time on, seconds, until a comparison finds no
-    /// difference.
-    pub async fn halt(&self, reason: &str, time: u64) -> Result<()> {
+    /// Says in the audit log that money must not move, from a block of this time on, seconds, because an account differs. That
+    /// holds until a comparison which includes it finds no difference.
+    pub async fn halt(&self, account: &Account, reason: &str, time: u64) -> Result<()> {
         let mut tx = self.0.begin().await?;
+        let (id, token, provider) = match account {
+            Account::Deposit(id) => (Some(id.to_vec()), None, None),
+            Account::Credit(token, provider) => (None, Some(token.to_vec()), Some(*provider)),
+        };
+        sqlx::query(
+            "insert into differing (id, token, provider) select ?1, ?2, ?3 where not exists (
+                select 1 from differing where id is ?1 and token is ?2 and provider is ?3)",
+        )
+        .bind(id)
+        .bind(token)
+        .bind(provider)
+        .execute(&mut *tx)
+        .await?;
         audit::set_halt(&mut tx, INDEXER, Some(reason), millis(time)?).await?;
         store::commit(tx, "halt").await
     }
 
-    /// Takes note that a comparison at a block of this time, seconds, found no difference.
+    /// Takes note that a comparison at a block of this time, seconds, found no difference. That lifts a halt if it included
+    /// everything that differed.
     pub async fn compared(&self, comparison: &Comparison, time: u64) -> Result<()> {
         let mut tx = self.0.begin().await?;
+        let Place { block, until, account, sample } = comparison.next;
         sqlx::query(
-            "insert into comparison (one, block, next_sample) values (1, ?, ?)
-             on conflict do update set block = excluded.block, next_sample = excluded.next_sample",
+            "insert into comparison (one, block, until_block, next_account, next_sample) values (1, ?, ?, ?, ?)
+             on conflict do update set block = excluded.block, until_block = excluded.until_block,
+                next_account = excluded.next_account, next_sample = excluded.next_sample",
         )
-        .bind(integer(comparison.block)?)
-        .bind(integer(comparison.next_sample)?)
+        .bind(integer(block)?)
+        .bind(integer(until)?)
+        .bind(integer(account)?)
+        .bind(integer(sample)?)
         .execute(&mut *tx)
         .await?;
-        audit::set_halt(&mut tx, INDEXER, None, millis(time)?).await?;
+        let is_included =
+            |account: &Account| comparison.holdings.iter().any(|(included, _)| included == account);
+        if differing(&mut tx).await?.iter().all(is_included) {
+            sqlx::query("delete from differing").execute(&mut *tx).await?;
+            audit::set_halt(&mut tx, INDEXER, None, millis(time)?).await?;
+        }
         store::commit(tx, "comparison").await
     }
 }
@@ -236,22 +278,66 @@ fn block_journal(row: &SqliteRow) -> Result<BlockJournal> {
     })
 }
 
-/// Accounts that facts of the blocks after `above` up to `to` touched.
-async fn touched(conn: &mut SqliteConnection, above: u64, to: u64) -> Result<Vec<Account>> {
-    let rows = sqlx::query(
-        "select deposit as id, null as token, null as provider from funded where block > ?1 and block <= ?2
-         union select deposit, null, null from thawed where block > ?1 and block <= ?2
-         union select deposit, null, null from withdrawn where block > ?1 and block <= ?2
-         union select t.deposit, null, null from settled s join statement t on t.id = s.statement
-             where s.block > ?1 and s.block <= ?2
-         union select null, d.token, r.provider from settled s join statement t on t.id = s.statement
-             join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id
-             where s.block > ?1 and s.block <= ?2
-         union select null, token, provider from claimed where block > ?1 and block <= ?2
-         order by 1, 2, 3",
+/// Where comparisons go on.
+async fn place(conn: &mut SqliteConnection) -> Result<Place> {
+    let last = sqlx::query("select * from comparison").fetch_optional(conn).await?;
+    let Some(row) = last else { return Ok(Place::default()) };
+    Ok(Place {
+        block: row.u64("block")?,
+        until: row.u64("until_block")?,
+        account: row.u64("next_account")?,
+        sample: row.u64("next_sample")?,
+    })
+}
+
+/// Accounts of which the contract showed something else.
+async fn differing(conn: &mut SqliteConnection) -> Result<Vec<Account>> {
+    let rows = sqlx::query("select id, token, provider from differing").fetch_all(conn).await?;
+    rows.iter().map(account).collect()
+}
+
+/// Last block of the next stretch after `above`, at most `to`: as far as so many facts go that touch accounts, so that what is
+/// looked at for one comparison stays within bounds however much is left.
+async fn stretch(conn: &mut SqliteConnection, (above, to): (u64, u64), facts: u64) -> Result<u64> {
+    let row = sqlx::query(
+        "select block from funded where block > ?1 and block <= ?2
+         union all select block from thawed where block > ?1 and block <= ?2
+         union all select block from withdrawn where block > ?1 and block <= ?2
+         union all select block from settled where block > ?1 and block <= ?2
+         union all select block from claimed where block > ?1 and block <= ?2
+         order by 1 limit 1 offset ?3",
     )
     .bind(integer(above)?)
     .bind(integer(to)?)
+    .bind(integer(facts)?)
+    .fetch_optional(conn)
+    .await?;
+    row.map_or(Ok(to), |row| row.u64("block"))
+}
+
+/// Accounts that facts of the blocks after `above` up to `to` touched, deposits first: so many from a place among them.
+async fn touched(
+    conn: &mut SqliteConnection,
+    (above, to): (u64, u64),
+    (offset, count): (u64, u64),
+) -> Result<Vec<Account>> {
+    let rows = sqlx::query(
+        "select * from (
+             select deposit as id, null as token, null as provider from funded where block > ?1 and block <= ?2
+             union select deposit, null, null from thawed where block > ?1 and block <= ?2
+             union select deposit, null, null from withdrawn where block > ?1 and block <= ?2
+             union select t.deposit, null, null from settled s join statement t on t.id = s.statement
+                 where s.block > ?1 and s.block <= ?2
+             union select null, d.token, r.provider from settled s join statement t on t.id = s.statement
+                 join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id
+                 where s.block > ?1 and s.block <= ?2
+             union select null, token, provider from claimed where block > ?1 and block <= ?2)
+         order by id is null, id, token, provider limit ?3 offset ?4",
+    )
+    .bind(integer(above)?)
+    .bind(integer(to)?)
+    .bind(integer(count)?)
+    .bind(integer(offset)?)
     .fetch_all(conn)
     .await?;
     rows.iter().map(account).collect()

@@ -9,6 +9,7 @@
 )]
 
 mod audit;
+mod comparison;
 mod decisions;
 mod disk;
 mod group;
