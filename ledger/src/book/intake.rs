@@ -12,7 +12,7 @@ use crate::{
     rules::{self, Verdict},
     sql::{self, Columns},
     store,
-    workload::{Outcome, Rate, Record, Revision, Token},
+    workload::{Outcome, Price, Rate, Record, Revision, Token},
 };
 
 /// The newest records of an organisation that no money covered so far, oldest work first, and whether the work had been let go
@@ -215,7 +215,7 @@ impl Desk<'_> {
     /// reserve money that may be promised to others by now: it has to come with the acceptance, and its reason is returned.
     async fn hold(&mut self, item: i64, record: &Record) -> Result<Option<String>> {
         let highest = accepted(self.conn, item).await?;
-        let is_newest = highest.is_none_or(|highest| highest.revision < record.revision.revision);
+        let is_newest = highest.is_none_or(|highest| highest < record.revision.revision);
         let Some(reason) = record.hold_reason().filter(|_| is_newest) else { return Ok(None) };
         let open = read::open_item(self.conn, item).await?;
         if open.is_some_and(|open| open.verdict == Some(Verdict::Release)) {
@@ -248,7 +248,9 @@ impl Desk<'_> {
         else {
             return Ok(None);
         };
-        let Some(rate) = self.rate(item, record, token.address).await? else { return Ok(None) };
+        let Some(Basis::Rate(rate)) = self.basis(item, record, token.address).await? else {
+            return Ok(None);
+        };
         let most = most_for_one(token.decimals)?;
         Ok(match record.amount(&rate, token.decimals) {
             Ok(amount) if amount <= most => None,
@@ -365,17 +367,13 @@ impl Desk<'_> {
             return self.wait(item, Amount::ZERO).await;
         }
         let Some(token) = books.token else { return self.wait(item, Amount::ZERO).await };
-        if before.as_ref().is_some_and(|highest| highest.revision > revision) {
+        if before.is_some_and(|highest| highest > revision) {
             return Ok(Acceptance::Accepted(Amount::ZERO));
         }
         let is_untouched =
             before.is_none() && !is_touched(self.conn, item, &record.item.organisation).await?;
-        let revised = before.as_ref().map(|_| item);
-        let said = if is_untouched { None } else { said(self.conn, item, record, before).await? };
-        let priced = match said {
-            Some(amount) => Some((amount, None)),
-            None => self.convert(revised, record, &token).await?,
-        };
+        let revised = (!is_untouched).then_some(item);
+        let priced = self.price(revised, record, &token).await?;
         let Some((amount, rate)) = priced else { return self.wait(item, Amount::ZERO).await };
         if is_untouched {
             let promised = self.promise(item, record, (amount, rate), amount).await?;
@@ -399,37 +397,48 @@ impl Desk<'_> {
         Ok(promised)
     }
 
-    /// The rate that a record is converted at: its own, else the last one at which a revision of `item` was accepted, else the
-    /// tariff's. USD is converted once: a revision is no reason to look at the token's price again.
-    async fn rate(
-        &mut self,
-        item: Option<i64>,
-        record: &Record,
-        token: Address,
-    ) -> Result<Option<Rate>> {
-        if record.revision.rate.is_some() {
-            return Ok(record.revision.rate.clone());
-        }
-        let before = match item {
-            Some(item) => accepted_rate(self.conn, item).await?,
-            None => None,
-        };
-        Ok(before.or_else(|| self.tariff.rates.get(&token).cloned()))
-    }
-
-    /// What a record comes to, a revision of `item` or the first, and at which rate. `None` if there is no rate, or if it comes to more than a statement can pay,
-    /// as a record may that was kept before its token was known.
-    async fn convert(
+    /// What a record comes to, and the rate that led to it; what a statement has said of its revision stands, whatever the rate
+    /// is by now. `item` is its item, if anything else may tell. `None` if nothing tells, or if it comes to more than a
+    /// statement can pay, as a record may that was kept before its token was known.
+    async fn price(
         &mut self,
         item: Option<i64>,
         record: &Record,
         token: &Token,
     ) -> Result<Option<(Amount, Option<Rate>)>> {
-        let rate = self.rate(item, record, token.address).await?;
-        let Some(rate) = rate else { return Ok(None) };
+        if let Some(item) = item
+            && let Some(stated) = stated_amount(self.conn, item, record.revision.revision).await?
+        {
+            return Ok(Some((stated, None)));
+        }
         let most = most_for_one(token.decimals)?;
-        let amount = record.amount(&rate, token.decimals).ok().filter(|amount| *amount <= most);
-        Ok(amount.map(|amount| (amount, Some(rate))))
+        Ok(match self.basis(item, record, token.address).await? {
+            Some(Basis::Amount(amount)) => Some((amount, None)),
+            Some(Basis::Rate(rate)) => {
+                let amount = record.amount(&rate, token.decimals).ok();
+                amount.filter(|amount| *amount <= most).map(|amount| (amount, Some(rate)))
+            }
+            None => None,
+        })
+    }
+
+    /// What the amount of a record rests on: its own rate, else what an earlier revision of its item rested on, if that is
+    /// known, else the tariff.
+    async fn basis(
+        &mut self,
+        item: Option<i64>,
+        record: &Record,
+        token: Address,
+    ) -> Result<Option<Basis>> {
+        if let Some(own) = &record.revision.rate {
+            return Ok(Some(Basis::Rate(own.clone())));
+        }
+        if let Some(item) = item
+            && let Some(earlier) = earlier_basis(self.conn, item, record).await?
+        {
+            return Ok(Some(earlier));
+        }
+        Ok(self.tariff.rates.get(&token).cloned().map(Basis::Rate))
     }
 
     /// Promises `amount` for a record, if the money covers the `extra` that this reserves.
@@ -460,56 +469,34 @@ impl Desk<'_> {
 }
 
 /// The highest accepted revision of an item.
-struct Accepted {
-    revision: u32,
-    /// Whether it was converted here, and not taken from what a statement had said.
-    has_rate: bool,
+async fn accepted(conn: &mut SqliteConnection, item: i64) -> Result<Option<u32>> {
+    let row =
+        sqlx::query("select revision from accepted where item = ? order by revision desc limit 1")
+            .bind(item)
+            .fetch_optional(conn)
+            .await?;
+    row.map(|row| row.u32("revision")).transpose()
 }
 
-async fn accepted(conn: &mut SqliteConnection, item: i64) -> Result<Option<Accepted>> {
-    let row = sqlx::query(
-        "select revision, rate is not null as has_rate from accepted where item = ? order by revision desc limit 1",
-    )
-    .bind(item)
-    .fetch_optional(conn)
-    .await?;
-    row.map(|row| Ok(Accepted { revision: row.u32("revision")?, has_rate: row.flag("has_rate")? }))
-        .transpose()
+/// What the amount of a record rests on.
+enum Basis {
+    /// USD are converted at this rate.
+    Rate(Rate),
+    /// It comes to what another revision came to.
+    Amount(Amount),
 }
 
-/// The last rate at which a revision of an item was accepted.
-async fn accepted_rate(conn: &mut SqliteConnection, item: i64) -> Result<Option<Rate>> {
-    let row = sqlx::query(
-        "select rate, rate_source, rate_at from accepted where item = ? and rate is not null
-         order by revision desc limit 1",
-    )
-    .bind(item)
-    .fetch_optional(conn)
-    .await?;
-    row.map(|row| {
-        let rate = row.text("rate")?;
-        let usd_per_token = rate.parse().map_err(|_| Error::Corrupt("rate of a workload"))?;
-        Ok(Rate { usd_per_token, source: row.text("rate_source")?, at_ms: row.int("rate_at")? })
-    })
-    .transpose()
-}
-
-/// What statements have said that a record comes to, which stands, whatever the rate is by now: of its own revision; or, if the
-/// rate of the revision before it is not known here, of a lower one with the same result and price.
-async fn said(
+/// What the nearest lower revision that was priced in USD tells of a record: the rate at which it was accepted; or, if a
+/// statement alone tells what it came to, the same for the same result and price. USD is converted once, so that a revision is
+/// no reason to look at the token's price again.
+async fn earlier_basis(
     conn: &mut SqliteConnection,
     item: i64,
     record: &Record,
-    before: Option<Accepted>,
-) -> Result<Option<Amount>> {
-    let stated = stated_amount(conn, item, record.revision.revision).await?;
-    let is_priced =
-        record.revision.rate.is_some() || before.is_some_and(|highest| highest.has_rate);
-    if stated.is_some() || is_priced {
-        return Ok(stated);
-    }
+) -> Result<Option<Basis>> {
     let lower = sqlx::query(
-        "select w.body, a.revision, a.amount from workload w left join accepted a using (item, revision)
+        "select w.body, a.revision, a.amount, a.rate, a.rate_source, a.rate_at
+         from workload w left join accepted a using (item, revision)
          where w.item = ? and w.revision < ? order by w.revision desc",
     )
     .bind(item)
@@ -519,6 +506,14 @@ async fn said(
     for row in lower {
         let Revision { revision, result, price, .. } =
             Record::from_body(&row.text("body")?)?.revision;
+        if !matches!(price, Price::Usd(_)) {
+            continue;
+        }
+        if let Some(rate) = row.maybe_text("rate")? {
+            let usd_per_token = rate.parse().map_err(|_| Error::Corrupt("rate of a workload"))?;
+            let (source, at_ms) = (row.text("rate_source")?, row.int("rate_at")?);
+            return Ok(Some(Basis::Rate(Rate { usd_per_token, source, at_ms })));
+        }
         if (&result, &price) != (&record.revision.result, &record.revision.price) {
             continue;
         }
@@ -526,8 +521,8 @@ async fn said(
             Some(_) => Some(row.amount("amount")?),
             None => stated_amount(conn, item, revision).await?,
         };
-        if amount.is_some() {
-            return Ok(amount);
+        if let Some(amount) = amount {
+            return Ok(Some(Basis::Amount(amount)));
         }
     }
     Ok(None)

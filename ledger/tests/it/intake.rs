@@ -133,7 +133,7 @@ async fn unfunded_work_that_is_revised_to_nothing_is_not_open_any_more() {
 async fn a_revision_without_a_rate_is_converted_at_the_rate_of_the_one_before_it() {
     let world = funded(100_000_000, 0).await;
     take(&world, &[record(1, 2, 0, 1_000)]).await;
-    let (other, mut none) = (later_tariff(), tariff());
+    let (first, other, mut none) = (tariff(), later_tariff(), tariff());
     none.rates.clear();
     let later = async |tariff, record: Record| {
         world.book.take_in(&[record], tariff, 1).await.unwrap().remove(0)
@@ -151,7 +151,14 @@ async fn a_revision_without_a_rate_is_converted_at_the_rate_of_the_one_before_it
     own.revision.rate = other.rates.values().next().cloned();
     let halved = Outcome::Accepted { amount: Amount::new(2_000_000_000_000_000) };
     assert_eq!(later(&none, own).await, halved);
-    assert_eq!(later(&tariff(), record(1, 2, 5, 1_000)).await, halved);
+    assert_eq!(later(&first, record(1, 2, 5, 1_000)).await, halved);
+
+    // Base units convert nothing, whatever led to them.
+    let mut in_units = record(1, 2, 6, 1_000);
+    in_units.revision.price = Price::Token(amount(7));
+    in_units.revision.rate = first.rates.values().next().cloned();
+    assert_eq!(later(&none, in_units).await, Outcome::Accepted { amount: amount(7) });
+    assert_eq!(later(&none, record(1, 2, 7, 1_000)).await, halved);
 }
 
 /// The most that a record may come to: what a row can hold beside a remainder, in units of 10¹² base units.

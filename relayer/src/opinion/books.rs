@@ -64,10 +64,11 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// The rates that lower revisions named, the nearest first.
+    /// The rates that lower revisions named for USD, the nearest first.
     fn rates_below(&self, revision: u32) -> Vec<Decimal> {
-        let lower = self.revisions.range(..revision).rev();
-        lower.filter_map(|(_, known)| known.work.rate).collect()
+        let lower = self.revisions.range(..revision).rev().map(|(_, known)| &known.work);
+        let in_usd = lower.filter(|work| matches!(work.price, Price::Usd(_)));
+        in_usd.filter_map(|work| work.rate).collect()
     }
 
     /// Whether every revision above `from` up to `to` says the same of result and price as `from`, and names no rate, so that

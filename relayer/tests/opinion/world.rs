@@ -9,7 +9,7 @@ use ledger::{
     manifest::{Paid, Secret, Tree},
     rules::{self, Fee, Limits, Payable, Purse},
     statement::Statement,
-    workload::{Rate, Record},
+    workload::{Price, Rate, Record},
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -31,7 +31,8 @@ const TOKENS: [(Address, u8, &str); 2] =
 /// What the product's side of the world knows of a workload.
 struct Known {
     record: Record,
-    rate: Rate,
+    /// At which USD of it were converted last.
+    rate: Option<Rate>,
     amount: i128,
     settled: i128,
     provider: u32,
@@ -194,8 +195,8 @@ impl World {
             let usd_per_token: Decimal = usd.parse().unwrap();
             let rate = Rate { usd_per_token, source: String::new(), at_ms: 0 };
             let known = self.known.get(&key);
-            let rate = known.map_or(rate, |known| known.rate.clone());
-            let rate = record.revision.rate.clone().unwrap_or(rate);
+            let before = known.and_then(|known| known.rate.clone());
+            let rate = record.revision.rate.clone().or(before.clone()).unwrap_or(rate);
             let amount = record.amount(&rate, decimals).unwrap().signed().unwrap();
             let provider = record.item.machine[1..].parse::<u32>().unwrap() + 1;
             if known.is_some_and(|known| known.record.revision.revision >= record.revision.revision)
@@ -203,6 +204,8 @@ impl World {
                 continue;
             }
             let settled = known.map_or(0, |known| known.settled);
+            let is_converted = matches!(record.revision.price, Price::Usd(_));
+            let rate = if is_converted { Some(rate) } else { before };
             self.known.insert(key, Known { record, rate, amount, settled, provider });
         }
     }
