@@ -335,6 +335,10 @@ pub fn without_url(error: RpcError<TransportErrorKind>) -> RpcError<TransportErr
 #[cfg(test)]
 mod tests {
     use alloy::providers::ProviderBuilder;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
     use super::*;
     use crate::{Endpoints, Upstream, chain_of};
@@ -353,11 +357,46 @@ mod tests {
         }
     }
 
+    /// A server that gives the same answer to everything, and its address, with a key in it.
+    async fn gateway(status: &str, body: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v2/API-KEY", listener.local_addr().unwrap());
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        );
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                drop(client.read(&mut [0; 4096]).await);
+                drop(client.write_all(answer.as_bytes()).await);
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_repeats_the_address_is_told_without_it() {
+        let error = r#"{"jsonrpc":"2.0","id":0,"error":{"code":-32000,"message":"no plan for API-KEY","data":"API-KEY"}}"#;
+        for (status, body) in
+            [("404 Not Found", "<pre>Cannot POST /v2/API-KEY</pre>"), ("200 OK", error)]
+        {
+            let url = gateway(status, body).await.parse().unwrap();
+            let provider = ProviderBuilder::new().connect_http(url).erased();
+            let hidden = vec!["API-KEY".into()];
+            let upstream = Upstream { operator: "somebody".into(), provider, hidden };
+            let endpoints = Endpoints::new(vec![upstream], Address::ZERO, Finality::Tag);
+            let error = endpoints.members()[0].provider().get_chain_id().await.unwrap_err();
+            let shown = format!("{error:?} {error} {:?}", endpoints.report());
+            assert!(!shown.contains("API-KEY") && shown.contains("(hidden)"), "{shown}");
+        }
+    }
+
     #[tokio::test]
     async fn failures_do_not_tell_the_address_of_the_endpoint() {
         let url = "http://127.0.0.1:1/v2/API-KEY".parse().unwrap();
         let provider = ProviderBuilder::new().connect_http(url).erased();
-        let upstream = Upstream { operator: "somebody".into(), provider };
+        let upstream =
+            Upstream { operator: "somebody".into(), provider, hidden: vec!["API-KEY".into()] };
         let endpoints = Endpoints::new(vec![upstream], Address::ZERO, Finality::Tag);
         let endpoint = &endpoints.members()[0];
         for error in [

@@ -181,8 +181,8 @@ struct DemoArgs {
 struct InitArgs {
     #[command(flatten)]
     folder: Folder,
-    /// JSON-RPC endpoint of the chain.
-    #[arg(long)]
+    /// JSON-RPC endpoint of the chain. What the environment says cannot be read in a list of processes.
+    #[arg(long, env = "QUITTANCE_RPC_URL", hide_env_values = true)]
     rpc_url: String,
     /// Where the operator's fee is paid.
     #[arg(long)]

@@ -439,12 +439,12 @@ impl Config {
         Ok(config)
     }
 
-    /// Writes the file into its folder.
+    /// Writes the file into its folder, for its owner only: addresses of endpoints hold their keys.
     pub fn write(&self) -> Result<()> {
         let path = self.folder.join(FILE_NAME);
         let text =
             toml::to_string_pretty(self).map_err(|error| config_error(&path, error.to_string()))?;
-        write_whole(&path, text.as_bytes(), Access::Usual)
+        write_whole(&path, text.as_bytes(), Access::Owner)
     }
 
     fn check(&self) -> std::result::Result<(), String> {
@@ -545,8 +545,9 @@ impl Config {
         for (operator, url) in self.upstream_urls() {
             let url = parse_url(operator, url)
                 .map_err(|reason| config_error(Path::new(FILE_NAME), reason))?;
+            let hidden = hidden_parts(&url);
             let provider = ProviderBuilder::new().connect_reqwest(client.clone(), url).erased();
-            upstreams.push(Upstream { operator: operator.to_owned(), provider });
+            upstreams.push(Upstream { operator: operator.to_owned(), provider, hidden });
         }
         let Chain { id, genesis, contract, finality, .. } = self.chain;
         let endpoints = Endpoints::new(upstreams, contract, finality).with_settings(Settings {
@@ -642,6 +643,17 @@ fn parse_url(operator: &str, url: &str) -> std::result::Result<Url, String> {
     url.parse().map_err(|_| {
         format!("the url of endpoint {operator} is not a URL; it begins with http:// or https://")
     })
+}
+
+/// What of an address may be a secret: names and passwords, and whatever is long enough to be a key.
+fn hidden_parts(url: &Url) -> Vec<String> {
+    const KEY: usize = 8;
+    let long = |part: &str| (part.len() >= KEY).then(|| part.to_owned());
+    let named = [url.username(), url.password().unwrap_or_default()];
+    let named = named.into_iter().filter(|part| !part.is_empty()).map(str::to_owned);
+    let path = url.path_segments().into_iter().flatten().filter_map(long);
+    let query = url.query_pairs().filter_map(|(_, value)| long(&value));
+    named.chain(path).chain(query).collect()
 }
 
 fn config_error(path: &Path, reason: String) -> Error {

@@ -50,6 +50,8 @@ pub struct Upstream {
     pub operator: String,
     /// The way to it.
     pub provider: DynProvider,
+    /// Parts of its address that nobody may read, such as a key in its path: they are taken out of whatever it answers.
+    pub hidden: Vec<String>,
 }
 
 impl fmt::Debug for Upstream {
@@ -151,7 +153,7 @@ impl Endpoints {
         let settings = Settings::default();
         let member = |upstream: Upstream| {
             let transport = upstream.provider.client().transport().clone();
-            let wire = Wire::new(upstream.operator.into(), transport);
+            let wire = Wire::new(upstream.operator.into(), transport, upstream.hidden);
             Endpoint::new(wire, (contract, finality), settings.header_hash)
         };
         Self {

@@ -10,7 +10,7 @@ use std::{
 
 use alloy::{
     primitives::{B256, U64, U256, keccak256},
-    rpc::json_rpc::{ErrorPayload, RequestPacket, ResponsePacket},
+    rpc::json_rpc::{ErrorPayload, RequestPacket, ResponsePacket, ResponsePayload},
     transports::{
         BoxTransport, HttpError, RpcError, TransportError, TransportErrorKind, TransportFut,
         TransportResult,
@@ -54,6 +54,7 @@ const SHOWN: usize = 200;
 pub(crate) struct Wire {
     operator: Arc<str>,
     transport: BoxTransport,
+    hidden: Arc<[String]>,
     health: Arc<Mutex<Health>>,
 }
 
@@ -65,8 +66,8 @@ impl fmt::Debug for Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(operator: Arc<str>, transport: BoxTransport) -> Self {
-        Self { operator, transport, health: Arc::default() }
+    pub(crate) fn new(operator: Arc<str>, transport: BoxTransport, hidden: Vec<String>) -> Self {
+        Self { operator, transport, hidden: hidden.into(), health: Arc::default() }
     }
 
     pub(crate) fn operator(&self) -> &str {
@@ -103,11 +104,26 @@ impl Wire {
         let answer = timeout(PATIENCE, self.transport.clone().call(packet)).await;
         point::reach(name, Side::After).await;
         let Ok(answer) = answer else { return Err(failure(TIMED_OUT)) };
-        let answer = answer.map_err(presentable)?;
+        let answer = self.readable(answer.map_err(|error| presentable(error, &self.hidden))?);
         let answered: Vec<_> = answer.responses().iter().map(|answer| &answer.id).collect();
         let is_complete =
             answered.len() == asked.len() && asked.iter().all(|id| answered.contains(&id));
         if is_complete { Ok(answer) } else { Err(failure("its answer is to another request")) }
+    }
+
+    /// The answer, without what its errors tell of the endpoint's address.
+    fn readable(&self, mut answer: ResponsePacket) -> ResponsePacket {
+        let responses = match &mut answer {
+            ResponsePacket::Single(response) => std::slice::from_mut(response),
+            ResponsePacket::Batch(responses) => responses,
+        };
+        for response in responses {
+            if let ResponsePayload::Failure(error) = &mut response.payload {
+                error.message = without(&error.message, &self.hidden).into();
+                error.data.take_if(|data| tells(data.get(), &self.hidden));
+            }
+        }
+        answer
     }
 }
 
@@ -330,7 +346,8 @@ pub(crate) fn failure(reason: &str) -> TransportError {
 }
 
 /// The error without the endpoint's address, and with no more of what came back than a line.
-fn presentable(error: TransportError) -> TransportError {
+fn presentable(error: TransportError, hidden: &[String]) -> TransportError {
+    let without_addresses = |text: &str| without_addresses(&without(text, hidden));
     match without_url(error) {
         RpcError::DeserError { .. } => failure("its answer is not JSON-RPC"),
         RpcError::Transport(TransportErrorKind::HttpError(HttpError { status, body })) => {
@@ -342,6 +359,15 @@ fn presentable(error: TransportError) -> TransportError {
         }
         other => other,
     }
+}
+
+fn tells(text: &str, hidden: &[String]) -> bool {
+    hidden.iter().any(|part| text.contains(part.as_str()))
+}
+
+/// The text with every part of an address in it taken out.
+fn without(text: &str, hidden: &[String]) -> String {
+    hidden.iter().fold(text.to_owned(), |text, part| text.replace(part.as_str(), "(hidden)"))
 }
 
 /// The beginning of a text, with every address in it taken out: one may be the endpoint's own, with its key.

@@ -482,6 +482,7 @@ pub(crate) fn endpoints(servers: &[(&str, &Server)], finality: Finality) -> Endp
         Upstream {
             operator: (*operator).to_owned(),
             provider: ProviderBuilder::new().connect_client(client).erased(),
+            hidden: Vec::new(),
         }
     };
     Endpoints::new(servers.iter().map(upstream).collect(), CONTRACT, finality)

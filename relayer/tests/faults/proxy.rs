@@ -321,7 +321,9 @@ impl Desk {
             Fault::Huge => http("200 OK", "", &" ".repeat(HUGE)),
             Fault::TooMany => http("429 Too Many Requests", "", "slow down"),
             Fault::TooManyFor => http("429 Too Many Requests", "retry-after: 1\r\n", "slow down"),
-            Fault::BadGateway => http("502 Bad Gateway", "", "bad gateway"),
+            Fault::BadGateway => {
+                http("502 Bad Gateway", "", &format!("<pre>Cannot POST /v2/{KEY}</pre>"))
+            }
             Fault::WrongChain => {
                 let answer = json!({ "jsonrpc": "2.0", "id": request["id"], "result": "0x1" });
                 http("200 OK", "", &answer.to_string())
@@ -431,7 +433,7 @@ fn flip(log: &mut Value) {
 }
 
 fn error(request: &Value) -> Reply {
-    let error = json!({ "code": -32_603, "message": "internal error" });
+    let error = json!({ "code": -32_603, "message": format!("internal error at /v2/{KEY}") });
     let answer = json!({ "jsonrpc": "2.0", "id": request["id"], "error": error });
     Reply::Http { status: "200 OK", header: "", body: answer.to_string().into_bytes() }
 }

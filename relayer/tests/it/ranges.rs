@@ -44,7 +44,7 @@ async fn an_endpoint_that_refuses_wide_ranges_is_asked_for_narrow_ones() {
 
     let config = env.config();
     let provider = ProviderBuilder::new().connect_http(url.parse().unwrap()).erased();
-    let upstream = Upstream { operator: "narrow".into(), provider };
+    let upstream = Upstream { operator: "narrow".into(), provider, hidden: Vec::new() };
     let endpoints = Endpoints::new(vec![upstream], config.chain.contract, config.chain.finality);
     let ledger =
         Ledger::open(&env.folder.path().join("narrow.db"), config.identity()).await.unwrap();

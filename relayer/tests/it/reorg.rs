@@ -97,7 +97,8 @@ async fn refuses_an_endpoint_of_another_chain() {
         start_block: 0,
     };
     let ledger = Ledger::open(&env.folder.path().join("other.db"), identity).await.unwrap();
-    let upstream = Upstream { operator: "default".into(), provider: env.provider() };
+    let upstream =
+        Upstream { operator: "default".into(), provider: env.provider(), hidden: Vec::new() };
     let endpoints = Endpoints::new(vec![upstream], identity.contract, Finality::Tag);
     let error = Indexer::new(endpoints, ledger).await.unwrap_err();
     let is_told = matches!(error, indexer::Error::WrongChain { expected: 1, found: 31337, .. });

@@ -84,6 +84,7 @@ impl Process {
         let upstream = |node: usize| Upstream {
             operator: ["alpha", "beta", "gamma"][node].into(),
             provider: self.net.provider(node),
+            hidden: Vec::new(),
         };
         let chain = &config.chain;
         let upstreams = (0..nodes).map(upstream).collect();
