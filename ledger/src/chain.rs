@@ -5,7 +5,7 @@ use contracts::eip712::DepositKey;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use crate::{
-    Error, Identity, Ledger, ProviderNumber, Result, Unit, Units, read,
+    Error, Identity, Ledger, Millis, ProviderNumber, Result, Unit, Units, read,
     sql::{self, Columns, integer},
     statement, store,
 };
@@ -21,6 +21,13 @@ pub struct Block {
     pub parent: B256,
     /// Seconds since 1970.
     pub time: u64,
+}
+
+impl Block {
+    /// When it was made, ms since 1970.
+    pub fn time_ms(&self) -> Millis {
+        i64::try_from(self.time).unwrap_or(i64::MAX).saturating_mul(1000)
+    }
 }
 
 /// One event of the contract.

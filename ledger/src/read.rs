@@ -470,6 +470,15 @@ impl Reader {
             .transpose()
     }
 
+    /// Whether an address was ever registered, finally or not.
+    pub async fn is_registered(&self, payout: Address) -> Result<bool> {
+        let row = sqlx::query("select exists (select 1 from registered where payout = ?) as known")
+            .bind(payout.to_vec())
+            .fetch_one(self.0.reader())
+            .await?;
+        row.flag("known")
+    }
+
     /// All decisions, in order.
     pub async fn decisions(&self) -> Result<Vec<Decision>> {
         let rows = sqlx::query(

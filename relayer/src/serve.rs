@@ -28,12 +28,12 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{
     Error, Result, chain_of,
-    config::Config,
+    config::{Config, Policy},
     decide::{self, Decision},
     doctor::Doctor,
     intake,
@@ -43,6 +43,12 @@ use crate::{
     status::Status,
     turn::{Relayer, Report, settle_input},
 };
+
+/// How long tasks have to end in order once one has, or the process is asked to.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// Most that the chain's clock may be behind the host's for work to be closed by the host's.
+const MAX_CHAIN_LAG: Millis = 3_600_000;
 
 /// Largest request body.
 const MAX_BODY: usize = 256 << 20;
@@ -81,7 +87,8 @@ pub async fn run(config: Config) -> Result<()> {
     tasks.spawn(async move {
         ("indexer", indexer::run(indexer, pause, indexing).await.map_err(Error::from))
     });
-    let desk = Desk { relayer, doctor, config: config.clone(), book: book.clone(), report, halt };
+    let desk =
+        Desk { relayer, doctor, config: config.clone(), ledger: ledger.clone(), report, halt };
     let relaying = stopped.clone();
     tasks.spawn(async move { ("relayer", relay(desk, relaying).await) });
     let app = App { config, ledger: ledger.clone(), book, reports, halted, endpoints, standing };
@@ -98,7 +105,12 @@ pub async fn run(config: Config) -> Result<()> {
         Some(Ok((task, Ok(())))) => Err(Error::Task { task, reason: "without a reason".into() }),
         Some(Err(error)) => Err(Error::Task { task: "task", reason: error.to_string() }),
     };
-    while tasks.join_next().await.is_some() {}
+    // Whoever neither reads its answer nor hangs up does not keep the process from ending; nor is anything lost if a turn is
+    // cut off, as by a crash.
+    let rest = async { while tasks.join_next().await.is_some() {} };
+    if timeout(GRACE, rest).await.is_err() {
+        tasks.shutdown().await;
+    }
     ledger.close().await;
     outcome
 }
@@ -149,7 +161,7 @@ struct Desk {
     relayer: Relayer,
     doctor: Doctor,
     config: Config,
-    book: BookWriter,
+    ledger: Ledger,
     report: watch::Sender<Report>,
     halt: watch::Sender<Option<String>>,
 }
@@ -170,7 +182,7 @@ impl Desk {
         if let Some(reason) = halted {
             return Ok(Taken::Halted(reason));
         }
-        close_by_schedule(&self.config, &self.book, now).await?;
+        close_by_schedule(&self.config, &self.ledger, now).await?;
         self.relayer.turn(now, may_push).await.map(Taken::Done)
     }
 }
@@ -231,14 +243,21 @@ async fn pause(duration: Duration, stopped: &mut watch::Receiver<bool>) {
 }
 
 /// Closes what ended before the holdback, at the configured rhythm.
-async fn close_by_schedule(config: &Config, book: &BookWriter, now: Millis) -> Result<()> {
-    let every = i64::from(config.policy.close_every_minutes) * 60_000;
-    if every == 0 {
-        return Ok(());
+async fn close_by_schedule(config: &Config, ledger: &Ledger, now: Millis) -> Result<()> {
+    let Some(anchors) = Reader::new(ledger.clone()).anchors().await? else { return Ok(()) };
+    match due_closing(&config.policy, now, anchors.checkpoint.time_ms()) {
+        Some(until) => Ok(BookWriter::new(ledger.clone()).close_until(until, now).await?),
+        None => Ok(()),
     }
-    let holdback = i64::from(config.policy.holdback_hours) * 3_600_000;
-    let until = (now - holdback) / every * every;
-    Ok(book.close_until(until, now).await?)
+}
+
+/// The time up to which work is due to be closed. A closing cannot be taken back: a clock that is far ahead of the chain's
+/// does not order one.
+fn due_closing(policy: &Policy, now: Millis, chain: Millis) -> Option<Millis> {
+    let every = i64::from(policy.close_every_minutes) * 60_000;
+    let holdback = i64::from(policy.holdback_hours) * 3_600_000;
+    let latest = now.min(chain.saturating_add(MAX_CHAIN_LAG));
+    latest.saturating_sub(holdback).checked_div(every)?.checked_mul(every)
 }
 
 fn now() -> Millis {
@@ -538,6 +557,19 @@ fn internal(error: impl std::error::Error) -> (StatusCode, String) {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_clock_that_is_ahead_closes_no_more_than_the_chains_does() {
+        const HOUR: Millis = 3_600_000;
+        let policy = Policy { close_every_minutes: 60, holdback_hours: 72, ..Policy::default() };
+        let chain = 1_000 * HOUR;
+        for (clock, until) in [(0, 928), (1, 929), (30 * 24, 929), (-1, 927), (-1_000, -72)] {
+            let due = due_closing(&policy, chain + clock * HOUR, chain);
+            assert_eq!(due, Some(until * HOUR), "a clock {clock} hours ahead");
+        }
+        let by_hand = Policy { close_every_minutes: 0, ..policy };
+        assert_eq!(due_closing(&by_hand, chain, chain), None);
+    }
+
     use axum::http::HeaderValue;
 
     use super::*;

@@ -212,7 +212,8 @@ impl BookWriter {
         let acting = payee_at(&mut tx, machine, block_time).await?;
         let effective = match acting {
             Some((acting, since)) if acting == address => since,
-            Some(_) => now.saturating_add(delay),
+            // Neither of the two clocks may be behind.
+            Some(_) => now.max(block_time).saturating_add(delay),
             None => 0,
         };
         let is_new =

@@ -176,6 +176,16 @@ impl Renamed {
 }
 
 #[tokio::test]
+async fn a_payout_address_named_under_a_clock_that_is_behind_waits_as_long_as_any() {
+    let mut world = Renamed(world_with_work().await);
+    world.mine(48).await;
+    let named = world.0.book.set_payee("machine-2", payout(3), (24 * HOUR, HOUR)).await;
+    assert!(named.unwrap());
+    assert_eq!(world.provider_at(71).await, Some(2));
+    assert_eq!(world.provider_at(72).await, Some(3));
+}
+
+#[tokio::test]
 async fn a_wrong_payout_address_that_is_corrected_before_it_acts_never_acts() {
     let mut world = Renamed(world_with_work().await);
     assert!(world.name(1, 3).await);

@@ -314,8 +314,8 @@ impl Sender {
             Some(newest) => self.is_known(newest.hash).await?,
             None => false,
         };
-        let is_old =
-            newest.is_some_and(|newest| now.saturating_sub(newest.at) >= self.limits.bump_after_ms);
+        let age = newest.map(|newest| now.saturating_sub(newest.at).saturating_abs());
+        let is_old = age.is_some_and(|age| age >= self.limits.bump_after_ms);
         let is_void =
             is_lowest && (is_old || !is_known) && self.reader.is_void(&slot.obligation).await?;
         let refused =

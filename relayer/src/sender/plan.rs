@@ -214,7 +214,8 @@ fn decide(view: &View, lowest: &Pending, bound: Bound, plan: &mut Plan) {
         let fees = replacement(newest, view.prices, bound.urgency, view.limits.cap);
         return propose(Action::Cancel(id, fees), fees, (lowest, view.limits.cap), plan);
     }
-    let age = view.now.saturating_sub(newest.at);
+    // Dated in the future, it was sent under a clock that was wrong, and may be of any age.
+    let age = view.now.saturating_sub(newest.at).saturating_abs();
     let cap = bound.cap.min(view.limits.cap);
     let fresh = view.prices.fees(bound.urgency, cap);
     let pays_enough = newest.max_fee >= fresh.max_fee && newest.tip >= fresh.tip;
@@ -354,7 +355,16 @@ mod tests {
                 vec![bump(63 * GWEI, 2 * GWEI)],
                 vec![],
             ),
-            ("clock went back", |v| v.now = 0, vec![], vec![]),
+            ("clock went back a little", |v| v.now = BORN - 1_000, vec![], vec![]),
+            (
+                "clock went back far",
+                |v| {
+                    v.now = BORN - 60_000;
+                    v.pending[0].slot.attempts = vec![attempt(AttemptKind::Work, 15 * GWEI, GWEI)];
+                },
+                vec![bump(21 * GWEI, 1_125_000_001)],
+                vec![],
+            ),
             (
                 "the pool has a dearer one",
                 |v| v.pending[0].is_underpriced = true,

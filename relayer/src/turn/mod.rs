@@ -110,6 +110,11 @@ impl Busy {
     }
 }
 
+/// The later of the host's time and the chain's: deadlines are the chain's.
+fn later(now: Millis, anchors: &Anchors) -> Millis {
+    now.max(anchors.checkpoint.time_ms())
+}
+
 impl View {
     /// The block at which calls are simulated: the one whose facts the turn decides by.
     fn block(&self) -> BlockId {
@@ -215,7 +220,7 @@ impl Relayer {
         for slot in &slots {
             let gas = slot.attempts.last().map_or(0, |newest| newest.gas_limit);
             let worth = self.worth(&slot.obligation).await?;
-            bounds.insert(slot.id, self.bound(&worth, gas, now)?);
+            bounds.insert(slot.id, self.bound(&worth, gas, later(now, &anchors))?);
         }
         let standing = self.sender.stand((counts, slots), now, prices, &bounds).await?;
         let mut busy = Busy::default();

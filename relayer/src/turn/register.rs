@@ -11,12 +11,11 @@ use crate::Result;
 const BATCH_REGISTRATIONS: usize = 150;
 
 impl Relayer {
-    /// Registers payout addresses that have no number yet. One that the contract refuses keeps none of the others.
+    /// Registers payout addresses that have no number yet; one that somebody else's number pays to is no number of its own. One that the contract refuses keeps none of the others.
     pub(super) async fn register(&self, view: &View, report: &mut Report) -> Result<()> {
         let mut addresses = self.reader.unregistered_payees().await?;
         if let Some(operator) = self.config.policy.operator_payout
-            && self.reader.final_number_of(operator).await?.is_none()
-            && !self.reader.payouts().await?.values().any(|payout| *payout == operator)
+            && !self.reader.is_registered(operator).await?
         {
             addresses.insert(0, operator);
         }

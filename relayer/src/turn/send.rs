@@ -6,7 +6,7 @@ use alloy::primitives::{Address, Bytes};
 use jiff::Timestamp;
 use ledger::{Amount, Millis, Units, book::Obligation};
 
-use super::{Relayer, Report, View};
+use super::{Relayer, Report, View, later};
 use crate::{
     Result,
     sender::{
@@ -54,7 +54,7 @@ impl Relayer {
                 return Ok(());
             }
         };
-        let bound = self.bound(worth, gas_limit, view.now)?;
+        let bound = self.bound(worth, gas_limit, later(view.now, &view.anchors))?;
         if view.standing.prices.now(bound.urgency) > bound.cap {
             let why = self.too_dear(worth, bound, gas_limit, view)?;
             self.wait(report, view.now, &subject, &why);

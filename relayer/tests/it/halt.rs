@@ -14,10 +14,14 @@ use alloy::{hex, primitives::B256, sol_types::SolCall};
 use contracts::Settlement;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
-use tokio::time::sleep;
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 
 use crate::{
-    env::{Env, assert_success, eventually, quittance, terminate, write},
+    env::{Env, PATIENCE, assert_success, eventually, quittance, terminate, write},
     proxy::{proxy, refusal},
 };
 
@@ -238,6 +242,27 @@ async fn a_backup_beside_a_running_server_serves_on_as_the_database() {
     assert!(terminate(server).await.success());
     assert_success(&env.run("doctor", &[]).await);
     assert_success(&env.run("verify", &[]).await);
+}
+
+/// Goal: a client that neither finishes its request nor hangs up does not keep the process from ending.
+/// Method: a body of which half comes, then the request to stop.
+/// What would break it: waiting for every connection.
+#[tokio::test]
+async fn a_request_that_never_ends_does_not_keep_the_server_from_ending() {
+    let env = Env::after_demo(6).await;
+    let server = env.serve();
+    eventually("the server", async || status(&env).await).await;
+    let token = std::fs::read_to_string(env.dir().join("keys/api-token")).unwrap();
+    let mut client = TcpStream::connect(env.config().http.listen).await.unwrap();
+    let request = format!(
+        "POST /v1/ingest/files/more.jsonl HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-length: 100\r\n\r\nhalf",
+        token.trim()
+    );
+    client.write_all(request.as_bytes()).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    let ended = timeout(PATIENCE / 3, terminate(server)).await.expect("the server does not end");
+    assert!(ended.success());
+    drop(client);
 }
 
 /// Goal: a database that somebody else keeps locked is waited for, as turns do.

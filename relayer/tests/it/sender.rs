@@ -517,6 +517,36 @@ async fn a_statement_that_spoils_the_whole_call_is_isolated_and_the_rest_settles
     assert_eq!(world.settled().await, settled + 2);
 }
 
+/// Goal: the order in which an operator moves its payout address, on chain and in the configuration, stops nothing.
+/// Method: its number is made to pay to the new address before that is configured.
+/// What would break it: taking an address that some number pays to for one that has a number.
+#[tokio::test]
+async fn an_operator_that_moved_its_address_on_chain_first_is_registered_anew() {
+    let mut world = World::new().await;
+    let settled = world.settled().await;
+    let old = world.config.policy.operator_payout.unwrap();
+    let number = world.live.reader.final_number_of(old).await.unwrap().unwrap();
+    let new = Address::repeat_byte(0x5c);
+    world.meddle("anvil_setBalance", &format!("[\"{old}\", \"0xde0b6b3a7640000\"]")).await;
+    world.meddle("anvil_impersonateAccount", &format!("[\"{old}\"]")).await;
+    let contract = Settlement::new(world.config.chain.contract, &world.provider);
+    let call = contract.setPayout(number, new, u64::MAX, Bytes::new()).from(old).gas(200_000);
+    let _sent = call.send().await.unwrap();
+    world.mine(FINAL_WITHIN + 1).await;
+    assert_eq!(world.live.reader.payouts().await.unwrap()[&number], new);
+
+    world.config.policy.operator_payout = Some(new);
+    world.reopen().await;
+    world.live.endpoints.look().await.unwrap();
+    world.work(0, 1).await;
+    world.turn().await;
+    world.mine(FINAL_WITHIN + 1).await;
+    assert_ne!(world.live.reader.final_number_of(new).await.unwrap(), None);
+    world.turn().await;
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
 #[tokio::test]
 async fn a_payout_address_that_the_token_refuses_waits_alone() {
     let mut world = World::new().await;
