@@ -238,12 +238,13 @@ impl Indexer {
         checkpoint: &Block,
         latest: &Block,
     ) -> Result<u64> {
-        if self.endpoints.needed() > 1
-            && let Ok(agreed) = self.endpoints.agreed_at(checkpoint.number).await
-            && agreed.block.hash == checkpoint.hash
-        {
-            let theirs = block_at(endpoint, checkpoint.number).await?;
-            return Err(endpoint.departs(&theirs, checkpoint));
+        // Where enough operators do not tell yet what stands there, nothing is undone.
+        if self.endpoints.needed() > 1 && checkpoint.number <= latest.number {
+            let agreed = self.endpoints.agreed_at(checkpoint.number).await?;
+            if agreed.block.hash == checkpoint.hash {
+                let theirs = block_at(endpoint, checkpoint.number).await?;
+                return Err(endpoint.departs(&theirs, checkpoint));
+            }
         }
         let finalised = self.writer.finalised().await?;
         let max = self.endpoints.settings().max_reorg_depth;
@@ -284,7 +285,8 @@ impl Indexer {
     }
 
     /// Indexes final blocks by one range of logs, narrower next time if the endpoint refuses. What does not fold to the
-    /// contract's journal at the end of the range is not stored.
+    /// contract's journal at the end of the range is not stored. The journal proves neither where a log stands nor what old
+    /// blocks hold whose state nobody keeps: where nothing else does, enough operators have to serve the same.
     async fn catch_up(
         &self,
         survey: &Survey,
@@ -300,7 +302,7 @@ impl Indexer {
 
         let before = from.saturating_sub(1);
         let mut history = History::after(self.writer.journal_at(before).await?);
-        let mut found = Vec::new();
+        let (mut found, mut is_proved) = (Vec::new(), true);
         for served in logs.chunk_by(|a, b| a.block_number == b.block_number) {
             let Some(number) = served.first().and_then(|log| log.block_number) else { continue };
             let header = self.endpoints.agreed_at(number).await?;
@@ -310,7 +312,10 @@ impl Indexer {
             }
             let logs = match proof::logs_by_receipts(endpoint, &header).await? {
                 Receipts::Proved(logs) => logs,
-                Receipts::Unproved => served.to_vec(),
+                Receipts::Unproved => {
+                    is_proved = false;
+                    served.to_vec()
+                }
             };
             history.push(number, &logs, endpoint.operator());
             found.push((header.block, logs));
@@ -324,22 +329,45 @@ impl Indexer {
         if let Some(theirs) = theirs.filter(|theirs| *theirs != history.last()) {
             return self.repair(survey, endpoint, history.blocks, (before, to, theirs)).await;
         }
+        is_proved &= theirs.is_some();
+        if !is_proved {
+            self.check_agreed(endpoint, &logs, (from, to)).await?;
+        }
         if found.last().is_none_or(|(last, _)| last.number < to) {
             found.push((end.block, Vec::new()));
             history.push(to, &[], endpoint.operator());
         }
-        // What the contract's journal does not prove may be anything.
-        let blocks: Result<Vec<_>> =
-            found.iter().map(|(block, logs)| self.indexed(*block, logs)).collect();
-        let blocks = match blocks {
-            Err(error) if theirs.is_none() => return Err(endpoint.inconsistent(chain_of(&error))),
-            blocks => blocks?,
-        };
-        self.writer.apply_proved(&blocks, &history.blocks).await?;
+        // What is not proved may be anything.
+        let at_fault = |error| if is_proved { error } else { self.of_unproved(endpoint, error) };
+        let blocks = found.iter().map(|(block, logs)| self.indexed(*block, logs));
+        let blocks = blocks.collect::<Result<Vec<_>>>().map_err(at_fault)?;
+        let applied = self.writer.apply_proved(&blocks, &history.blocks).await;
+        applied.map_err(|error| at_fault(error.into()))?;
         if theirs.is_some() {
             self.writer.set_finalised(to).await?;
         }
         Ok(Turn::Advanced(to))
+    }
+
+    /// That enough operators serve the same logs of a range, where one operator is not enough.
+    async fn check_agreed(
+        &self,
+        endpoint: &Endpoint,
+        logs: &[Log],
+        (from, to): (u64, u64),
+    ) -> Result<()> {
+        if self.endpoints.needed() <= 1 {
+            return Ok(());
+        }
+        let what = format!("logs of blocks {from} to {to}");
+        match self.endpoints.agreed_range(endpoint, (from, to)).await {
+            Some(agreed) if agreed == history::digest(logs) => Ok(()),
+            Some(_) => {
+                Err(endpoint
+                    .inconsistent(format!("its {what} are not those that the others serve")))
+            }
+            None => Err(self.endpoints.no_agreement(&format!("on the {what}"))),
+        }
     }
 
     /// Indexes blocks one by one, each with the logs of its own hash. What one operator alone says of them is not followed:
@@ -420,7 +448,7 @@ impl Indexer {
         Ok(0)
     }
 
-    /// What cannot be decoded or stored of blocks that are not final is the endpoint's fault, where it alone serves them.
+    /// What cannot be decoded or stored of logs that nothing proves is the endpoint's fault, where it alone serves them.
     fn of_unproved(&self, endpoint: &Endpoint, error: Error) -> Error {
         let is_of_facts = match &error {
             Error::UnknownEvent { .. } => true,
@@ -470,6 +498,9 @@ impl Indexer {
         history.blocks = self.writer.journals(known, stored).await?;
         history.blocks.extend(served);
         let found = self.find_untruth((survey, endpoint), &history, (known, to), theirs).await?;
+        let Some(found) = found else {
+            return self.index_again(survey, endpoint, (known, stored, to), theirs).await;
+        };
         let block = found.header.block.number;
         let source = history.of(block).map_or(endpoint.operator(), |block| &block.source);
         let is_lie = self.blame(&found, source).await;
@@ -486,15 +517,59 @@ impl Indexer {
         Ok(Turn::RolledBack(fork))
     }
 
+    /// What is done where the blocks in between do not tell their journals, so that the untrue one is not found: what was only
+    /// served is not taken, if that is to blame; otherwise everything above the final blocks is indexed again.
+    async fn index_again(
+        &self,
+        survey: &Survey,
+        endpoint: &Endpoint,
+        (known, stored, to): (u64, u64, u64),
+        theirs: Journal,
+    ) -> Result<Turn> {
+        let range = (stored.saturating_add(1), to);
+        if stored == known || self.is_served_by_another(survey, range, theirs).await? {
+            let (from, to) = range;
+            let problem = "do not fold to the contract's journal";
+            return Err(
+                endpoint.inconsistent(format!("its logs of blocks {from} to {to} {problem}"))
+            );
+        }
+        let problem = format!(
+            "the logs of the blocks after {known} do not fold to the contract's journal; they are indexed again"
+        );
+        self.writer.rollback_to(known).await?;
+        Err(Error::Incomplete { block: to, problem })
+    }
+
+    /// Whether an endpoint serves logs of these blocks that lead from the stored journal to the contract's.
+    async fn is_served_by_another(
+        &self,
+        survey: &Survey,
+        (from, to): (u64, u64),
+        theirs: Journal,
+    ) -> Result<bool> {
+        let before = self.writer.journal_at(from.saturating_sub(1)).await?;
+        if from > to {
+            return Ok(false);
+        }
+        for (endpoint, _) in &survey.agreeing {
+            let Ok(logs) = endpoint.logs_between(from, to).await else { continue };
+            if history::fold(before, &history::entries(&logs)) == theirs {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The first block after `good` whose logs do not fold to the contract's journal, by bisection, and what is untrue of
-    /// them. Fails if no endpoint serves true ones.
+    /// them; nothing where a block in between does not tell its journal. Fails if no endpoint serves true ones.
     async fn find_untruth(
         &self,
         (survey, asked): (&Survey, &Endpoint),
         history: &History,
         (mut good, mut bad): (u64, u64),
         mut theirs: Journal,
-    ) -> Result<Untruth> {
+    ) -> Result<Option<Untruth>> {
         let incomplete = |block: u64, theirs: Journal| Error::Incomplete {
             block,
             problem: format!(
@@ -507,7 +582,7 @@ impl Indexer {
             let middle = good + (bad - good) / 2;
             let header = self.endpoints.agreed_at(middle).await?;
             let at_middle = proof::journal(&self.endpoints, asked, &header).await?;
-            let Some(at_middle) = at_middle else { return Err(incomplete(bad, theirs)) };
+            let Some(at_middle) = at_middle else { return Ok(None) };
             if at_middle == history.at(middle) {
                 good = middle;
             } else {
@@ -524,7 +599,7 @@ impl Indexer {
             if history::fold(before, &truth) == theirs && truth != served {
                 let what = history::untruth(served, &truth);
                 let told_by = endpoint.operator().to_owned();
-                return Ok(Untruth { header, truth, what, told_by });
+                return Ok(Some(Untruth { header, truth, what, told_by }));
             }
         }
         Err(incomplete(bad, theirs))

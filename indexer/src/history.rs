@@ -57,6 +57,7 @@ pub(crate) fn digest(logs: &[Log]) -> B256 {
     let mut bytes = Vec::new();
     for log in logs {
         bytes.extend(journal::entry(&log.inner.data));
+        bytes.extend(log.block_number.unwrap_or_default().to_be_bytes());
         bytes.extend(log.transaction_hash.unwrap_or_default());
         bytes.extend(log.log_index.unwrap_or_default().to_be_bytes());
     }

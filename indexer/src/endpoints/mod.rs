@@ -344,6 +344,24 @@ impl Endpoints {
         agreement::agreed(named, self.needed())
     }
 
+    /// Digest of the contract's logs of final blocks, as enough operators serve them. Where one does not serve so many blocks at
+    /// once, `asking` asks for fewer from then on.
+    pub(crate) async fn agreed_range(
+        &self,
+        asking: &Endpoint,
+        (from, to): (u64, u64),
+    ) -> Option<B256> {
+        let members = self.due();
+        let served = all(members.iter().map(|member| member.logs_between(from, to))).await;
+        for error in served.iter().filter_map(|logs| logs.as_ref().err()) {
+            asking.narrow(error, to - from + 1);
+        }
+        let named = members.iter().zip(&served).filter_map(|(member, logs)| {
+            Some((member.operator(), history::digest(logs.as_ref().ok()?)))
+        });
+        agreement::agreed(named, self.needed())
+    }
+
     /// A word of the contract's storage in the state of a block, as enough operators say.
     pub(crate) async fn agreed_storage(&self, block: B256, slot: U256) -> Option<U256> {
         let members = self.due();

@@ -168,7 +168,7 @@ impl Tree {
         self.nodes[node].journal
     }
 
-    fn logs(&self, node: usize) -> Vec<Log> {
+    pub(crate) fn logs(&self, node: usize) -> Vec<Log> {
         let Node { header, hash, events, .. } = &self.nodes[node];
         let log = |(index, (_, data)): (u64, &(Event, LogData))| Log {
             inner: PrimitiveLog { address: CONTRACT, data: data.clone() },
@@ -234,6 +234,7 @@ pub(crate) enum Lie {
     InventsAnotherEvent(u64),
     ProvesForOneBlockOnly,
     Repeats(u64),
+    Misplaces(u64),
     Reorders(u64),
     Alters(u64),
     ForgesReceipts(u64),
@@ -258,6 +259,8 @@ pub(crate) struct Serving {
     pub(crate) serves_receipts: bool,
     /// Whether it has no state, and with it no journal.
     pub(crate) lacks_state: bool,
+    /// Of how many of its newest blocks it keeps the state, if not of all.
+    pub(crate) keeps_state_of: Option<u64>,
     /// Widest range of logs that was served.
     pub(crate) widest: u64,
     pub(crate) requests: u64,
@@ -266,8 +269,16 @@ pub(crate) struct Serving {
 impl Server {
     pub(crate) fn new(tree: &Arc<Mutex<Tree>>, head: usize, lie: Option<Lie>) -> Self {
         let (tree, serves_receipts, lacks_state) = (tree.clone(), false, false);
-        let serving =
-            Serving { tree, head, lie, serves_receipts, lacks_state, widest: 0, requests: 0 };
+        let serving = Serving {
+            tree,
+            head,
+            lie,
+            serves_receipts,
+            lacks_state,
+            keeps_state_of: None,
+            widest: 0,
+            requests: 0,
+        };
         Self(Arc::new(Mutex::new(serving)))
     }
 
@@ -326,7 +337,11 @@ impl Serving {
                 let node = self
                     .by_hash(&tree, &params[2])
                     .ok_or((-32000, "header not found".to_owned()))?;
-                Ok(json!(tree.nodes[node].journal.word()))
+                let age = tree.number(self.head).saturating_sub(tree.number(node));
+                match self.keeps_state_of {
+                    Some(blocks) if age >= blocks => Err((-32000, "missing trie node".into())),
+                    _ => Ok(json!(tree.nodes[node].journal.word())),
+                }
             }
             // As reth and Nethermind say it.
             "eth_getProof" if self.lie == Some(Lie::ProvesForOneBlockOnly) => {
@@ -445,6 +460,10 @@ impl Serving {
         // A careful liar keeps its story straight.
         for (index, log) in (0..).zip(&mut logs) {
             log.log_index = Some(index);
+        }
+        if self.lie == Some(Lie::Misplaces(number)) {
+            logs[0].log_index = Some(1 << 63);
+            logs.truncate(1);
         }
         logs
     }

@@ -229,6 +229,67 @@ async fn what_was_stored_without_a_proof_is_repaired_once_the_journal_is_served(
     }
 }
 
+/// Blocks whose state a node keeps that is no archive.
+const KEPT: u64 = 20;
+/// More blocks than are read in one range.
+const LONG: u64 = 2_500;
+
+impl World {
+    /// A long chain, whose endpoints keep the state of the newest blocks only: nothing proves what is old.
+    async fn pruned(lies: &[Option<Lie>]) -> Self {
+        let mut world = Self::of(lies).await;
+        world.grow(LONG);
+        for server in &world.servers {
+            server.lock().keeps_state_of = Some(KEPT);
+        }
+        world
+    }
+
+    /// A block with events that is read in the last range.
+    fn late(&self) -> u64 {
+        let tree = self.tree.lock().unwrap();
+        let has_events = |number: &u64| {
+            tree.at(self.head, *number).is_some_and(|node| !tree.logs(node).is_empty())
+        };
+        (LONG - 300..LONG).find(has_events).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_log_left_out_where_nobody_keeps_the_state_is_told_by_what_the_others_serve() {
+    for lie in [Lie::Omits(OLD), Lie::OmitsAll(OLD), Lie::OmitsFromRanges(OLD)] {
+        let world = World::pruned(&[Some(lie), None, None]).await;
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 5).await.is_none(), "{lie:?}");
+        world.assert_is_head().await;
+    }
+}
+
+#[tokio::test]
+async fn a_log_left_out_by_one_endpoint_alone_is_indexed_again_once_it_is_served() {
+    let late = World::pruned(&[None]).await.late();
+    for (lie, block) in
+        [(Lie::OmitsFromRanges(OLD), OLD), (Lie::Alters(OLD), OLD), (Lie::OmitsAll(late), late)]
+    {
+        let world = World::pruned(&[Some(lie)]).await;
+        let mut indexer = world.indexer().await;
+        let error = settle(&mut indexer, 3).await;
+        assert!(error.is_some(), "{lie:?}");
+        world.assert_is_true_below(block).await;
+        world.servers[0].lock().lie = None;
+        assert!(settle(&mut indexer, 5).await.is_none(), "{lie:?}");
+        world.assert_is_head().await;
+    }
+}
+
+#[tokio::test]
+async fn a_true_log_in_a_place_where_none_can_stand_is_not_taken_from_one_of_three() {
+    let world = World::new([Some(Lie::Misplaces(3)), None, None]).await;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 5).await.is_none());
+    world.assert_is_head().await;
+}
+
 #[tokio::test]
 async fn what_one_of_three_alone_says_of_a_block_is_not_followed() {
     for (lie, _) in lies_about(NEW) {
@@ -260,18 +321,25 @@ async fn blocks_that_one_of_three_alone_has_are_not_followed() {
 
 #[tokio::test]
 async fn one_of_three_that_left_the_others_undoes_nothing() {
-    let world = World::new([None, None, None]).await;
-    let mut indexer = world.indexer().await;
-    assert!(settle(&mut indexer, 1).await.is_none());
-    let alone = {
-        let mut tree = world.tree.lock().unwrap();
-        let final_block = tree.at(world.head, BLOCKS - FINALITY).unwrap();
-        tree.grow_by(final_block, FINALITY + 5, &mut ChaCha8Rng::seed_from_u64(2))
-    };
-    world.servers[0].lock().head = alone;
-    for _ in 0..3 {
-        assert_eq!(indexer.turn().await.unwrap(), Turn::Idle);
-        world.assert_is_head().await;
+    // The third may not be able to say yet what stands there.
+    for third in [None, Some(Lie::Trails(2))] {
+        let world = World::new([None, None, None]).await;
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 1).await.is_none());
+        let alone = {
+            let mut tree = world.tree.lock().unwrap();
+            let final_block = tree.at(world.head, BLOCKS - FINALITY).unwrap();
+            tree.grow_by(final_block, FINALITY + 5, &mut ChaCha8Rng::seed_from_u64(2))
+        };
+        world.servers[0].lock().head = alone;
+        world.servers[2].lock().lie = third;
+        for _ in 0..3 {
+            let turn = indexer.turn().await;
+            let is_still =
+                turn.as_ref().map_or_else(Error::is_transient, |turn| *turn == Turn::Idle);
+            assert!(is_still, "{turn:?}");
+            world.assert_is_head().await;
+        }
     }
 }
 
