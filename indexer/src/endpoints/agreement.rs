@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use alloy::primitives::B256;
+use alloy::primitives::{B256, U256};
 
 /// The greatest number that at least `needed` operators reach. An operator reaches what its best endpoint does.
 pub(crate) fn reached<'a>(
@@ -17,6 +17,22 @@ pub(crate) fn reached<'a>(
     let mut numbers: Vec<_> = best.into_values().collect();
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     numbers.get(needed.checked_sub(1)?).copied()
+}
+
+/// The number in the middle of what at least `needed` operators say, the lower of two: while they are the majority, it is not
+/// further off than what one of them says who is right. An operator's first endpoint speaks for it.
+pub(crate) fn middle<'a>(
+    said: impl IntoIterator<Item = (&'a str, U256)>,
+    needed: usize,
+) -> Option<U256> {
+    let mut by_operator: BTreeMap<&str, U256> = BTreeMap::new();
+    for (operator, number) in said {
+        by_operator.entry(operator).or_insert(number);
+    }
+    let mut numbers: Vec<_> = by_operator.into_values().collect();
+    numbers.sort_unstable();
+    let middle = numbers.len().checked_sub(1).filter(|_| numbers.len() >= needed)? / 2;
+    numbers.get(middle).copied()
 }
 
 /// The hash that at least `needed` operators name, if there is exactly one. An operator whose endpoints contradict each
@@ -73,6 +89,18 @@ mod tests {
         assert_eq!(agreed([("x", A)], 2), None);
         assert_eq!(agreed([], 1), None);
         assert_eq!(reached([("x", 9)], 2), None);
+    }
+
+    #[test]
+    fn the_middle_of_what_enough_operators_say_is_taken() {
+        let middle = |said: &[(&'static str, u64)], needed| {
+            super::middle(said.iter().map(|(operator, n)| (*operator, U256::from(*n))), needed)
+        };
+        assert_eq!(middle(&[("a", 900), ("b", 3), ("c", 4)], 2), Some(U256::from(4)));
+        assert_eq!(middle(&[("a", 0), ("b", 3), ("c", 4)], 2), Some(U256::from(3)));
+        assert_eq!(middle(&[("a", 900), ("b", 3)], 2), Some(U256::from(3)));
+        assert_eq!(middle(&[("a", 900), ("a", 901)], 2), None, "one operator");
+        assert_eq!(middle(&[], 1), None);
     }
 
     #[test]

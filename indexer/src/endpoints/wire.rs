@@ -9,8 +9,11 @@ use std::{
 };
 
 use alloy::{
-    primitives::{B256, U64, U256, keccak256},
-    rpc::json_rpc::{ErrorPayload, RequestPacket, ResponsePacket, ResponsePayload},
+    primitives::{B256, Bytes, U64, U256, keccak256},
+    rpc::{
+        json_rpc::{ErrorPayload, RequestPacket, ResponsePacket, ResponsePayload},
+        types::{Block, FeeHistory, Transaction, TransactionReceipt},
+    },
     transports::{
         BoxTransport, HttpError, RpcError, TransportError, TransportErrorKind, TransportFut,
         TransportResult,
@@ -18,6 +21,7 @@ use alloy::{
 };
 use futures_util::future::join_all;
 use ledger::point::{self, Side};
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use tower::Service;
 
@@ -143,9 +147,10 @@ impl Service<RequestPacket> for Wire {
 
 /// Chooses the endpoint for each request of the relayer.
 ///
-/// What is read comes from the first endpoint that agrees on the final block; if it fails, refuses, or its answer is empty,
-/// from the next one that agrees, and from no other. What follows from the state of a named block, and how many
-/// transactions an account has sent, is read from all of them, and enough operators have to say so. What is sent goes to all, once each; one success is success.
+/// What is read comes from the first endpoint that agrees on the final block; if it fails, refuses, or its answer is empty or
+/// no answer to that request, from the next one that agrees, and from no other. What follows from the state of a named block,
+/// and how many transactions an account has sent, is read from all of them, and enough operators have to say so; of prices,
+/// the one in the middle is taken. What is sent goes to all, once each; one success is success.
 #[derive(Clone, Debug)]
 pub(crate) struct Chooser(pub(crate) Endpoints);
 
@@ -173,8 +178,8 @@ impl Chooser {
         let mut last = None;
         for wire in self.0.agreeing().await {
             let answer = wire.clone().request(packet.clone()).await;
-            if let Some(request) = empty_answer(packet, &answer) {
-                let outcome = Outcome::Failed(format!("its answer to {request} is empty"));
+            if let Some(problem) = problem(packet, &answer) {
+                let outcome = Outcome::Failed(problem);
                 wire.health(|health| health.note(outcome, point::now()));
             } else if is_answered(&answer) {
                 return answer;
@@ -193,7 +198,7 @@ impl Chooser {
         let (wires, needed) = (self.0.agreeing().await, self.0.needed());
         let asked = wires.iter().map(|wire| wire.clone().request(packet.clone()));
         let answers = join_all(asked).await;
-        let said: Vec<_> = answers.iter().map(|answer| ballot(packet, answer)).collect();
+        let said: Vec<_> = answers.iter().map(|answer| ballot(question, packet, answer)).collect();
         let votes = wires.iter().zip(&said);
         let votes = votes.filter_map(|(wire, said)| Some((wire.operator(), (*said)?)));
         let winner = match question {
@@ -203,6 +208,10 @@ impl Chooser {
                     Some((operator, u64::try_from(U256::from_be_bytes(said.0)).ok()?))
                 });
                 agreement::reached(counts, needed).map(|count| U256::from(count).into())
+            }
+            Question::Price => {
+                let prices = votes.map(|(operator, said)| (operator, said.into()));
+                agreement::middle(prices, needed).map(Into::into)
             }
         };
         let is_failure = winner.is_none();
@@ -269,18 +278,27 @@ enum Question {
     State,
     /// How many transactions an account has sent by now, of which not everybody has seen the newest.
     Count,
+    /// What gas costs by now, which everybody tells by its own newest block.
+    Price,
 }
 
 impl Question {
     fn of(packet: &RequestPacket) -> Option<Self> {
         let request = packet.as_single()?;
-        let params: serde_json::Value = serde_json::from_str(request.params()?.get()).ok()?;
+        let params = request.params().map_or("[]", |params| params.get());
+        let params: serde_json::Value = serde_json::from_str(params).ok()?;
         let block = &params[1];
         let is_hash = block["blockHash"].is_string()
             || block.as_str().is_some_and(|text| text.len() == 2 + 2 * B256::len_bytes());
         match request.method() {
-            "eth_call" | "eth_getTransactionCount" if is_hash => Some(Self::State),
+            "eth_call" | "eth_getBalance" | "eth_getCode" | "eth_getTransactionCount"
+                if is_hash =>
+            {
+                Some(Self::State)
+            }
             "eth_getTransactionCount" if block == "latest" => Some(Self::Count),
+            "eth_feeHistory" | "eth_maxPriorityFeePerGas" => Some(Self::Price),
+            "eth_getBlockByNumber" if params[0] == "latest" => Some(Self::Price),
             _ => None,
         }
     }
@@ -288,24 +306,45 @@ impl Question {
 
 /// What an answer says, if it says anything: a number itself, the hash of anything longer. How a refusal is worded differs
 /// from node to node.
-fn ballot(packet: &RequestPacket, answer: &TransportResult<ResponsePacket>) -> Option<B256> {
-    if !is_answered(answer) || empty_answer(packet, answer).is_some() {
+fn ballot(
+    question: Question,
+    packet: &RequestPacket,
+    answer: &TransportResult<ResponsePacket>,
+) -> Option<B256> {
+    if !is_answered(answer) || problem(packet, answer).is_some() {
         return None;
     }
     let Some(result) = answer.as_ref().ok()?.responses().first()?.payload.as_success() else {
         return Some(keccak256("refused"));
     };
+    if question == Question::Price {
+        return price(&method(packet), result.get()).map(Into::into);
+    }
     let number = serde_json::from_str::<U64>(result.get()).ok();
     let said = number.map(|number| U256::from(number).into());
     Some(said.unwrap_or_else(|| keccak256(result.get().to_lowercase())))
 }
 
-/// The request whose answer is empty though there is something to answer, if one is: a node that lacks the state returns
-/// nothing from a call of a contract, or answers `null`.
-fn empty_answer<'a>(
-    packet: &'a RequestPacket,
-    answer: &TransportResult<ResponsePacket>,
-) -> Option<&'a str> {
+/// By what answers about prices are compared.
+fn price(method: &str, result: &str) -> Option<U256> {
+    match method {
+        "eth_maxPriorityFeePerGas" => serde_json::from_str(result).ok(),
+        "eth_feeHistory" => {
+            let history: FeeHistory = serde_json::from_str(result).ok()?;
+            let tips = history.reward.iter().flatten().flatten().map(|tip| U256::from(*tip));
+            let base = history.base_fee_per_gas.last().map_or(U256::ZERO, |base| U256::from(*base));
+            Some(tips.fold(base, U256::saturating_add))
+        }
+        _ => {
+            let block: Block = serde_json::from_str(result).ok()?;
+            Some(block.header.inner.base_fee_per_gas.map_or(U256::ZERO, U256::from))
+        }
+    }
+}
+
+/// What is wrong with an answer that is not an error: it is empty though there is something to answer, for a node that lacks
+/// the state returns nothing from a call of a contract, or answers `null`; or it is not what is answered to such a request.
+fn problem(packet: &RequestPacket, answer: &TransportResult<ResponsePacket>) -> Option<String> {
     let answers = answer.as_ref().ok()?.responses();
     packet.requests().iter().find_map(|request| {
         let answer = answers.iter().find(|answer| answer.id == *request.id())?;
@@ -313,8 +352,32 @@ fn empty_answer<'a>(
         let result = answer.payload.as_success()?.get();
         let is_empty = (result == "null" && !MAY_BE_NULL.contains(&method))
             || (result == "\"0x\"" && method == "eth_call");
-        is_empty.then_some(method)
+        if is_empty {
+            return Some(format!("its answer to {method} is empty"));
+        }
+        (!is_answer_to(method, result)).then(|| format!("its answer to {method} is not one"))
     })
+}
+
+/// Whether a result can be read as the relayer reads it.
+fn is_answer_to(method: &str, result: &str) -> bool {
+    fn reads<T: DeserializeOwned>(result: &str) -> bool {
+        serde_json::from_str::<T>(result).is_ok()
+    }
+    match method {
+        "eth_blockNumber" | "eth_chainId" | "eth_estimateGas" | "eth_getTransactionCount" => {
+            reads::<U64>(result)
+        }
+        "eth_gasPrice" | "eth_getBalance" | "eth_getStorageAt" | "eth_maxPriorityFeePerGas" => {
+            reads::<U256>(result)
+        }
+        "eth_call" | "eth_getCode" => reads::<Bytes>(result),
+        "eth_feeHistory" => reads::<FeeHistory>(result),
+        "eth_getBlockByHash" | "eth_getBlockByNumber" => reads::<Option<Block>>(result),
+        "eth_getTransactionByHash" => reads::<Option<Transaction>>(result),
+        "eth_getTransactionReceipt" => reads::<Option<TransactionReceipt>>(result),
+        _ => true,
+    }
 }
 
 /// Whether there is no answer in what came back, and the next try may bring one soon.

@@ -112,12 +112,12 @@ impl Sender {
         self.limits
     }
 
-    /// Reads what else the sender decides by besides counts and open slots, and decides. `bounds` tells what the fees of slots
-    /// are bounded by, by row id.
+    /// Reads what else the sender decides by besides counts and open slots, as of a block, and decides. `bounds` tells what the
+    /// fees of slots are bounded by, by row id.
     pub async fn stand(
         &self,
         (counts, slots): (Counts, Vec<Slot>),
-        now: Millis,
+        (now, at): (Millis, BlockId),
         prices: Prices,
         bounds: &BTreeMap<i64, Bound>,
     ) -> Result<Standing> {
@@ -136,10 +136,10 @@ impl Sender {
             pending,
             unexplained: slots.iter().filter(is_unexplained).map(|slot| slot.tx_nonce).collect(),
             prices,
-            is_delegated: self.is_delegated().await?,
+            is_delegated: self.is_delegated(at).await?,
             limits: self.limits,
         };
-        let balance = self.provider.get_balance(self.address());
+        let balance = self.provider.get_balance(self.address()).block_id(at);
         let balance = balance.await.map_err(Error::endpoint("eth_getBalance"))?;
         Ok(Standing { counts, prices, balance, slots, plan: plan(&view) })
     }
@@ -333,8 +333,8 @@ impl Sender {
         Ok(found.is_some())
     }
 
-    async fn is_delegated(&self) -> Result<bool> {
-        let code = self.provider.get_code_at(self.address());
+    async fn is_delegated(&self, at: BlockId) -> Result<bool> {
+        let code = self.provider.get_code_at(self.address()).block_id(at);
         Ok(code.await.map_err(Error::endpoint("eth_getCode"))?.starts_with(&DELEGATION))
     }
 

@@ -222,7 +222,10 @@ impl Relayer {
             let worth = self.worth(&slot.obligation).await?;
             bounds.insert(slot.id, self.bound(&worth, gas, later(now, &anchors))?);
         }
-        let standing = self.sender.stand((counts, slots), now, prices, &bounds).await?;
+        let standing = self
+            .sender
+            .stand((counts, slots), (now, anchors.checkpoint.hash.into()), prices, &bounds)
+            .await?;
         let mut busy = Busy::default();
         for slot in &standing.slots {
             busy.add(&slot.obligation);

@@ -147,3 +147,64 @@ async fn an_endpoint_whose_refusals_are_its_own_is_passed_over() {
         assert_eq!(world.settled().await, settled + 2, "{method}");
     }
 }
+
+#[tokio::test]
+async fn an_endpoint_whose_answers_cannot_be_read_is_passed_over() {
+    for method in [
+        "eth_getBalance",
+        "eth_getCode",
+        "eth_feeHistory",
+        "eth_estimateGas",
+        "eth_getTransactionByHash",
+        "eth_getTransactionCount",
+    ] {
+        let world = World::with_one_sent().await;
+        let mut world = world
+            .beside_two(move |request| asks(request, method).then(|| json!({ "result": "x" })))
+            .await;
+        let settled = world.settled().await;
+        world.work(1, 2).await;
+        let report = world.turn().await;
+        assert_eq!(report.sent, 1, "{method}: {report:?}");
+        world.finish().await;
+        assert_eq!(world.settled().await, settled + 2, "{method}");
+    }
+}
+
+/// Goal: one of three endpoints neither stops the sender for want of money nor makes it pay what it likes.
+/// Method: its balance is nothing, its prices are a thousandfold.
+/// What would break it: prices and balance read from the first endpoint alone.
+#[tokio::test]
+async fn the_prices_and_the_balance_of_one_endpoint_are_outvoted() {
+    const DEAR: &str = "0xd18c2e2800";
+    for method in ["eth_getBalance", "eth_feeHistory", "latest"] {
+        let world = World::with_one_sent().await;
+        let usual = world.slots().await[0].attempts[0].max_fee;
+        let header = rpc(&world.provider, "eth_getBlockByNumber", "[\"latest\", false]").await;
+        let mut world = world
+            .beside_two(move |request| {
+                let is_header =
+                    asks(request, "eth_getBlockByNumber") && request["params"][0] == "latest";
+                match method {
+                    "latest" if is_header => {
+                        let mut header = header.clone();
+                        header["baseFeePerGas"] = json!(DEAR);
+                        Some(json!({ "result": header }))
+                    }
+                    "eth_getBalance" if asks(request, method) => Some(json!({ "result": "0x0" })),
+                    "eth_feeHistory" if asks(request, method) => Some(json!({ "result": {
+                        "oldestBlock": "0x1", "baseFeePerGas": [DEAR, DEAR], "gasUsedRatio": [0.5],
+                        "reward": [[DEAR, DEAR, DEAR]],
+                    } })),
+                    _ => None,
+                }
+            })
+            .await;
+        world.work(1, 2).await;
+        let report = world.turn().await;
+        assert_eq!(report.sent, 1, "{method}: {report:?}");
+        let slots = world.slots().await;
+        let newest = slots.last().unwrap().attempts.last().unwrap();
+        assert!(newest.max_fee <= usual * 2, "{method}: {} wei, not {usual}", newest.max_fee);
+    }
+}
