@@ -34,7 +34,12 @@ impl Remote {
     /// The server that the configuration describes.
     pub fn new(config: &Config) -> Result<Self> {
         let token = read_token(&config.path(Path::new(TOKEN_FILE)))?;
-        Ok(Self { client: Client::new(), base: format!("http://{}", config.http.listen), token })
+        // The token is for this server, not for a proxy on the way to others.
+        let client = Client::builder().no_proxy().build().map_err(|error| Error::Input {
+            name: "the server".into(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self { client, base: format!("http://{}", config.http.listen), token })
     }
 
     /// Hands a file over.

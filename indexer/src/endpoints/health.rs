@@ -10,6 +10,8 @@ use tokio::time::Instant;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest that an endpoint that asks for patience without saying how much is left alone.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
+/// Longest that an endpoint is left alone, however long it asks for.
+const MOST_PATIENCE: Duration = Duration::from_secs(600);
 /// The first pause of an endpoint that asks for patience.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// The first pause of one that fails; each failure after it doubles it.
@@ -132,7 +134,7 @@ impl Health {
             Outcome::RateLimited(patience) => {
                 self.is_rate_limited = true;
                 let pause = FIRST_PATIENCE.saturating_mul(times).min(LONGEST_PATIENCE);
-                let pause = patience.unwrap_or(pause);
+                let pause = patience.unwrap_or(pause).min(MOST_PATIENCE);
                 self.retry_at = now.checked_add(pause);
                 self.last_error = Some(format!("it asked to be left alone for {pause:?}"));
             }
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_is_given_as_long_as_it_was_asked_for() {
+    fn patience_is_given_as_long_as_it_was_asked_for_within_reason() {
         let (mut health, now) = (Health::default(), Instant::now());
         health.note(Outcome::RateLimited(Some(Duration::from_secs(7))), now);
         assert_eq!(health.state(), State::RateLimited);
@@ -197,6 +199,8 @@ mod tests {
         assert!(health.is_due(now + Duration::from_secs(7)));
         health.note(Outcome::Answered, now);
         assert_eq!(health.state(), State::Ok);
+        health.note(Outcome::RateLimited(Some(Duration::from_secs(86_400))), now);
+        assert!(health.is_due(now + MOST_PATIENCE));
     }
 
     #[test]

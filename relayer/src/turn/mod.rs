@@ -32,7 +32,10 @@ use crate::{
     config::Config,
     keys::Keys,
     manifests::Manifests,
-    sender::{Sender, Standing, plan::Wait},
+    sender::{
+        Sender, Standing,
+        plan::{Bound, Wait},
+    },
 };
 
 /// What a turn came to.
@@ -75,6 +78,8 @@ pub struct Relayer {
     since: Mutex<Since>,
     /// Credits that a token refused to pay.
     backoff: Mutex<Backoff>,
+    /// What bounds the fees of statements that found no room in the last turn.
+    roomless: Mutex<Option<Bound>>,
 }
 
 /// What one turn has read at its start.
@@ -148,7 +153,7 @@ impl Relayer {
         let attester =
             Attester::new(keys.attester, keys.secret, manifests, reader.clone(), book.clone());
         let unsent = Mutex::default();
-        let (since, backoff) = (Mutex::default(), Mutex::default());
+        let (since, backoff, roomless) = (Mutex::default(), Mutex::default(), Mutex::default());
         let began = OnceLock::new();
         Self {
             config,
@@ -162,6 +167,7 @@ impl Relayer {
             unsent,
             since,
             backoff,
+            roomless,
         }
     }
 
@@ -221,6 +227,13 @@ impl Relayer {
             let gas = slot.attempts.last().map_or(0, |newest| newest.gas_limit);
             let worth = self.worth(&slot.obligation).await?;
             bounds.insert(slot.id, self.bound(&worth, gas, later(now, &anchors))?);
+        }
+        // What waits for room waits for the slots that there are.
+        if let Some(waiting) = self.roomless.lock().ok().and_then(|mut roomless| roomless.take()) {
+            for bound in bounds.values_mut() {
+                bound.cap = bound.cap.max(waiting.cap);
+                bound.urgency = bound.urgency.max(waiting.urgency);
+            }
         }
         let standing = self
             .sender

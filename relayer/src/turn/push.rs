@@ -13,7 +13,12 @@ use super::{
 };
 use crate::{
     Error, Result,
-    sender::{MAX_GAS, fees::Urgency, refusal},
+    sender::{
+        MAX_GAS,
+        fees::Urgency,
+        plan::{MAX_IN_FLIGHT, Wait},
+        refusal,
+    },
 };
 
 /// Most claims in one transaction.
@@ -39,9 +44,12 @@ impl Relayer {
                 by_token.entry(credit.token).or_default().push(credit.provider);
             }
         }
+        // Claims are worth less for their gas than statements, which may not wait for them.
+        let is_delegated = view.standing.plan.waiting.contains(&Wait::Delegated);
+        let kept_free = if is_delegated { 0 } else { MAX_IN_FLIGHT / 2 };
         for (token, providers) in by_token {
             for providers in providers.chunks(BATCH_CLAIMS) {
-                if !self.has_room(view, report, "a claim batch") {
+                if !self.has_room(view, kept_free, report, "a claim batch") {
                     return Ok(());
                 }
                 self.push_batch(view, token, providers, report).await?;

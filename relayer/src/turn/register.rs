@@ -26,7 +26,7 @@ impl Relayer {
             return Ok(());
         }
         for addresses in addresses.chunks(BATCH_REGISTRATIONS) {
-            if !self.has_room(view, report, "a register batch") {
+            if !self.has_room(view, 0, report, "a register batch") {
                 return Ok(());
             }
             let mut bisection = Bisection::new(addresses.to_vec());

@@ -44,7 +44,7 @@ impl Relayer {
         report: &mut Report,
     ) -> Result<()> {
         let subject = format!("a {} batch", obligation.kind().name());
-        if view.is_frozen() || !self.has_room(view, report, &subject) {
+        if view.is_frozen() || !self.has_room(view, 0, report, &subject) {
             return Ok(());
         }
         let gas_limit = match self.sender.gas_limit(&input, view.block()).await? {
@@ -68,9 +68,15 @@ impl Relayer {
         Ok(())
     }
 
-    /// Whether another slot may be opened in this turn; says so if not.
-    pub(super) fn has_room(&self, view: &View, report: &mut Report, subject: &str) -> bool {
-        let has_room = report.sent < view.standing.plan.room;
+    /// Whether another slot may be opened in this turn so that some stay `free`; says so if not.
+    pub(super) fn has_room(
+        &self,
+        view: &View,
+        free: usize,
+        report: &mut Report,
+        subject: &str,
+    ) -> bool {
+        let has_room = report.sent.saturating_add(free) < view.standing.plan.room;
         if !has_room {
             self.wait(report, view.now, subject, "it goes when a transaction before it is mined");
         }

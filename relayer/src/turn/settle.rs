@@ -6,7 +6,7 @@ use alloy::{primitives::Bytes, sol_types::SolCall};
 use contracts::Settlement;
 use ledger::{Millis, book::Obligation, read::SignedStatement, rules, statement};
 
-use super::{Relayer, Report, View, bisection::Bisection, send::Worth};
+use super::{Relayer, Report, View, bisection::Bisection, later, send::Worth};
 use crate::{
     Error, Result,
     sender::{MAX_GAS, refusal},
@@ -31,6 +31,16 @@ pub(super) struct Ready {
 }
 
 impl Relayer {
+    /// Lets the slots that keep a batch from its own be replaced by what the batch is worth.
+    fn note_roomless(&self, batch: &[Ready], view: &View) -> Result<()> {
+        let gas = batch.iter().map(|ready| gas_bound(&ready.signed)).fold(0, u64::saturating_add);
+        let bound = self.bound(&worth_of(batch), gas, later(view.now, &view.anchors))?;
+        if let Ok(mut roomless) = self.roomless.lock() {
+            *roomless = Some(bound);
+        }
+        Ok(())
+    }
+
     /// Batches signed statements that follow their deposit's last one and that no transaction can still settle.
     pub(super) async fn settle(&self, view: &View, report: &mut Report) -> Result<()> {
         if view.is_frozen() {
@@ -47,13 +57,13 @@ impl Relayer {
             }
         }
         for batch in pack(ready) {
-            if !self.has_room(view, report, "a settle batch") {
+            if !self.has_room(view, 0, report, "a settle batch") {
+                self.note_roomless(&batch, view)?;
                 break;
             }
             for batch in self.settleable(batch, view, report).await? {
                 let ids = batch.iter().map(|ready| ready.signed.id).collect();
-                let none = Worth { value: Some(0), ..Worth::default() };
-                let worth = batch.iter().fold(none, |sum, ready| sum.with(&ready.worth));
+                let worth = worth_of(&batch);
                 let input = input_of(&batch);
                 self.send(view, &Obligation::Settle(ids), input, &worth, report).await?;
             }
@@ -163,6 +173,12 @@ impl Relayer {
         }
         good
     }
+}
+
+/// What a batch is worth.
+fn worth_of(batch: &[Ready]) -> Worth {
+    let none = Worth { value: Some(0), ..Worth::default() };
+    batch.iter().fold(none, |sum, ready| sum.with(&ready.worth))
 }
 
 /// Packs statements into batches by number, bytes, and an upper bound of their gas. Near deadlines go first, then high

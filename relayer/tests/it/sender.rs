@@ -517,6 +517,43 @@ async fn a_statement_that_spoils_the_whole_call_is_isolated_and_the_rest_settles
     assert_eq!(world.settled().await, settled + 2);
 }
 
+/// Goal: a cheap transaction that is not mined does not keep dear statements from settling.
+/// Method: an account that may have one in flight; what that is worth does not pay the new price, what waits does.
+/// What would break it: a bound that looks only at what has a slot.
+#[tokio::test]
+async fn what_waits_for_room_pays_for_the_transaction_before_it() {
+    const SPIKE: u64 = 2_500_000_000;
+    let mut world = World::new().await;
+    let (settled, sender) = (world.settled().await, world.live.sender);
+    world.config.policy.native_usd = Some("2.00".parse().unwrap());
+    world.reopen().await;
+    world.live.endpoints.look().await.unwrap();
+    let code = format!("0xef0100{}", "11".repeat(20));
+    world.meddle("anvil_setCode", &format!("[\"{sender}\", \"{code}\"]")).await;
+    world.work(0, 1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    let mine_dear = async |world: &mut World| {
+        let params = format!("[\"{SPIKE:#x}\"]");
+        rpc(&world.provider, "anvil_setNextBlockBaseFeePerGas", &params).await;
+        world.mine(1).await;
+        world.now += LATE;
+        world.turn().await
+    };
+    let mut report = Report::default();
+    for _ in 0..6 {
+        report = mine_dear(&mut world).await;
+    }
+    assert!(says(&report, "cannot be replaced within the bound"), "{report:?}");
+    assert_eq!(world.settled().await, settled);
+    for id in 2..6 {
+        world.work(1, id).await;
+    }
+    for _ in 0..12 {
+        report = mine_dear(&mut world).await;
+    }
+    assert_eq!(world.settled().await, settled + 2, "{report:?}");
+}
+
 /// Goal: the order in which an operator moves its payout address, on chain and in the configuration, stops nothing.
 /// Method: its number is made to pay to the new address before that is configured.
 /// What would break it: taking an address that some number pays to for one that has a number.
