@@ -505,11 +505,17 @@ impl Reader {
         rows.iter().map(|row| Ok((row.int("id")?, row.int("until_ms")?))).collect()
     }
 
-    /// Gas and fees by kind of transaction.
+    /// Gas and fees by kind of transaction. Each slot counts once: by the tx receipt of its outcome, or as long as that is not
+    /// final by the newest one, since a reorg gives a transaction another.
     pub async fn spending(&self) -> Result<BTreeMap<String, Spending>> {
         let rows = sqlx::query(
-            "select s.kind, r.gas_used, r.fee from tx_receipt r join attempt a on a.id = r.attempt
-             join slot s on s.id = a.slot",
+            "select kind, gas_used, fee from (
+                select s.kind, r.gas_used, r.fee, row_number() over (
+                    partition by s.id
+                    order by o.attempt is r.attempt and o.block_hash = r.block_hash desc, r.block desc) as place
+                from tx_receipt r join attempt a on a.id = r.attempt join slot s on s.id = a.slot
+                left join outcome o on o.slot = s.id)
+             where place = 1",
         )
         .fetch_all(self.0.reader())
         .await?;

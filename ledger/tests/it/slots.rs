@@ -220,3 +220,26 @@ async fn a_tx_receipt_is_asked_for_until_one_of_the_slots_attempts_has_it() {
     assert_eq!(missing().await, []);
     assert_eq!(world.reader.open_slots(account()).await.unwrap()[0].id, slot);
 }
+
+#[tokio::test]
+async fn a_transaction_that_a_reorg_mined_twice_is_counted_once() {
+    let (world, statement, lease) = signed().await;
+    let settle = Obligation::Settle(vec![statement]);
+    let slot = world.book.open_slot(lease, (account(), 0), &settle, &attempt(0)).await.unwrap();
+    let id = world.reader.open_slots(account()).await.unwrap()[0].attempts[0].id;
+    let spent = async || {
+        let spending = world.reader.spending().await.unwrap();
+        (spending["settle"].transactions, spending["settle"].gas)
+    };
+    let receipt = |block, gas_used| {
+        let block_hash = outcome(slot, None).block_hash;
+        let block_hash = if block == 9 { block_hash } else { B256::repeat_byte(7) };
+        TxReceipt { attempt: id, block_hash, block, succeeded: true, gas_used, fee: 42 }
+    };
+    world.book.add_tx_receipt(&receipt(9, 30_000)).await.unwrap();
+    assert_eq!(spent().await, (1, 30_000));
+    world.book.add_tx_receipt(&receipt(10, 50_000)).await.unwrap();
+    assert_eq!(spent().await, (1, 50_000));
+    world.book.add_outcome(&outcome(slot, Some(id)), 0).await.unwrap();
+    assert_eq!(spent().await, (1, 30_000), "the block that became final");
+}
