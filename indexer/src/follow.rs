@@ -1,6 +1,10 @@
 //! Following the chain: one decision per turn.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use alloy::{primitives::B256, rpc::types::Log};
 use contracts::journal::Journal;
@@ -116,7 +120,12 @@ pub struct Indexer {
     final_since: (u64, Instant),
     /// Operators whose lies are in the ledger.
     marked: BTreeSet<String>,
+    /// How often in a row what is stored and what is served did not lead to the contract's journal.
+    doubts: AtomicU32,
 }
+
+/// So often is a range asked for again before what is stored below it is given up.
+const DOUBTS: u32 = 3;
 
 impl Indexer {
     /// An indexer of the contract that the ledger belongs to. Fails if too few operators serve its chain, which is told by
@@ -132,6 +141,7 @@ impl Indexer {
             standing: watch::Sender::default(),
             final_since: (0, Instant::now()),
             marked: BTreeSet::new(),
+            doubts: AtomicU32::new(0),
         };
         indexer.sync_marks().await?;
         indexer.adopt_journals(&ledger).await?;
@@ -154,6 +164,9 @@ impl Indexer {
             Err(error) => Err(error),
         };
         self.sync_marks().await?;
+        if turn.is_ok() {
+            self.doubts.store(0, Ordering::Relaxed);
+        }
         let is_alarmed = alarm.is_some();
         let problem =
             turn.as_ref().err().map(|error| format!("the indexer waits: {}", chain_of(error)));
@@ -329,16 +342,15 @@ impl Indexer {
         if let Some(theirs) = theirs.filter(|theirs| *theirs != history.last()) {
             return self.repair(survey, endpoint, history.blocks, (before, to, theirs)).await;
         }
-        is_proved &= theirs.is_some();
-        if !is_proved {
-            self.check_agreed(endpoint, &logs, (from, to)).await?;
-        }
+        let is_told = theirs.is_some();
+        is_proved &= is_told;
+        let is_sure = is_proved || self.check_agreed(endpoint, &logs, (from, to), is_told).await?;
         if found.last().is_none_or(|(last, _)| last.number < to) {
             found.push((end.block, Vec::new()));
             history.push(to, &[], endpoint.operator());
         }
         // What is not proved may be anything.
-        let at_fault = |error| if is_proved { error } else { self.of_unproved(endpoint, error) };
+        let at_fault = |error| if is_sure { error } else { of_facts(endpoint, error) };
         let blocks = found.iter().map(|(block, logs)| self.indexed(*block, logs));
         let blocks = blocks.collect::<Result<Vec<_>>>().map_err(at_fault)?;
         let applied = self.writer.apply_proved(&blocks, &history.blocks).await;
@@ -349,23 +361,26 @@ impl Indexer {
         Ok(Turn::Advanced(to))
     }
 
-    /// That enough operators serve the same logs of a range, where one operator is not enough.
+    /// Whether enough operators serve the same logs of a range; fails if they serve others, or, where one operator is not enough
+    /// and the journal does not tell the entries either, if too few serve any.
     async fn check_agreed(
         &self,
         endpoint: &Endpoint,
         logs: &[Log],
         (from, to): (u64, u64),
-    ) -> Result<()> {
+        is_told: bool,
+    ) -> Result<bool> {
         if self.endpoints.needed() <= 1 {
-            return Ok(());
+            return Ok(false);
         }
         let what = format!("logs of blocks {from} to {to}");
         match self.endpoints.agreed_range(endpoint, (from, to)).await {
-            Some(agreed) if agreed == history::digest(logs) => Ok(()),
+            Some(agreed) if agreed == history::digest(logs) => Ok(true),
             Some(_) => {
                 Err(endpoint
                     .inconsistent(format!("its {what} are not those that the others serve")))
             }
+            None if is_told => Ok(false),
             None => Err(self.endpoints.no_agreement(&format!("on the {what}"))),
         }
     }
@@ -448,17 +463,9 @@ impl Indexer {
         Ok(0)
     }
 
-    /// What cannot be decoded or stored of logs that nothing proves is the endpoint's fault, where it alone serves them.
+    /// What cannot be decoded or stored of blocks that are not final is the endpoint's fault, where it alone serves them.
     fn of_unproved(&self, endpoint: &Endpoint, error: Error) -> Error {
-        let is_of_facts = match &error {
-            Error::UnknownEvent { .. } => true,
-            Error::Ledger(error) => error.is_of_facts(),
-            _ => false,
-        };
-        if is_of_facts && self.endpoints.needed() <= 1 {
-            return endpoint.inconsistent(chain_of(&error));
-        }
-        error
+        if self.endpoints.needed() <= 1 { of_facts(endpoint, error) } else { error }
     }
 
     /// Makes the agreed final block final in the ledger if the journal up to it is the contract's. If it is not, finds the
@@ -518,7 +525,8 @@ impl Indexer {
     }
 
     /// What is done where the blocks in between do not tell their journals, so that the untrue one is not found: what was only
-    /// served is not taken, if that is to blame; otherwise everything above the final blocks is indexed again.
+    /// served is not taken, if that is to blame; otherwise, if that is so again and again, everything above the final blocks is
+    /// indexed anew.
     async fn index_again(
         &self,
         survey: &Survey,
@@ -534,14 +542,21 @@ impl Indexer {
                 endpoint.inconsistent(format!("its logs of blocks {from} to {to} {problem}"))
             );
         }
-        let problem = format!(
-            "the logs of the blocks after {known} do not fold to the contract's journal; they are indexed again"
-        );
+        let doubts = self.doubts.fetch_add(1, Ordering::Relaxed) + 1;
+        if doubts < DOUBTS {
+            let problem = format!(
+                "that was so {doubts} times; after {DOUBTS} those after block {known} are indexed again"
+            );
+            return Err(Error::Incomplete { block: to, problem });
+        }
+        self.doubts.store(0, Ordering::Relaxed);
         self.writer.rollback_to(known).await?;
+        let problem = format!("those after block {known} are indexed again");
         Err(Error::Incomplete { block: to, problem })
     }
 
-    /// Whether an endpoint serves logs of these blocks that lead from the stored journal to the contract's.
+    /// Whether an endpoint serves logs of these blocks that lead from the stored journal to the contract's. Fails if none does
+    /// and one does not answer.
     async fn is_served_by_another(
         &self,
         survey: &Survey,
@@ -549,16 +564,17 @@ impl Indexer {
         theirs: Journal,
     ) -> Result<bool> {
         let before = self.writer.journal_at(from.saturating_sub(1)).await?;
-        if from > to {
-            return Ok(false);
-        }
-        for (endpoint, _) in &survey.agreeing {
-            let Ok(logs) = endpoint.logs_between(from, to).await else { continue };
-            if history::fold(before, &history::entries(&logs)) == theirs {
-                return Ok(true);
+        let mut silent = None;
+        for (endpoint, _) in survey.agreeing.iter().filter(|_| from <= to) {
+            match endpoint.logs_between(from, to).await {
+                Ok(logs) if history::fold(before, &history::entries(&logs)) == theirs => {
+                    return Ok(true);
+                }
+                Ok(_) => {}
+                Err(error) => silent = Some(error),
             }
         }
-        Ok(false)
+        silent.map_or(Ok(false), Err)
     }
 
     /// The first block after `good` whose logs do not fold to the contract's journal, by bisection, and what is untrue of
@@ -708,6 +724,16 @@ impl Indexer {
         let facts = logs.iter().map(|log| decode::fact(log, contract)).collect::<Result<_>>()?;
         Ok(IndexedBlock { block, facts })
     }
+}
+
+/// What cannot be decoded or stored of what one endpoint alone says is its fault.
+fn of_facts(endpoint: &Endpoint, error: Error) -> Error {
+    let is_of_facts = match &error {
+        Error::UnknownEvent { .. } => true,
+        Error::Ledger(error) => error.is_of_facts(),
+        _ => false,
+    };
+    if is_of_facts { endpoint.inconsistent(chain_of(&error)) } else { error }
 }
 
 /// What was untrue of a block's logs.

@@ -67,7 +67,7 @@ pub enum Error {
         problem: String,
     },
     /// Logs do not fold to the contract's journal, and no endpoint serves such that do. Nothing becomes final until one
-    /// does; the next turn tries again.
+    /// does; the next turn tries again, after some such turns from the last final block on.
     #[error(
         "the logs of block {block} do not fold to the contract's journal, and no endpoint serves others: {problem}"
     )]

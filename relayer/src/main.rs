@@ -7,7 +7,7 @@ use relayer::{chain_of, cli::Cli, screen::complain};
 use tracing_subscriber::{EnvFilter, filter::Directive};
 
 /// Libraries that write addresses of endpoints, which hold their keys, whatever else is asked for.
-const TOLD_THE_ADDRESS: [&str; 8] = [
+const TELL_ADDRESSES: [&str; 8] = [
     "alloy_transport_http=off",
     "alloy_rpc_client=off",
     "alloy_transport=off",
@@ -22,7 +22,7 @@ const TOLD_THE_ADDRESS: [&str; 8] = [
 async fn main() -> ExitCode {
     let mut filter = EnvFilter::try_from_env("QUITTANCE_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,relayer=info,indexer=info"));
-    for target in TOLD_THE_ADDRESS {
+    for target in TELL_ADDRESSES {
         filter = filter.add_directive(Directive::from_str(target).unwrap_or_default());
     }
     tracing_subscriber::fmt()

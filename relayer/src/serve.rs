@@ -182,8 +182,10 @@ impl Desk {
         if let Some(reason) = halted {
             return Ok(Taken::Halted(reason));
         }
-        close_by_schedule(&self.config, &self.ledger, now).await?;
-        self.relayer.turn(now, may_push).await.map(Taken::Done)
+        let waiting = close_by_schedule(&self.config, &self.ledger, now).await?;
+        let mut report = self.relayer.turn(now, may_push).await?;
+        report.waiting.extend(waiting);
+        Ok(Taken::Done(report))
     }
 }
 
@@ -242,13 +244,19 @@ async fn pause(duration: Duration, stopped: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Closes what ended before the holdback, at the configured rhythm.
-async fn close_by_schedule(config: &Config, ledger: &Ledger, now: Millis) -> Result<()> {
-    let Some(anchors) = Reader::new(ledger.clone()).anchors().await? else { return Ok(()) };
-    match due_closing(&config.policy, now, anchors.checkpoint.time_ms()) {
-        Some(until) => Ok(BookWriter::new(ledger.clone()).close_until(until, now).await?),
-        None => Ok(()),
-    }
+/// Closes what ended before the holdback, at the configured rhythm. Returns what keeps it back, if anything does.
+async fn close_by_schedule(
+    config: &Config,
+    ledger: &Ledger,
+    now: Millis,
+) -> Result<Option<String>> {
+    let Some(anchors) = Reader::new(ledger.clone()).anchors().await? else { return Ok(None) };
+    let chain = anchors.checkpoint.time_ms();
+    let Some(until) = due_closing(&config.policy, now, chain) else { return Ok(None) };
+    BookWriter::new(ledger.clone()).close_until(until, now).await?;
+    Ok((now > chain.saturating_add(MAX_CHAIN_LAG)).then(|| {
+        "scheduled closings wait: the last indexed block is more than an hour older than this host's clock".to_owned()
+    }))
 }
 
 /// The time up to which work is due to be closed. A closing cannot be taken back: a clock that is far ahead of the chain's
@@ -557,6 +565,10 @@ fn internal(error: impl std::error::Error) -> (StatusCode, String) {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
     #[test]
     fn a_clock_that_is_ahead_closes_no_more_than_the_chains_does() {
         const HOUR: Millis = 3_600_000;
@@ -569,10 +581,6 @@ mod tests {
         let by_hand = Policy { close_every_minutes: 0, ..policy };
         assert_eq!(due_closing(&by_hand, chain, chain), None);
     }
-
-    use axum::http::HeaderValue;
-
-    use super::*;
 
     #[tokio::test]
     async fn a_body_that_cannot_be_taken_is_refused_for_what_its_headers_say() {

@@ -1,8 +1,9 @@
 //! Several endpoints of several operators, of which none is believed.
 //!
-//! One thing is voted on: the hash of the final block, by operators, and so many of them must agree. All else follows from
-//! that hash and is checked here: headers by their own hash, logs by the receipts root or the contract's journal. Endpoints
-//! that are lost make progress slower or stop it; they never lower the number of operators that must agree.
+//! The hash of the final block is voted on, by operators, and so many of them must agree. What follows from that hash is checked
+//! here: headers by their own hash, logs by the receipts root or the contract's journal. What nothing proves is voted on as
+//! well: logs of old blocks, state, prices. Endpoints that are lost make progress slower or stop it; they never lower the
+//! number of operators that must agree.
 
 mod agreement;
 mod health;
@@ -344,8 +345,8 @@ impl Endpoints {
         agreement::agreed(named, self.needed())
     }
 
-    /// Digest of the contract's logs of final blocks, as enough operators serve them. Where one does not serve so many blocks at
-    /// once, `asking` asks for fewer from then on.
+    /// Digest of the contract's logs of final blocks, as enough operators serve them. Where too few serve so many blocks at once,
+    /// `asking` asks for fewer from then on.
     pub(crate) async fn agreed_range(
         &self,
         asking: &Endpoint,
@@ -353,13 +354,16 @@ impl Endpoints {
     ) -> Option<B256> {
         let members = self.due();
         let served = all(members.iter().map(|member| member.logs_between(from, to))).await;
-        for error in served.iter().filter_map(|logs| logs.as_ref().err()) {
-            asking.narrow(error, to - from + 1);
-        }
         let named = members.iter().zip(&served).filter_map(|(member, logs)| {
             Some((member.operator(), history::digest(logs.as_ref().ok()?)))
         });
-        agreement::agreed(named, self.needed())
+        let agreed = agreement::agreed(named, self.needed());
+        for error in served.iter().filter_map(|logs| logs.as_ref().err()) {
+            if agreed.is_none() && asking.narrow(error, to - from + 1) {
+                break;
+            }
+        }
+        agreed
     }
 
     /// A word of the contract's storage in the state of a block, as enough operators say.

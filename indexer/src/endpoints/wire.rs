@@ -22,6 +22,7 @@ use alloy::{
 use futures_util::future::join_all;
 use ledger::point::{self, Side};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::time::timeout;
 use tower::Service;
 
@@ -286,7 +287,7 @@ impl Question {
     fn of(packet: &RequestPacket) -> Option<Self> {
         let request = packet.as_single()?;
         let params = request.params().map_or("[]", |params| params.get());
-        let params: serde_json::Value = serde_json::from_str(params).ok()?;
+        let params: Value = serde_json::from_str(params).ok()?;
         let block = &params[1];
         let is_hash = block["blockHash"].is_string()
             || block.as_str().is_some_and(|text| text.len() == 2 + 2 * B256::len_bytes());
@@ -336,7 +337,7 @@ fn price(method: &str, result: &str) -> Option<U256> {
             Some(tips.fold(base, U256::saturating_add))
         }
         _ => {
-            let block: Block = serde_json::from_str(result).ok()?;
+            let block: Block<Value> = serde_json::from_str(result).ok()?;
             Some(block.header.inner.base_fee_per_gas.map_or(U256::ZERO, U256::from))
         }
     }
@@ -373,7 +374,8 @@ fn is_answer_to(method: &str, result: &str) -> bool {
         }
         "eth_call" | "eth_getCode" => reads::<Bytes>(result),
         "eth_feeHistory" => reads::<FeeHistory>(result),
-        "eth_getBlockByHash" | "eth_getBlockByNumber" => reads::<Option<Block>>(result),
+        // Of transactions in a block, some may be of a type that is not read here.
+        "eth_getBlockByHash" | "eth_getBlockByNumber" => reads::<Option<Block<Value>>>(result),
         "eth_getTransactionByHash" => reads::<Option<Transaction>>(result),
         "eth_getTransactionReceipt" => reads::<Option<TransactionReceipt>>(result),
         _ => true,

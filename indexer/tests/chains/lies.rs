@@ -283,6 +283,32 @@ async fn a_log_left_out_by_one_endpoint_alone_is_indexed_again_once_it_is_served
 }
 
 #[tokio::test]
+async fn a_log_left_out_for_a_moment_costs_nothing_that_is_stored() {
+    let world = World::pruned(&[None]).await;
+    world.servers[0].lock().lie = Some(Lie::OmitsFromRanges(world.late()));
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 1).await.is_some());
+    world.servers[0].lock().lie = None;
+    let writer = ChainWriter::new(world.ledger.clone());
+    let stored = writer.checkpoint().await.unwrap().unwrap().number;
+    assert!(stored > OLD, "{stored}");
+    assert!(settle(&mut indexer, 1).await.is_none());
+    world.assert_is_head().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_serves_narrow_ranges_only_does_not_slow_two_others_that_agree() {
+    let world = World::pruned(&[None, None, Some(Lie::RefusesRangesAbove(10))]).await;
+    let mut indexer = world.indexer().await;
+    let mut turns = 0;
+    while indexer.turn().await.unwrap() != Turn::Idle {
+        turns += 1;
+        assert!(turns < 20, "{turns} turns for {LONG} blocks");
+    }
+    world.assert_is_head().await;
+}
+
+#[tokio::test]
 async fn a_true_log_in_a_place_where_none_can_stand_is_not_taken_from_one_of_three() {
     let world = World::new([Some(Lie::Misplaces(3)), None, None]).await;
     let mut indexer = world.indexer().await;

@@ -200,7 +200,9 @@ impl Sender {
             return Ok(Some("it waits for transactions before it".into()));
         }
         let fees = standing.prices.fees(order.bound.urgency, order.bound.cap.min(self.limits.cap));
-        let promised = pending.iter().filter_map(|slot| slot.attempts.last());
+        // What was mined since the block of the balance has not been taken from it.
+        let unpaid = slots.iter().filter(|slot| slot.tx_nonce >= standing.counts.indexed);
+        let promised = unpaid.filter_map(|slot| slot.attempts.last());
         let needed = promised
             .map(|attempt| U256::from(attempt.gas_limit) * U256::from(attempt.max_fee))
             .fold(U256::from(order.gas_limit) * U256::from(fees.max_fee), U256::saturating_add);

@@ -11,7 +11,8 @@ use crate::Result;
 const BATCH_REGISTRATIONS: usize = 150;
 
 impl Relayer {
-    /// Registers payout addresses that have no number yet; one that somebody else's number pays to is no number of its own. One that the contract refuses keeps none of the others.
+    /// Registers payout addresses that have no number yet; one that another number pays to has none of its own. One that the
+    /// contract refuses keeps none of the others.
     pub(super) async fn register(&self, view: &View, report: &mut Report) -> Result<()> {
         let mut addresses = self.reader.unregistered_payees().await?;
         if let Some(operator) = self.config.policy.operator_payout

@@ -517,6 +517,28 @@ async fn a_statement_that_spoils_the_whole_call_is_isolated_and_the_rest_settles
     assert_eq!(world.settled().await, settled + 2);
 }
 
+/// Goal: money that a mined transaction has cost is not counted a second time before its block is indexed.
+/// Method: enough for one transaction and less than two, since empty blocks made gas cheaper; the first is mined, unread.
+/// What would break it: a balance and slots as of different blocks.
+#[tokio::test]
+async fn what_was_mined_and_is_not_indexed_yet_is_still_to_be_paid() {
+    let cost = {
+        let world = World::with_one_sent().await;
+        let attempt = world.slots().await[0].attempts[0].clone();
+        u128::from(attempt.gas_limit) * attempt.max_fee
+    };
+    let mut world = World::new().await;
+    let sender = world.live.sender;
+    let money = format!("[\"{sender}\", \"{:#x}\"]", cost);
+    world.meddle("anvil_setBalance", &money).await;
+    world.work(0, 1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    rpc(&world.provider, "anvil_mine", "[1]").await;
+    world.work(1, 2).await;
+    let report = world.turn().await;
+    assert!(report.sent == 0 && says(&report, "send it"), "{report:?}");
+}
+
 /// Goal: a cheap transaction that is not mined does not keep dear statements from settling.
 /// Method: an account that may have one in flight; what that is worth does not pay the new price, what waits does.
 /// What would break it: a bound that looks only at what has a slot.
