@@ -100,14 +100,20 @@ impl BookWriter {
                 statement.epoch, state.epoch
             ));
         }
-        let row = sqlx::query("select organisation from funding where deposit = ?")
-            .bind(statement.key.id().to_vec())
-            .fetch_optional(&mut *tx)
-            .await?;
-        if let Some(row) = row
-            && let Some(freeze) = read::freezes(&mut tx, &row.text("organisation")?).await?.first()
-        {
-            return refuse(freeze.reason.clone());
+        // Whose work it names, whoever the deposit pays for by now; it may name none.
+        let organisations = sqlx::query(
+            "select organisation from funding where deposit = ?1
+             union select i.organisation from leaf l join item i on i.id = l.item where l.statement = ?2",
+        )
+        .bind(statement.key.id().to_vec())
+        .bind(id)
+        .fetch_all(&mut *tx)
+        .await?;
+        for row in organisations {
+            let freezes = read::freezes(&mut tx, &row.text("organisation")?).await?;
+            if let Some(freeze) = freezes.first() {
+                return refuse(freeze.reason.clone());
+            }
         }
         if ![statement.key.signer, statement.key.cosigner].contains(&signer) {
             return refuse(format!(

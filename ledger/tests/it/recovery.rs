@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, B256};
 use contracts::eip712::DepositKey;
 use ledger::{
-    Units, audit,
+    Error, Units, audit,
     book::{Import, Organisation, Sighting},
     chain::Event,
     manifest::{CARRY, Tree},
@@ -12,8 +12,11 @@ use ledger::{
 };
 
 use crate::{
-    traps::{funded, state, take},
-    world::{ORGANISATION, World, attester, deposit_key, identity, record, secret, settle, token},
+    traps::{funded, propose, state, take},
+    world::{
+        FEE_BPS, ORGANISATION, World, attester, deposit_key, identity, record, secret, settle,
+        token,
+    },
 };
 
 /// A ledger that is lost after a statement over works 1 and 2 settled, and that statement's manifest.
@@ -154,6 +157,25 @@ async fn a_cut_off_for_a_deposit_that_pays_for_nobody_is_refused() {
     let world = World::new().await;
     let error = world.book.cut_off(deposit_key(9).id(), 0, "no manifests", 0).await.unwrap_err();
     assert!(error.to_string().contains("pays for no organisation"), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_recorded_of_a_deposit_that_is_configured_no_more_is_not_signed_while_its_organisation_is_frozen()
+ {
+    let world = funded(100_000_000, 100_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let (state, proposal) = propose(&world, 1, None).await;
+    let deposit = deposit_key(1).id();
+    let recorded = world.book.record_statement(deposit, &state, &proposal, FEE_BPS).await.unwrap();
+    let other = deposit_key(2);
+    let acme =
+        Organisation { name: ORGANISATION.into(), token: token(), deposits: vec![other.id()] };
+    world.book.set_organisations(&[acme], other.signer, 0).await.unwrap();
+    let (digest, seen) = (B256::repeat_byte(9), "a manifest".into());
+    let sighting = Sighting { deposit: other.id(), epoch: 1, digest, seen, organisation: None };
+    world.book.notice(&[sighting], 0).await.unwrap();
+    let refused = world.book.sign_statement(recorded.id, &attester()).await;
+    assert!(matches!(refused, Err(Error::Unsignable(_))), "{refused:?}");
 }
 
 #[tokio::test]
