@@ -100,9 +100,13 @@ impl Sender {
                 ))
             })?;
             below = mined.block.saturating_sub(1);
-            match self.import(tx_nonce, &mined, now).await? {
-                true => recovered.imported += 1,
-                false => recovered.other += 1,
+            if self.import(tx_nonce, &mined, now).await? {
+                recovered.imported += 1;
+            } else {
+                recovered.other += 1;
+                // Before the next slot is taken in: whatever interrupts this leaves no hole between slots.
+                let reason = format!("transaction {} carries nothing of this ledger's", mined.hash);
+                self.book.adopt(self.address(), tx_nonce + 1, &reason, now).await?;
             }
         }
         let reason =

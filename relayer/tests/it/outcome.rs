@@ -15,6 +15,7 @@ use alloy::{
 };
 use ledger::{
     book::BookWriter,
+    invariants::violations,
     read::{Reader, Slot},
 };
 use relayer::{
@@ -213,6 +214,32 @@ async fn a_recovery_says_what_it_took_in_and_what_it_only_accounted_for() {
     assert_eq!(world.sender().adopt("a test of the key", 0).await.unwrap(), imported + 2);
     let report = world.turn().await;
     assert!(!says(&report, "the sender"), "{report:?}");
+}
+
+/// Goal: a recovery may end anywhere and leaves a ledger that is sound.
+/// Method: a foreign transaction, then two of ours, of which the endpoint keeps the last one's tx receipt back.
+/// What would break it: accounting for what is not ours at the end only.
+#[tokio::test]
+async fn a_recovery_that_is_interrupted_leaves_no_hole_between_slots() {
+    let mut world = World::new().await;
+    world.send_something_else().await;
+    world.mine(FINAL).await;
+    world.sender().adopt("a test of the key", 0).await.unwrap();
+    let mut last = B256::ZERO;
+    for organisation in 0..2 {
+        world.work(organisation, 1 + u32::try_from(organisation).unwrap()).await;
+        assert_eq!(world.turn().await.sent, 1);
+        last = world.slots().await[0].attempts[0].hash;
+        world.finish().await;
+    }
+    let world = world.behind(move |request| {
+        let is_last = request["params"][0] == json!(last);
+        (asks_for_receipt(request) && is_last).then(|| refusal("not now"))
+    });
+    let mut world = world.await;
+    world.lose_database().await;
+    world.sender().recover(0).await.unwrap_err();
+    assert_eq!(violations(&world.live.ledger).await.unwrap(), []);
 }
 
 #[tokio::test]

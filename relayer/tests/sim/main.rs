@@ -56,6 +56,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (25, "work corrected downwards after payment was unsound once its statement was imported"),
     (1002, "a payout address named again after the clock had been ahead acted as late as before"),
     (
+        1084,
+        "a recovery that was interrupted behind a foreign transaction left a hole between slots",
+    ),
+    (
         1131,
         "what another candidate of its epoch had paid was added to what an imported revision came to",
     ),
