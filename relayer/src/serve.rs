@@ -250,6 +250,9 @@ async fn close_by_schedule(
     ledger: &Ledger,
     now: Millis,
 ) -> Result<Option<String>> {
+    if config.policy.close_every_minutes == 0 {
+        return Ok(None);
+    }
     let Some(anchors) = Reader::new(ledger.clone()).anchors().await? else { return Ok(None) };
     let chain = anchors.checkpoint.time_ms();
     let Some(until) = due_closing(&config.policy, now, chain) else { return Ok(None) };

@@ -19,7 +19,7 @@ use std::{
 use alloy::{
     primitives::{Address, B256, U256},
     providers::{DynProvider, Provider, ProviderBuilder},
-    rpc::client::RpcClient,
+    rpc::{client::RpcClient, types::Log},
     transports::RpcError,
 };
 use ledger::{chain::Block, point};
@@ -339,10 +339,7 @@ impl Endpoints {
     pub(crate) async fn agreed_logs(&self, block: &Block) -> Option<B256> {
         let members = self.due();
         let served = all(members.iter().map(|member| member.logs_of(block))).await;
-        let named = members.iter().zip(&served).filter_map(|(member, logs)| {
-            Some((member.operator(), history::digest(logs.as_ref().ok()?)))
-        });
-        agreement::agreed(named, self.needed())
+        self.agreed_digest(&members, &served)
     }
 
     /// Digest of the contract's logs of final blocks, as enough operators serve them. Where too few serve so many blocks at once,
@@ -354,16 +351,21 @@ impl Endpoints {
     ) -> Option<B256> {
         let members = self.due();
         let served = all(members.iter().map(|member| member.logs_between(from, to))).await;
-        let named = members.iter().zip(&served).filter_map(|(member, logs)| {
-            Some((member.operator(), history::digest(logs.as_ref().ok()?)))
-        });
-        let agreed = agreement::agreed(named, self.needed());
+        let agreed = self.agreed_digest(&members, &served);
         for error in served.iter().filter_map(|logs| logs.as_ref().err()) {
             if agreed.is_none() && asking.narrow(error, to - from + 1) {
                 break;
             }
         }
         agreed
+    }
+
+    /// Digest of the logs that enough operators serve.
+    fn agreed_digest(&self, members: &[Endpoint], served: &[Result<Vec<Log>>]) -> Option<B256> {
+        let named = members.iter().zip(served).filter_map(|(member, logs)| {
+            Some((member.operator(), history::digest(logs.as_ref().ok()?)))
+        });
+        agreement::agreed(named, self.needed())
     }
 
     /// A word of the contract's storage in the state of a block, as enough operators say.

@@ -192,10 +192,8 @@ impl Sender {
         now: Millis,
     ) -> Result<Option<String>> {
         let slots = self.reader.open_slots(self.address()).await?;
-        let pending: Vec<_> =
-            slots.iter().filter(|slot| slot.tx_nonce >= standing.counts.latest).collect();
-        let opened =
-            pending.iter().filter(|slot| !standing.slots.iter().any(|old| old.id == slot.id));
+        let pending = slots.iter().filter(|slot| slot.tx_nonce >= standing.counts.latest);
+        let opened = pending.filter(|slot| !standing.slots.iter().any(|old| old.id == slot.id));
         if opened.count() >= standing.plan.room {
             return Ok(Some("it waits for transactions before it".into()));
         }
