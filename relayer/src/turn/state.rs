@@ -103,6 +103,7 @@ impl Relayer {
             return Ok(());
         }
         let mut free = BTreeMap::new();
+        let mut outgrown = BTreeSet::new();
         for deposit in books.deposits.clone() {
             if let Some(reason) = self.unusable(&deposit, &books) {
                 report.waiting.push(reason);
@@ -112,6 +113,9 @@ impl Relayer {
             let desk = Desk { name, unit: token.unit, fee, closings };
             let next = self.next_statement(&desk, &books, (&deposit, &candidates), view)?;
             let taken = candidates.iter().filter(|candidate| candidate.fits).map(|c| c.total).max();
+            if taken.is_none() && next.is_none() {
+                outgrown.insert((deposit.id, deposit.state.epoch.saturating_add(1)));
+            }
             let mut taken = taken.unwrap_or_default();
             if let Some(proposal) = next {
                 taken = taken.max(proposal.total()?);
@@ -127,7 +131,7 @@ impl Relayer {
             let left = deposit.state.spendable().get().saturating_sub(taken.get());
             free.insert(deposit.id, left);
         }
-        report.waiting.extend(too_large(&books, token.unit, fee, &free)?);
+        report.waiting.extend(too_large(&books, (token.unit, fee), &free, &outgrown)?);
         Ok(())
     }
 
@@ -293,16 +297,23 @@ fn unaddressed(name: &str, books: &Books) -> Result<Option<String>> {
 }
 
 /// Why the oldest payable work waits although it was accepted: no deposit alone has enough left for it. `free` is what each
-/// has left beside its candidates, in units.
+/// has left beside its candidates, in units; `outgrown` are deposits and epochs that no candidate fits any more and that get
+/// no other: what only those name waits as if nothing named it.
 fn too_large(
     books: &Books,
-    unit: Unit,
-    fee: Fee,
+    (unit, fee): (Unit, Fee),
     free: &BTreeMap<B256, u64>,
+    outgrown: &BTreeSet<(B256, u32)>,
 ) -> Result<Option<String>> {
     let mut oldest = None;
-    for item in books.open.iter().filter(|item| item.live.is_empty()) {
-        if let Some((_, _, due)) = item.payable((B256::ZERO, 0))?.filter(|(_, _, due)| *due > 0) {
+    for item in &books.open {
+        let mut places = item.live.iter().map(|live| (live.deposit, live.epoch));
+        let place = places.next();
+        if !place.into_iter().chain(places).all(|place| outgrown.contains(&place)) {
+            continue;
+        }
+        let payable = item.payable(place.unwrap_or_default())?;
+        if let Some((_, _, due)) = payable.filter(|(_, _, due)| *due > 0) {
             oldest = Some((item, Amount::new(due.unsigned_abs())));
             break;
         }

@@ -421,6 +421,35 @@ async fn a_sender_without_money_says_how_much_it_needs_and_goes_on_when_it_has_i
     assert_eq!(world.settled().await, settled + 1);
 }
 
+/// What would break it: taking work for stated because a candidate names it that its deposit cannot pay any more.
+#[tokio::test]
+async fn work_whose_deposit_was_emptied_under_its_statement_says_what_it_lacks() {
+    let mut world = World::new().await;
+    let sender = world.live.sender;
+    world.meddle("anvil_setBalance", &format!("[\"{sender}\", \"0x5\"]")).await;
+    world.work(0, 1).await;
+    let report = world.turn().await;
+    assert_eq!((report.signed, report.sent), (1, 0), "{report:?}");
+
+    let books =
+        world.live.reader.books(&world.config.organisations[0].name).await.unwrap().unwrap();
+    let [deposit] = &books.deposits[..] else { panic!("one deposit: {:?}", books.deposits) };
+    let key: Settlement::DepositKey = deposit.key.clone().unwrap().into();
+    let requestor = key.requestor;
+    world.meddle("anvil_impersonateAccount", &format!("[\"{requestor}\"]")).await;
+    let settlement = Settlement::new(world.config.chain.contract, world.provider.clone());
+    let thawing = deposit.state.balance.get() - 7;
+    let _sent = settlement.thaw(key.clone(), thawing).from(requestor).send().await.unwrap();
+    world.mine(1).await;
+    let ends = world.live.reader.deposit_state(deposit.id).await.unwrap().thaw_ends;
+    rpc(&world.provider, "evm_setNextBlockTimestamp", &format!("[{ends}]")).await;
+    world.mine(1).await;
+    let _sent = settlement.withdraw(key, requestor).from(requestor).send().await.unwrap();
+    world.mine(1).await;
+    let report = world.turn().await;
+    assert!(says(&report, "units, and the deposits have 7 left"), "{report:?}");
+}
+
 #[tokio::test]
 async fn a_delegated_account_has_one_transaction_in_flight() {
     let mut world = World::new().await;
