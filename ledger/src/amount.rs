@@ -129,6 +129,42 @@ impl<'de> Deserialize<'de> for Units {
     }
 }
 
+/// Units over a whole life: what goes out and comes in again counts each time, so that the sum outgrows the 64 bits that the
+/// contract bounds what there is at any one time by. A decimal string in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Turnover(u128);
+
+#[allow(clippy::should_implement_trait, reason = "sums can fail, the traits cannot")]
+impl Turnover {
+    /// A sum of `units`.
+    pub const fn new(units: u128) -> Self {
+        Self(units)
+    }
+
+    /// The number of units.
+    pub const fn get(self) -> u128 {
+        self.0
+    }
+
+    /// With `units` more, if that fits.
+    pub fn add(self, units: Units) -> Result<Self> {
+        let sum = self.0.checked_add(units.0.into());
+        sum.map(Self).ok_or(Error::Overflow("units over a whole life"))
+    }
+
+    /// What is there now after so much went out, if that is not negative.
+    pub fn less(self, out: Self) -> Result<Units> {
+        let left = self.0.checked_sub(out.0).and_then(|left| u64::try_from(left).ok());
+        left.map(Units).ok_or(Error::Overflow("units that are left"))
+    }
+}
+
+impl Serialize for Turnover {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
 /// Base units per unit of a token: 10^max(0, decimals − 6). See `ITokens.sol`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Unit(u64);
@@ -151,6 +187,12 @@ impl Unit {
     /// `units` in base units. Cannot overflow: 64 bits times 64 bits.
     pub fn amount(self, units: Units) -> Amount {
         Amount(u128::from(self.0) * u128::from(units.get()))
+    }
+
+    /// A sum of units in base units, if that fits.
+    pub fn turnover(self, turnover: Turnover) -> Result<Amount> {
+        let amount = turnover.0.checked_mul(self.0.into());
+        amount.map(Amount).ok_or(Error::Overflow("base units over a whole life"))
     }
 
     /// Whole units in `amount`, and the base units that remain.
@@ -288,6 +330,19 @@ mod tests {
             assert!(text.parse::<Decimal>().is_err(), "{text:?}");
         }
         assert!("1234567890123456789012345678901".parse::<Decimal>().is_err());
+    }
+
+    #[test]
+    fn units_over_a_whole_life_outgrow_what_there_is_at_one_time() {
+        let most = Units::new(u64::MAX);
+        let twice = Turnover::default().add(most).unwrap().add(most).unwrap();
+        let once = Turnover::default().add(most).unwrap();
+        assert_eq!(twice.less(once).unwrap(), most);
+        assert!(once.less(twice).is_err() && twice.less(Turnover::default()).is_err());
+        assert!(Turnover::new(u128::MAX).add(Units::new(1)).is_err());
+        let unit = Unit::of_decimals(24).unwrap();
+        assert_eq!(unit.turnover(once).unwrap(), unit.amount(most));
+        assert!(unit.turnover(Turnover::new(u128::MAX)).is_err());
     }
 
     #[test]

@@ -32,7 +32,7 @@ mod store;
 pub mod verify;
 pub mod workload;
 
-pub use amount::{Amount, Decimal, Unit, Units};
+pub use amount::{Amount, Decimal, Turnover, Unit, Units};
 pub use error::{Error, Result};
 pub use store::{Identity, Ledger};
 

@@ -11,7 +11,7 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 pub use self::slots::{Anchors, Attempt, AttemptKind, Memory, Slot, SlotKind};
 use crate::{
-    Amount, Error, Ledger, ProviderNumber, Result, Unit, Units,
+    Amount, Error, Ledger, ProviderNumber, Result, Turnover, Unit, Units,
     book::{Import, Work},
     chain::{Block, Content},
     manifest::{Leaf, Paid},
@@ -241,28 +241,29 @@ impl Reader {
         rows.iter().map(|row| Ok((row.u32("provider")?, row.address("payout")?))).collect()
     }
 
-    /// Every credit that is not zero at the checkpoint: Σ settled rows − Σ claims.
+    /// Every credit that is not zero at the checkpoint.
     pub async fn credits(&self) -> Result<Vec<Credit>> {
-        let mut tx = self.0.reader().begin().await?;
-        let mut credits: BTreeMap<(ProviderNumber, Address), Units> = BTreeMap::new();
-        for row in settled_rows(&mut tx).await? {
-            let credit = credits.entry((row.provider, row.token)).or_default();
-            *credit = credit.add(row.units)?;
-        }
-        for claim in claims(&mut tx).await? {
-            let credit = credits.entry((claim.provider, claim.token)).or_default();
-            *credit = credit.sub(claim.units)?;
-        }
-        Ok(credits
-            .into_iter()
-            .filter(|(_, units)| *units > Units::ZERO)
-            .map(|((provider, token), units)| Credit { provider, token, units })
-            .collect())
+        let mut credits = self.credits_ever().await?;
+        credits.retain(|credit| credit.units > Units::ZERO);
+        Ok(credits)
     }
 
-    /// Every settled row.
-    pub async fn settled_rows(&self) -> Result<Vec<Credit>> {
-        settled_rows(&mut *self.0.reader().acquire().await?).await
+    /// Every credit that there ever was, as it is at the checkpoint: Σ settled rows − Σ claims.
+    pub async fn credits_ever(&self) -> Result<Vec<Credit>> {
+        let mut tx = self.0.reader().begin().await?;
+        let mut sums: BTreeMap<_, (Turnover, Turnover)> = BTreeMap::new();
+        for row in settled_rows(&mut tx).await? {
+            let (came, _) = sums.entry((row.provider, row.token)).or_default();
+            *came = came.add(row.units)?;
+        }
+        for claim in claims(&mut tx).await? {
+            let (_, went) = sums.entry((claim.provider, claim.token)).or_default();
+            *went = went.add(claim.units)?;
+        }
+        let credit = |((provider, token), (came, went)): (_, (Turnover, Turnover))| {
+            Ok(Credit { provider, token, units: came.less(went)? })
+        };
+        sums.into_iter().map(credit).collect()
     }
 
     /// Every claim that was paid.
@@ -731,21 +732,22 @@ pub(crate) async fn credit_at(
     block: u64,
 ) -> Result<Units> {
     let rows = sqlx::query(
-        "select 1 as sign, r.units from \"row\" r join settled s on s.statement = r.statement
+        "select 1 as settled, r.units from \"row\" r join settled s on s.statement = r.statement
              join statement t on t.id = s.statement join deposit d on d.id = t.deposit
              where r.provider = ?1 and d.token = ?2 and s.block <= ?3
-         union all select 0, units from claimed where provider = ?1 and token = ?2 and block <= ?3
-         order by 1 desc",
+         union all select 0, units from claimed where provider = ?1 and token = ?2 and block <= ?3",
     )
     .bind(i64::from(provider))
     .bind(token.to_vec())
     .bind(integer(block)?)
     .fetch_all(conn)
     .await?;
-    rows.iter().try_fold(Units::ZERO, |sum, row| {
-        let units = row.units("units")?;
-        if row.flag("sign")? { sum.add(units) } else { sum.sub(units) }
-    })
+    let (mut came, mut went) = (Turnover::default(), Turnover::default());
+    for row in &rows {
+        let sum = if row.flag("settled")? { &mut came } else { &mut went };
+        *sum = sum.add(row.units("units")?)?;
+    }
+    came.less(went)
 }
 
 /// What the last of a deposit's settled statements that names a provider carried out.
@@ -1076,8 +1078,8 @@ fn position(token: Token, deposits: &[FundingDeposit], open: &[OpenItem]) -> Res
     for deposit in deposits.iter().filter(|deposit| deposit.is_usable) {
         let state = deposit.state;
         let amount = |units| token.unit.amount(units);
-        position.deposited = position.deposited.add(amount(state.deposited_final))?;
-        position.withdrawn = position.withdrawn.add(amount(state.withdrawn))?;
+        position.deposited = position.deposited.add(token.unit.turnover(state.deposited_final)?)?;
+        position.withdrawn = position.withdrawn.add(token.unit.turnover(state.withdrawn)?)?;
         position.thawing = position.thawing.add(amount(state.thawing))?;
         position.settled = position.settled.add(amount(state.spent))?;
         for carry in deposit.carries.values() {

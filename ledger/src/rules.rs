@@ -6,7 +6,7 @@ use alloy::primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Amount, Error, ProviderNumber, Result, Unit, Units,
+    Amount, Error, ProviderNumber, Result, Turnover, Unit, Units,
     manifest::{CARRY, FEE, Leaf, Paid, Secret},
     statement::Row,
 };
@@ -38,11 +38,11 @@ pub struct DepositState {
     /// When what is thawing can be withdrawn, seconds since 1970.
     pub thaw_ends: u64,
     /// Units ever deposited.
-    pub deposited: Units,
+    pub deposited: Turnover,
     /// Units ever deposited in blocks that are final.
-    pub deposited_final: Units,
+    pub deposited_final: Turnover,
     /// Units ever withdrawn.
-    pub withdrawn: Units,
+    pub withdrawn: Turnover,
 }
 
 impl DepositState {
@@ -83,8 +83,8 @@ impl DepositState {
 
     /// What a statement may spend: only money whose deposit is final, thawing or not.
     pub fn spendable(&self) -> Units {
-        let gone = self.spent.get().saturating_add(self.withdrawn.get());
-        Units::new(self.deposited_final.get().saturating_sub(gone))
+        let gone = self.withdrawn.add(self.spent);
+        gone.and_then(|gone| self.deposited_final.less(gone)).unwrap_or(Units::ZERO)
     }
 }
 
@@ -1177,9 +1177,9 @@ mod tests {
             spent: u(60),
             epoch: 2,
             thaw_ends: 77,
-            deposited: u(150),
-            deposited_final: u(100),
-            withdrawn: Units::ZERO,
+            deposited: Turnover::new(150),
+            deposited_final: Turnover::new(100),
+            withdrawn: Turnover::default(),
         };
         assert_eq!(state, expected);
         assert!(state.is_thawing() && !after(3).unwrap().is_thawing());
@@ -1187,7 +1187,7 @@ mod tests {
 
         let state = state.after(DepositEvent::Withdrawn(u(90))).unwrap();
         let (thawing, thaw_ends) = (Units::ZERO, 0);
-        let (balance, withdrawn) = (Units::ZERO, u(90));
+        let (balance, withdrawn) = (Units::ZERO, Turnover::new(90));
         assert_eq!(state, DepositState { balance, withdrawn, thawing, thaw_ends, ..expected });
         assert_eq!(state.spendable(), Units::ZERO);
         assert!(state.after(DepositEvent::Withdrawn(u(1))).is_err());

@@ -10,16 +10,20 @@ use alloy::{
 use contracts::{Settlement, TestToken, eip712::DepositKey};
 use indexer::Endpoints;
 use ledger::{
-    Amount, Ledger, ProviderNumber, Units,
+    Amount, Ledger, ProviderNumber, Turnover,
     chain::{Block, ChainWriter},
     read::Reader,
-    rules::DepositState,
+    rules::{Credit, DepositState},
     verify::{self, Difference},
     workload::Token,
 };
 use serde::Serialize;
 
-use crate::{Error, Result, config::Config, keys::Keys};
+use crate::{
+    Error, Result,
+    config::{Config, TokenConfig},
+    keys::Keys,
+};
 
 /// How often the ledger is read anew because it moved on meanwhile.
 const MAX_READS: u32 = 20;
@@ -29,7 +33,7 @@ const MAX_READS: u32 = 20;
 pub struct TokenBalance {
     /// The token.
     pub token: Address,
-    /// Its symbol, if configured.
+    /// Its symbol.
     pub symbol: String,
     /// Deposited so far.
     pub money_in: Amount,
@@ -95,7 +99,8 @@ fn differences_text<'a>(differences: impl Iterator<Item = &'a str>) -> String {
     if text.is_empty() { "\nno differences".into() } else { format!("\nDIFFERENCES{text}") }
 }
 
-/// Compares every deposit, every credit and every token balance with the contract, at the ledger's checkpoint.
+/// Compares every deposit, every credit and the balance of every configured token with the contract, at the ledger's
+/// checkpoint. What other tokens do, which anyone may register, is nobody's money here.
 pub async fn reconcile(
     config: &Config,
     ledger: &Ledger,
@@ -112,7 +117,9 @@ pub async fn reconcile(
     desk.credits(&books).await?;
     let mut tokens = Vec::new();
     for token in &books.tokens {
-        tokens.push(desk.token(config, token, &books).await?);
+        if let Some(TokenConfig { symbol, .. }) = config.token(token.address) {
+            tokens.push(desk.token(symbol, token, &books).await?);
+        }
     }
     Ok(Reconciliation {
         block: books.checkpoint.number,
@@ -128,9 +135,9 @@ struct Books {
     checkpoint: Block,
     tokens: Vec<Token>,
     deposits: Vec<(B256, DepositKey, DepositState, Amount)>,
-    /// Credits by token and provider, spent ones included.
-    credits: BTreeMap<(Address, ProviderNumber), Units>,
-    claimed: BTreeMap<Address, Units>,
+    /// Credits, spent ones included.
+    credits: Vec<Credit>,
+    claimed: BTreeMap<Address, Turnover>,
     providers: ProviderNumber,
 }
 
@@ -158,15 +165,9 @@ impl Books {
             }
             deposits.push((id, key, reader.deposit_state(id).await?, carried));
         }
-        let mut credits: BTreeMap<_, Units> = BTreeMap::new();
-        for row in reader.settled_rows().await? {
-            let credit = credits.entry((row.token, row.provider)).or_default();
-            *credit = credit.add(row.units)?;
-        }
-        let mut claimed: BTreeMap<_, Units> = BTreeMap::new();
+        let credits = reader.credits_ever().await?;
+        let mut claimed: BTreeMap<_, Turnover> = BTreeMap::new();
         for claim in reader.claims().await? {
-            let credit = credits.entry((claim.token, claim.provider)).or_default();
-            *credit = credit.sub(claim.units)?;
             let sum = claimed.entry(claim.token).or_default();
             *sum = sum.add(claim.units)?;
         }
@@ -215,7 +216,7 @@ impl Desk {
     }
 
     async fn credits(&mut self, books: &Books) -> Result<()> {
-        for ((token, provider), ours) in &books.credits {
+        for Credit { token, provider, units: ours } in &books.credits {
             let call = self.contract.creditOf(*token, *provider).block(self.at);
             let chain = call.call().await.map_err(Error::call("creditOf"))?;
             self.compare(&format!("credit of provider {provider} in {token}"), ours.get(), chain);
@@ -231,12 +232,7 @@ impl Desk {
         Ok(())
     }
 
-    async fn token(
-        &mut self,
-        config: &Config,
-        token: &Token,
-        books: &Books,
-    ) -> Result<TokenBalance> {
+    async fn token(&mut self, symbol: &str, token: &Token, books: &Books) -> Result<TokenBalance> {
         let erc20 = TestToken::new(token.address, self.provider.clone());
         let held = erc20
             .balanceOf(*self.contract.address())
@@ -245,7 +241,7 @@ impl Desk {
             .await
             .map_err(Error::call("balanceOf"))?;
         let held = Amount::new(held.try_into().unwrap_or(u128::MAX));
-        let balance = books.balance(config, token, held)?;
+        let balance = books.balance(symbol, token, held)?;
         let owed = balance.in_deposits.add(balance.in_credits)?;
         if balance.held < owed {
             let problem = format!(
@@ -276,16 +272,14 @@ impl Desk {
 impl Books {
     /// Money of one token. What came in is counted from the deposits' events alone, so that it can differ from what went
     /// out and what is left.
-    fn balance(&self, config: &Config, token: &Token, held: Amount) -> Result<TokenBalance> {
+    fn balance(&self, symbol: &str, token: &Token, held: Amount) -> Result<TokenBalance> {
         let mut balance = TokenBalance {
             token: token.address,
-            symbol: config
-                .token(token.address)
-                .map_or_else(|| "?".into(), |token| token.symbol.clone()),
+            symbol: symbol.to_owned(),
             money_in: Amount::ZERO,
             claimed: token
                 .unit
-                .amount(self.claimed.get(&token.address).copied().unwrap_or_default()),
+                .turnover(self.claimed.get(&token.address).copied().unwrap_or_default())?,
             withdrawn: Amount::ZERO,
             in_deposits: Amount::ZERO,
             in_credits: Amount::ZERO,
@@ -294,16 +288,14 @@ impl Books {
         };
         for (_, key, state, carried) in &self.deposits {
             if key.token == token.address {
-                balance.money_in = balance.money_in.add(token.unit.amount(state.deposited))?;
-                balance.withdrawn = balance.withdrawn.add(token.unit.amount(state.withdrawn))?;
+                balance.money_in = balance.money_in.add(token.unit.turnover(state.deposited)?)?;
+                balance.withdrawn = balance.withdrawn.add(token.unit.turnover(state.withdrawn)?)?;
                 balance.in_deposits = balance.in_deposits.add(token.unit.amount(state.balance))?;
                 balance.carried = balance.carried.add(*carried)?;
             }
         }
-        for ((of, _), units) in &self.credits {
-            if *of == token.address {
-                balance.in_credits = balance.in_credits.add(token.unit.amount(*units))?;
-            }
+        for credit in self.credits.iter().filter(|credit| credit.token == token.address) {
+            balance.in_credits = balance.in_credits.add(token.unit.amount(credit.units))?;
         }
         Ok(balance)
     }

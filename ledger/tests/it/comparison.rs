@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use alloy::primitives::{Address, B256};
+use contracts::eip712::DepositKey;
 use ledger::{
-    audit,
-    chain::ChainWriter,
-    completeness::{Account, Comparison},
+    Units, audit,
+    chain::{ChainWriter, Event},
+    completeness::{Account, Comparison, Holding},
+    invariants,
 };
 
 use crate::{
@@ -102,4 +105,32 @@ async fn a_halt_is_lifted_only_by_a_comparison_that_includes_what_differed() {
     restarted.compared(&comparison, 3).await.unwrap();
     assert_eq!(halt().await, None);
     assert_eq!(accounts(&next(&world).await), [], "what agreed is looked at no more");
+}
+
+/// What would break it: keeping what came in over a whole life in the 64 bits that bound what there is at one time.
+#[tokio::test]
+async fn a_strangers_money_that_comes_and_goes_for_ever_wedges_nothing() {
+    let mut world = sound_world().await;
+    let (worthless, requestor) = (Address::repeat_byte(0x71), Address::repeat_byte(0xbb));
+    let salt = B256::ZERO;
+    let key =
+        DepositKey { requestor, signer: requestor, cosigner: requestor, token: worthless, salt };
+    let (deposit, units) = (key.id(), Units::new(1 << 63));
+    world.mine(vec![Event::TokenRegistered { token: worthless, decimals: 0 }]).await;
+    for _ in 0..3 {
+        let funded = Event::Funded { key: key.clone(), sender: requestor, units };
+        let thawed = Event::Thawed { deposit, units, ends: 1 };
+        world
+            .mine(vec![funded, thawed, Event::Withdrawn { deposit, recipient: requestor, units }])
+            .await;
+    }
+    world.mine(vec![Event::Funded { key, sender: requestor, units }]).await;
+    world.finalise(0).await;
+
+    assert_eq!(invariants::violations(&world.ledger).await.unwrap(), []);
+    let state = world.reader.deposit_state(deposit).await.unwrap();
+    assert_eq!((state.balance, state.spendable()), (units, units));
+    let finalised = world.chain.finalised().await.unwrap();
+    let comparison = world.chain.comparison(finalised, 100, 0).await.unwrap();
+    assert!(comparison.holdings.contains(&(Account::Deposit(deposit), Holding::Deposit(state))));
 }

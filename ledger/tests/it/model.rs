@@ -362,8 +362,8 @@ impl Run {
                 thawing: thawing.get(),
                 spent: spent.get(),
                 epoch,
-                funded_final: deposited_final.get(),
-                withdrawn: withdrawn.get(),
+                funded_final: deposited_final.get().try_into().unwrap(),
+                withdrawn: withdrawn.get().try_into().unwrap(),
             };
             assert_eq!(ledger, model, "deposit {number}");
             position.0 += u128::from(model.funded_final) * UNIT;

@@ -77,7 +77,7 @@ impl Relayer {
                             self.rest((token, *provider), why, view.now, report);
                         } else {
                             willing.push(*provider);
-                            units = units.add(Units::new(paid))?;
+                            units = Units::new(units.get().saturating_add(paid));
                         }
                     }
                     bisection.pass();

@@ -106,11 +106,12 @@ impl Relayer {
                 Ok(worth)
             }
             Obligation::Claim(token, providers) => {
-                let mut units = Units::ZERO;
+                let mut units = 0_u64;
                 for provider in providers {
-                    units = units.add(self.reader.credit(*token, *provider).await?)?;
+                    let credit = self.reader.credit(*token, *provider).await?;
+                    units = units.saturating_add(credit.get());
                 }
-                let value = Some(self.micro_usd(*token, units).await?);
+                let value = Some(self.micro_usd(*token, Units::new(units)).await?);
                 Ok(Worth { value, deadline: None, urgency: Some(Urgency::Calm) })
             }
             Obligation::Register(_) => Ok(Worth::default()),

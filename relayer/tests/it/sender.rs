@@ -14,7 +14,7 @@ use alloy::{
     signers::local::{MnemonicBuilder, PrivateKeySigner, coins_bip39::English},
     sol_types::SolCall,
 };
-use contracts::Settlement;
+use contracts::{Settlement, TestToken};
 use indexer::{Endpoints, Indexer, Turn};
 use ledger::{
     Ledger, Millis, Units,
@@ -25,6 +25,7 @@ use relayer::{
     anvil::MNEMONIC,
     config::Config,
     keys::{Keys, TxKey},
+    reconcile::reconcile,
     turn::{Relayer, Report},
 };
 
@@ -448,6 +449,27 @@ async fn work_whose_deposit_was_emptied_under_its_statement_says_what_it_lacks()
     world.mine(1).await;
     let report = world.turn().await;
     assert!(says(&report, "units, and the deposits have 7 left"), "{report:?}");
+}
+
+/// What would break it: asking every token that somebody registered what the contract holds of it.
+#[tokio::test]
+async fn a_token_that_a_stranger_registered_and_that_answers_nothing_keeps_nobody_from_reconciling()
+{
+    let mut world = World::new().await;
+    let stranger = stranger(&world.env);
+    let deploying = TestToken::deploy_builder(&stranger, "T".into(), "T".into(), 24);
+    let deploying = deploying.send().await.unwrap();
+    world.mine(1).await;
+    let token = deploying.get_receipt().await.unwrap().contract_address.unwrap();
+    let settlement = Settlement::new(world.config.chain.contract, &stranger);
+    let _sent = settlement.registerToken(token).gas(500_000).send().await.unwrap();
+    world.mine(1).await;
+    world.meddle("anvil_setCode", &format!("[\"{token}\", \"0xfe\"]")).await;
+    assert!(world.live.reader.tokens().await.unwrap().iter().any(|known| known.address == token));
+
+    let reconciled = reconcile(&world.config, &world.live.ledger, &world.provider).await.unwrap();
+    assert_eq!(reconciled.differences, Vec::<String>::new());
+    assert_eq!(reconciled.tokens.len(), world.config.tokens.len());
 }
 
 #[tokio::test]
