@@ -1092,6 +1092,21 @@ fn position(token: Token, deposits: &[FundingDeposit], open: &[OpenItem]) -> Res
     Ok(position)
 }
 
+/// A subquery of what each accepted revision comes to, and the rate that led to it; no rate where a statement that was brought
+/// back tells. Not a view: with one, SQLite's integrity check may leave pages out that belong to nothing.
+macro_rules! promised {
+    () => {
+        "(select a.item, a.revision,
+            coalesce((
+                select r.amount from restated r where r.item = a.item and r.revision = a.revision
+                order by r.id desc limit 1), a.amount) as amount,
+            iif(exists (select 1 from restated r where r.item = a.item and r.revision = a.revision), null, a.rate) as rate,
+            a.rate_source, a.rate_at
+          from accepted a)"
+    };
+}
+pub(crate) use promised;
+
 /// Items as if they were open, given from where and which ones. `?1` is the time, ms, at which payees act.
 macro_rules! select_items {
     ($from:literal, $which:literal) => {
@@ -1104,7 +1119,9 @@ macro_rules! select_items {
                 i.stopped_ms < (select max(until_ms) from cut_off where organisation = i.organisation) as is_cut_off
              from ",
             $from,
-            " left join accepted a on a.item = i.id
+            " left join ",
+            promised!(),
+            " a on a.item = i.id
                 and a.revision = (select max(revision) from accepted where item = i.id)
              where ",
             $which,

@@ -17,7 +17,7 @@ const RECHECK: Duration = Duration::from_secs(30);
 /// How thoroughly a ledger is examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// What is cheap: L1 to L29, and L36.
+    /// What is cheap: L1 to L29, L36 and L37.
     Quick,
     /// All of it: hashes, signatures and signed bytes too, and every page of the file.
     Deep,

@@ -494,11 +494,13 @@ async fn earlier_basis(
     item: i64,
     record: &Record,
 ) -> Result<Option<Basis>> {
-    let lower = sqlx::query(
+    let lower = sqlx::query(concat!(
         "select w.body, a.revision, a.amount, a.rate, a.rate_source, a.rate_at
-         from workload w left join accepted a using (item, revision)
+         from workload w left join ",
+        read::promised!(),
+        " a using (item, revision)
          where w.item = ? and w.revision < ? order by w.revision desc",
-    )
+    ))
     .bind(item)
     .bind(i64::from(record.revision.revision))
     .fetch_all(&mut *conn)
@@ -545,7 +547,7 @@ async fn is_touched(conn: &mut SqliteConnection, item: i64, organisation: &str) 
 ///
 /// That is what had settled before a statement of the same deposit and epoch did: an item is in statements of one epoch only
 /// until that is final. What another candidate of the epoch paid is no part of it.
-async fn stated_amount(
+pub(super) async fn stated_amount(
     conn: &mut SqliteConnection,
     item: i64,
     revision: u32,

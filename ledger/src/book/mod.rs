@@ -334,7 +334,7 @@ async fn insert_payee(
     actor: &str,
     (effective, now): (Millis, Millis),
 ) -> Result<()> {
-    let (subject, detail) = (machine, address.to_string());
+    let (subject, detail) = (machine, format!("{address} acts from {effective}"));
     let event = Event { at: now, actor, action: "payee", subject, detail: &detail };
     audit::append(conn, &event).await?;
     sqlx::query("insert into payee (machine, address, effective_ms, at) values (?, ?, ?, ?)")

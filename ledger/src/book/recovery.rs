@@ -8,7 +8,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     BookWriter,
-    intake::{NewItem, insert_item},
+    intake::{NewItem, insert_item, stated_amount},
     statements::{insert_leaves, insert_rows},
 };
 use crate::{
@@ -163,6 +163,7 @@ impl BookWriter {
             .execute(&mut *tx)
             .await?;
         for item in items {
+            restate(&mut tx, item, id).await?;
             read::refresh_open(&mut tx, item).await?;
         }
         let detail = format!("epoch {}, statement {}", import.statement.epoch, import.digest);
@@ -395,6 +396,32 @@ async fn insert(conn: &mut SqliteConnection, import: &Import) -> Result<i64> {
     let id = insert_statement(conn, &content, Some(import.fee_bps)).await?;
     insert_rows(conn, id, &import.rows).await?;
     Ok(id)
+}
+
+/// What statements have said of a revision stands, also where it was accepted here before they were brought back, at whatever
+/// rate.
+async fn restate(conn: &mut SqliteConnection, item: i64, statement: i64) -> Result<()> {
+    let accepted =
+        sqlx::query(concat!("select revision, amount from ", read::promised!(), " where item = ?"))
+            .bind(item)
+            .fetch_all(&mut *conn)
+            .await?;
+    for row in accepted {
+        let revision = row.u32("revision")?;
+        let stated = stated_amount(conn, item, revision).await?;
+        if let Some(stated) = stated.filter(|stated| row.amount("amount").ok() != Some(*stated)) {
+            sqlx::query(
+                "insert into restated (item, revision, amount, statement) values (?, ?, ?, ?)",
+            )
+            .bind(item)
+            .bind(i64::from(revision))
+            .bind(sql::amount(stated))
+            .bind(statement)
+            .execute(&mut *conn)
+            .await?;
+        }
+    }
+    Ok(())
 }
 
 /// Row id of the item behind a leaf. A new one waits for its record, which has to match it.

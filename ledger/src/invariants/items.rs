@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::SqliteConnection;
 
-use crate::{Amount, Error, Result, sql::Columns};
+use crate::{Amount, Error, Result, read::promised, sql::Columns};
 
 /// Where an item stands.
 #[derive(Debug, Clone, Copy)]
@@ -28,17 +28,21 @@ pub(super) async fn standings(
     after: i64,
     limit: u32,
 ) -> Result<Vec<Standing>> {
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         "select i.id, o.item is not null as listed,
             (select max(revision) from workload w where w.item = i.id) as newest,
             (select max(revision) from accepted a where a.item = i.id) as revision,
-            (select amount from accepted a where a.item = i.id order by revision desc limit 1) as amount,
-            (select max(amount) from accepted a where a.item = i.id) as highest,
+            (select amount from ",
+        promised!(),
+        " a where a.item = i.id order by revision desc limit 1) as amount,
+            (select max(amount) from ",
+        promised!(),
+        " a where a.item = i.id) as highest,
             coalesce((select verdict from decision d where d.item = i.id order by d.id desc limit 1), '') = 'release'
                 or i.stopped_ms < coalesce((select max(until_ms) from cut_off c where c.organisation = i.organisation), 0)
                 as waived
          from item i left join open o on o.item = i.id where i.id > ? order by i.id limit ?",
-    )
+    ))
     .bind(after)
     .bind(limit)
     .fetch_all(&mut *conn)

@@ -1,7 +1,7 @@
 //! Invariants that are queries: number, and a query that returns place and problem of each row at fault.
 
 /// All of them, by number.
-pub(super) const QUERIES: [(u32, &str); 18] = [
+pub(super) const QUERIES: [(u32, &str); 19] = [
     (1, FACTS_HANG_ON_BLOCKS),
     (2, BLOCKS_NAME_THEIR_PARENTS),
     (3, FINALISED_IS_INDEXED),
@@ -20,6 +20,7 @@ pub(super) const QUERIES: [(u32, &str); 18] = [
     (25, SLOTS_HAVE_ATTEMPTS),
     (26, SLOTS_ARE_CONTIGUOUS),
     (28, OBLIGATIONS_ARE_CARRIED_ONCE),
+    (37, ORDERS_ARE_TOLD),
 ];
 
 const FACTS_HANG_ON_BLOCKS: &str = "
@@ -145,3 +146,25 @@ select what as place, 'slots ' || min(slot) || ' and ' || max(slot) || ' both ca
 join slot s on s.id = o.slot
 where not exists (select 1 from outcome u where u.slot = s.id)
 group by what, s.sender having count(*) > 1";
+
+// Joins, so that the audit log is indexed once for each of them.
+const ORDERS_ARE_TOLD: &str = "
+select 'payee ' || p.id as place, 'the audit log tells no such order' as problem
+from payee p left join audit a on a.action = 'payee' and a.subject = p.machine and a.at = p.at
+    and lower(a.detail) in (
+        '0x' || lower(hex(p.address)), '0x' || lower(hex(p.address)) || ' acts from ' || p.effective_ms)
+where a.seq is null
+union all
+select 'decision ' || d.id, 'the audit log tells no such order'
+from decision d left join audit a on a.action = 'decision' and a.subject = 'item ' || d.item and a.at = d.at
+    and a.detail = d.verdict || ': ' || d.reason
+where a.seq is null
+union all
+select 'closing ' || c.id, 'the audit log tells no such order'
+from closing c left join audit a on a.action = 'closing' and a.subject = c.until_ms || '' and a.at = c.at
+where a.seq is null
+union all
+select 'cut-off of deposit 0x' || lower(hex(c.deposit)), 'the audit log tells no such order'
+from cut_off c left join audit a on a.action = 'cut-off' and a.subject = '0x' || lower(hex(c.deposit)) and a.at = c.at
+    and a.detail = 'to epoch ' || c.epoch || ', work that ended before ' || c.until_ms || ' ms is regarded as paid: ' || c.reason
+where a.seq is null";

@@ -7,6 +7,7 @@ use ledger::{
     Amount, Error, Unit, Units,
     book::SourceFile,
     chain::Event,
+    invariants,
     read::{Books, SignedStatement},
     rules::{self, DepositState, Fee, Limits, Next, Proposal, Prospect, Purse},
     workload::{Outcome, Record},
@@ -14,6 +15,7 @@ use ledger::{
 
 use crate::world::{
     FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, record, secret, settle, tariff,
+    token,
 };
 
 const UNIT: u128 = 1_000_000_000_000;
@@ -488,6 +490,35 @@ async fn new_evidence_of_paid_work_is_not_paid_at_another_rate_after_a_loss() {
     assert_eq!(books(&lost).await.open, [], "the same work at the same price is paid");
     lost.book.take_in(&[proved(2)], &later_tariff(), 0).await.unwrap();
     assert_eq!(books(&lost).await.open, []);
+}
+
+/// What would break it: what was accepted at today's rate standing against what the manifest says that was paid.
+#[tokio::test]
+async fn a_manifest_that_turns_up_after_its_work_was_accepted_at_another_rate_says_what_it_came_to()
+{
+    let mut world = funded(100_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let paid = state(&world, 1, None).await;
+    settle(&mut world, &paid).await;
+    world.finalise(0).await;
+    let manifest = world.reader.export(paid.id).await.unwrap();
+
+    // Whether or not the cut-off takes the work for paid already.
+    for (usd_per_token, until) in [("0.5", 1), ("0.5", 2), ("0.1", 1), ("0.1", 2)] {
+        let lost = world.after_loss(None).await;
+        assert_eq!(lost.book.cut_off(id(1), until, "it is lost", 0).await.unwrap(), 1);
+        let mut tariff = later_tariff();
+        tariff.rates.get_mut(&token()).unwrap().usd_per_token = usd_per_token.parse().unwrap();
+        lost.book.take_in(&[record(1, 2, 0, 1_000_000)], &tariff, 0).await.unwrap();
+        assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+        lost.finalise(0).await;
+        assert_eq!(invariants::violations(&lost.ledger).await.unwrap(), []);
+        assert_eq!(books(&lost).await.open, [], "it was paid, whatever it came to here");
+        let mut proved = record(1, 2, 1, 1_000_000);
+        proved.revision.evidence.digest = Some(B256::repeat_byte(1));
+        lost.book.take_in(&[proved], &tariff, 0).await.unwrap();
+        assert_eq!(books(&lost).await.open, [], "the same work at the same price is paid");
+    }
 }
 
 #[tokio::test]
