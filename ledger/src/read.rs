@@ -1116,6 +1116,7 @@ macro_rules! select_items {
                 (select min(r.provider) from registered r, chain, payee p
                  where p.id = (select max(id) from payee where machine = i.machine and effective_ms <= ?1)
                    and r.payout = p.address and r.block <= chain.finalised) as provider,
+                (select max(revision) from workload w where w.item = i.id) > coalesce(a.revision, -1) as waits,
                 i.stopped_ms < (select max(until_ms) from cut_off where organisation = i.organisation) as is_cut_off
              from ",
             $from,
@@ -1211,6 +1212,7 @@ async fn items(
             machine: row.text("machine")?,
             stopped_ms: row.int("stopped_ms")?,
             accepted,
+            waits: row.maybe_int("waits")? == Some(1),
             settled,
             paid_revision,
             live,

@@ -193,6 +193,8 @@ pub struct OpenItem {
     pub stopped_ms: i64,
     /// Highest accepted revision and its amount; `None` while unfunded.
     pub accepted: Option<(u32, Amount)>,
+    /// Whether a revision above that waits for money.
+    pub waits: bool,
     /// Σ of its leaves in settled statements.
     pub settled: i128,
     /// Highest revision that a settled leaf names.
@@ -579,8 +581,10 @@ impl<'a> Cost<'a> {
     fn fits(&self, total: Share, words: usize, limits: Limits) -> Result<bool> {
         // The operator's row may touch a word of its own.
         let (rows, words) = (total.rows + usize::from(self.fee.operator.is_some()), words + 1);
-        let units = total.units.checked_add(self.fee_units(total.base)?);
+        let (fee, own) = self.fee_units(total.base)?;
+        let units = total.units.checked_add(fee);
         Ok(rows <= limits.max_rows
+            && own <= contracts::rows::MAX_UNITS
             && total.leaves <= limits.max_leaves
             && gas_bound(rows, words) <= limits.max_gas
             && units.ok_or(Error::Overflow("cost of a statement"))? <= self.purse.spendable.get())
@@ -605,14 +609,14 @@ impl<'a> Cost<'a> {
         Ok(self.purse.unit.split(Amount::new(owed.max(0).unsigned_abs()))?.0.get())
     }
 
-    /// Units by which the fee can raise the operator's row. What the operator owes back does not lower it, since such
-    /// leaves may be left out.
-    fn fee_units(&self, base: u128) -> Result<u64> {
-        let Some(operator) = self.fee.operator else { return Ok(0) };
+    /// Units by which the fee can raise the operator's row, and what the row comes to then. What the operator owes back does
+    /// not lower them, since such leaves may be left out.
+    fn fee_units(&self, base: u128) -> Result<(u64, u64)> {
+        let Some(operator) = self.fee.operator else { return Ok((0, 0)) };
         let fee = Amount::new(base).share(self.fee.bps)?;
         let own = self.net(operator).sum.max(0);
         let with = self.row_units(operator, own.saturating_add(fee.signed()?))?;
-        Ok(with.saturating_sub(self.row_units(operator, own)?))
+        Ok((with.saturating_sub(self.row_units(operator, own)?), with))
     }
 }
 
@@ -791,6 +795,19 @@ mod tests {
             let work = [payable(1, 1, due.into())];
             let proposal = propose(&work, &purse(6, u64::MAX), NO_FEE, Limits::default()).unwrap();
             assert_eq!(units(&proposal), rows);
+        }
+    }
+
+    #[test]
+    fn the_operators_row_takes_the_most_units_that_the_contract_can_and_no_more() {
+        let most = contracts::rows::MAX_UNITS;
+        let fee = Fee { bps: 10_000, operator: Some(9) };
+        let half = i128::from(most / 2);
+        for (more, rows) in [(1, 3), (2, 2)] {
+            let work = [payable(1, 1, half), payable(2, 2, half + more)];
+            let proposal = propose(&work, &purse(6, u64::MAX), fee, Limits::default()).unwrap();
+            assert_eq!(proposal.rows.len(), rows, "{more}");
+            assert!(proposal.rows.iter().all(|row| row.units.get() <= most));
         }
     }
 
@@ -1045,6 +1062,7 @@ mod tests {
             machine: "machine".into(),
             stopped_ms: 0,
             accepted: Some((1, Amount::new(100))),
+            waits: false,
             settled: 0,
             paid_revision: None,
             live: Vec::new(),

@@ -21,6 +21,7 @@ use crate::{
     generate::{self, Shape},
     install, intake,
     keys::Keys,
+    manifests::Manifests,
     opinion::{self, Opinion},
     reconcile::{self, Verification},
     recover::{self, CutOff},
@@ -474,8 +475,10 @@ async fn run_decide(args: DecideArgs) -> Result<()> {
     };
     match open_to_write(&config).await? {
         Writer::Ledger(ledger) => {
-            let (book, reader) = (BookWriter::new(ledger.clone()), Reader::new(ledger));
             let now = Timestamp::now().as_millisecond();
+            doctor::refuse_if_halted(&config, &ledger, now).await?;
+            let (book, reader) = (BookWriter::new(ledger.clone()), Reader::new(ledger));
+            Manifests::new(&config).notice(&reader, &book, now).await?;
             decide::decide(&config, &book, &reader, &decision, now).await?;
         }
         Writer::Server(remote) => remote.decide(&decision).await?,

@@ -9,7 +9,7 @@ use ledger::{
     read::Reader,
 };
 
-use crate::{Result, config::Config, manifests};
+use crate::{Error, Result, config::Config, manifests};
 
 /// Pause between checks while something is wrong.
 const RECHECK: Duration = Duration::from_secs(30);
@@ -69,6 +69,16 @@ fn reason(found: &[Violation]) -> Option<String> {
         _ if more == 0 => Some(shown.join("; ")),
         _ => Some(format!("{}; and {more} more", shown.join("; "))),
     }
+}
+
+/// Refuses to promise money while that is halted: somebody found the ledger unsound, and it is taken at its word again only
+/// after another look.
+pub async fn refuse_if_halted(config: &Config, ledger: &Ledger, now: Millis) -> Result<()> {
+    if audit::halt(ledger).await?.is_none() {
+        return Ok(());
+    }
+    let mut doctor = Doctor::new(config.clone(), ledger.clone(), BookWriter::new(ledger.clone()));
+    doctor.visit(now).await?.map_or(Ok(()), |reason| Err(Error::Halted(reason)))
 }
 
 /// Examines a ledger from time to time, and remembers why money must not move.

@@ -75,7 +75,11 @@ pub async fn run(config: Config) -> Result<()> {
     let keys = Keys::open(&config)?;
     let relayer = Relayer::new(config.clone(), keys, ledger.clone(), endpoints.clone());
     // Before anything is taken in: what a known manifest pays is not accepted once more.
-    relayer.notice(now()).await?;
+    match relayer.notice(now()).await {
+        // Each turn tries again, and promises and signs nothing before.
+        Err(error @ Error::File { .. }) => tracing::error!("manifests: {}", chain_of(&error)),
+        noticed => drop(noticed?),
+    }
 
     let mut doctor = Doctor::new(config.clone(), ledger.clone(), book.clone());
     let (halt, halted) = watch::channel(doctor.visit(now()).await?);

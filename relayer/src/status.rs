@@ -222,8 +222,8 @@ async fn organisation(
     for item in &books.open {
         let is_due = item.due()? != 0;
         *match () {
-            () if item.accepted.is_none() => &mut status.unfunded,
             () if !item.live.is_empty() => &mut status.stated,
+            () if !is_due && item.waits => &mut status.unfunded,
             () if !is_due => continue,
             () if item.is_held() => &mut status.held,
             () if item.provider.is_none() => &mut status.unaddressed,

@@ -34,7 +34,7 @@ impl BookWriter {
 
     /// Decides what is still held of an organisation when a thaw of one of its deposits ends within `margin` seconds, by the
     /// time of blocks, and the money that stays does not cover what is reserved; see [`rules::verdict_at_thaw`]. Returns
-    /// how many decisions that took.
+    /// how many decisions that took: none while the organisation is frozen, since it is not known then what is covered.
     pub async fn decide_before_thaw_ends(
         &self,
         organisation: &str,
@@ -42,7 +42,8 @@ impl BookWriter {
         now: Millis,
     ) -> Result<u64> {
         let mut tx = self.0.begin().await?;
-        let Some(books) = read::books(&mut tx, organisation).await? else { return Ok(0) };
+        let books = read::books(&mut tx, organisation).await?;
+        let Some(books) = books.filter(|books| books.freezes.is_empty()) else { return Ok(0) };
         let block = read::checkpoint(&mut tx).await?;
         let soon = block.map_or(0, |block| block.time).saturating_add(margin);
         let ending = books.deposits.iter().find(|deposit| {

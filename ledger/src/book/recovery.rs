@@ -119,7 +119,8 @@ impl BookWriter {
     /// Brings back a statement from its manifest: its leaves, and the items behind them, so that what it paid is known.
     /// Returns false if it is known already. Its signature need not exist.
     ///
-    /// Refused if digest, root, rows and workload ids do not follow from what the manifest says.
+    /// Refused if digest, root, rows and workload ids do not follow from what the manifest says, or if the statement could
+    /// settle and would pay once more what others have paid.
     pub async fn import(&self, import: &Import, secret: &Secret, now: Millis) -> Result<bool> {
         let mut tx = self.0.begin().await?;
         let known = sqlx::query("select id, ours from statement where digest = ?")
@@ -135,6 +136,9 @@ impl BookWriter {
             return Err(unimportable(import, "its content does not have its digest"));
         }
         refuse_false(&mut tx, import, secret).await?;
+        if known.is_none() {
+            refuse_overpaying(&mut tx, import).await?;
+        }
         insert_deposit(&mut tx, &import.statement.key).await?;
         insert_paid_for(&mut tx, import.statement.key.id(), &import.organisation).await?;
         let id = match known {
@@ -360,6 +364,29 @@ async fn refuse_false(conn: &mut SqliteConnection, import: &Import, secret: &Sec
     .await?;
     if rival.is_some() {
         return refuse("this ledger has another candidate of the same epoch and sum");
+    }
+    Ok(())
+}
+
+/// Refuses a manifest of a statement that could settle and would pay work once more: it was taken in again and paid by another
+/// statement while nobody here knew of this one.
+async fn refuse_overpaying(conn: &mut SqliteConnection, import: &Import) -> Result<()> {
+    let state = read::deposit_state(conn, import.statement.key.id()).await?;
+    if import.statement.epoch <= state.epoch {
+        return Ok(());
+    }
+    for (leaf, work) in &import.leaves {
+        let Some(Work { source, external_id, .. }) = work else { continue };
+        let Some(known) = read::known_item(conn, source, external_id).await? else { continue };
+        let Some(item) = read::open_item(conn, known.id).await? else { continue };
+        let Some((_, amount)) = item.accepted else { continue };
+        let paid = item.settled.checked_add(leaf.amount).ok_or(Error::Overflow("sum of leaves"))?;
+        if leaf.amount > 0 && paid > amount.signed()? {
+            let why = format!(
+                "work {external_id:?} of source {source:?} was paid meanwhile, and it would pay it again; cut its deposit off"
+            );
+            return Err(unimportable(import, &why));
+        }
     }
     Ok(())
 }

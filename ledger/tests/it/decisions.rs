@@ -3,6 +3,7 @@
 use alloy::primitives::B256;
 use ledger::{
     Units,
+    book::Sighting,
     chain::Event,
     rules::Verdict,
     workload::{Outcome, Record, WorkResult},
@@ -145,6 +146,19 @@ async fn held_work_is_decided_when_the_end_of_a_thaw_nears_that_takes_its_money(
     // What was let go is not open any more.
     assert_eq!(verdicts(&world).await, [("2".to_owned(), Some(Verdict::Pay))]);
     assert_eq!(decide_before_thaw_ends(&world, 97).await, 0);
+}
+
+/// What would break it: deciding by books that are known to lack what was paid.
+#[tokio::test]
+async fn nothing_is_decided_before_a_thaw_ends_while_it_is_not_known_what_was_paid() {
+    let world = held_under_a_thaw(980_001).await;
+    let (deposit, digest) = (deposit_key(1).id(), B256::repeat_byte(7));
+    let (epoch, seen) = (1, "a file".to_owned());
+    let sighting = Sighting { deposit, epoch, digest, seen, organisation: None };
+    assert_eq!(world.book.notice(&[sighting], 0).await.unwrap(), 1);
+    assert_eq!(decide_before_thaw_ends(&world, 97).await, 0);
+    assert_eq!(world.book.cut_off(deposit, 0, "it paid nothing", 0).await.unwrap(), 1);
+    assert_eq!(decide_before_thaw_ends(&world, 97).await, 2);
 }
 
 #[tokio::test]

@@ -126,6 +126,29 @@ async fn refuses_a_manifest_beside_another_candidate_of_the_same_sum() {
     assert!(said.contains("another candidate of the same epoch and sum"), "{said}");
 }
 
+/// What would break it: bringing back, and signing, whatever was signed once.
+#[tokio::test]
+async fn refuses_a_manifest_that_would_pay_again_what_was_paid_while_it_was_missing() {
+    let world = funded(100_000_000, 100_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let signed = state(&world, 1, None).await;
+    let manifest = world.reader.export(signed.id).await.unwrap();
+
+    let mut lost = world.after_loss(None).await;
+    take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
+    let other = state(&lost, 2, None).await;
+    settle(&mut lost, &other).await;
+    lost.finalise(0).await;
+    let said = refusal(&lost, &manifest).await;
+    assert!(said.contains("was paid meanwhile, and it would pay it again"), "{said}");
+
+    // What has settled is brought back whatever it paid.
+    let mut fresh = world.after_loss(None).await;
+    take(&fresh, &[record(1, 2, 0, 1_000_000)]).await;
+    assert!(fresh.book.import(&manifest, &secret(), 0).await.unwrap());
+    settle(&mut fresh, &signed).await;
+}
+
 #[tokio::test]
 async fn a_statement_seen_outside_freezes_its_organisation_until_it_is_brought_back() {
     let world = funded(100_000_000, 100_000_000).await;

@@ -21,7 +21,7 @@ use ledger::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, config::Config, doctor::Doctor, manifests::Manifests, remote::Remote};
+use crate::{Error, Result, config::Config, doctor, manifests::Manifests, remote::Remote};
 
 pub use earnings::days_of;
 
@@ -151,13 +151,7 @@ impl Desk {
     pub async fn local(config: &Config, ledger: Ledger) -> Result<Self> {
         let (book, reader) = (BookWriter::new(ledger.clone()), Reader::new(ledger.clone()));
         let now = Timestamp::now().as_millisecond();
-        // Somebody found the ledger unsound; it is taken at its word again only after another look.
-        if ledger::audit::halt(&ledger).await?.is_some()
-            && let Some(reason) =
-                Doctor::new(config.clone(), ledger, book.clone()).visit(now).await?
-        {
-            return Err(Error::Halted(reason));
-        }
+        doctor::refuse_if_halted(config, &ledger, now).await?;
         book.set_organisations(&config.ledger_organisations(), config.policy.attester, now).await?;
         // What a known manifest pays is not accepted once more.
         Manifests::new(config).notice(&reader, &book, now).await?;
@@ -180,13 +174,14 @@ impl Desk {
         }
     }
 
-    /// Orders that everything payable that ended by `until` be settled.
+    /// Orders that everything payable that ended by `until` be settled, by now at the latest: one record with a wrong end would
+    /// close what is still to come, and a closing cannot be taken back.
     pub async fn close_until(&self, until: Millis) -> Result<()> {
+        let now = Timestamp::now().as_millisecond();
+        let until = until.min(now);
         match self {
             Self::Remote(remote) => remote.close_until(until).await,
-            Self::Local { book, .. } => {
-                Ok(book.close_until(until, Timestamp::now().as_millisecond()).await?)
-            }
+            Self::Local { book, .. } => Ok(book.close_until(until, now).await?),
         }
     }
 }

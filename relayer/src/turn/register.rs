@@ -18,6 +18,8 @@ impl Relayer {
         if let Some(operator) = self.config.policy.operator_payout
             && !self.reader.is_registered(operator).await?
         {
+            // It may own machines as well.
+            addresses.retain(|address| *address != operator);
             addresses.insert(0, operator);
         }
         let contract = self.config.chain.contract;

@@ -13,7 +13,7 @@ use ledger::{
 };
 
 use super::{Relayer, Report, View};
-use crate::{Error, Result};
+use crate::{Error, Result, chain_of};
 
 /// What stating for one organisation needs to know besides its books.
 struct Desk<'a> {
@@ -37,7 +37,14 @@ impl Desk<'_> {
 impl Relayer {
     /// Accepts what had waited for money, then proposes and signs what is payable.
     pub(super) async fn state(&self, view: &View, report: &mut Report) -> Result<()> {
-        self.attester.notice(view.now).await?;
+        if let Err(error) = self.attester.notice(view.now).await {
+            // What else was signed is not known: nothing is promised or signed, and what is signed already goes on.
+            if !matches!(error, Error::File { .. }) {
+                return Err(error);
+            }
+            report.waiting.push(format!("statements wait for the manifests: {}", chain_of(&error)));
+            return Ok(());
+        }
         let tariff = self.config.tariff();
         let unsettled = self.reader.unsettled_statements().await?;
         for statement in

@@ -3,6 +3,7 @@
 //! What would break it: a turn taken in spite of a violation, intake that promises, an indexer that stops, a halt that stays.
 
 use std::{
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -17,6 +18,7 @@ use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
+    process::Child,
     time::{sleep, timeout},
 };
 
@@ -105,6 +107,22 @@ async fn an_endpoint_that_is_gone_is_what_the_relayer_waits_for() {
     assert!(terminate(server).await.success());
 }
 
+/// A halt outlives the server that found its reason: the commands that write without one promise nothing.
+async fn assert_outlives(env: &Env, server: Child, file: &Path) {
+    sql(env, DAMAGE).await;
+    until_halted(env).await;
+    assert!(terminate(server).await.success());
+    let named = ["--source", "salad", "--external-id", "1", "--reason", "none"];
+    for (command, arguments) in
+        [("decide", [&["release"], &named[..]].concat()), ("ingest", vec![file.to_str().unwrap()])]
+    {
+        let refused = env.run(command, &arguments).await;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("halted: L23"), "{command}: {said}");
+    }
+    sql(env, REPAIR).await;
+}
+
 #[tokio::test]
 async fn a_damaged_ledger_sends_nothing_and_goes_on_reading_until_it_is_repaired() {
     let env = Env::after_demo(20).await;
@@ -171,13 +189,13 @@ async fn a_damaged_ledger_sends_nothing_and_goes_on_reading_until_it_is_repaired
     sql(&env, REPAIR).await;
     until_lifted(&env).await;
     env.json("ingest", &["--close", second.to_str().unwrap()]).await;
-    assert!(terminate(server).await.success());
+    assert_outlives(&env, server, &second).await;
     assert_success(&env.run("doctor", &[]).await);
     let told = env.run("audit", &["--json"]).await;
     assert_success(&told);
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    for action in ["\"action\":\"halt\"", "\"action\":\"halt lifted\""] {
-        assert_eq!(told.matches(action).count(), 2, "{told}");
+    for (action, times) in [("\"action\":\"halt\"", 3), ("\"action\":\"halt lifted\"", 2)] {
+        assert_eq!(told.matches(action).count(), times, "{told}");
     }
 }
 

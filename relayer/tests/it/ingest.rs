@@ -1,5 +1,8 @@
 //! Files as an operator hands them in: a verdict per record, and the same file again changes nothing.
 
+use jiff::Timestamp;
+use ledger::{Ledger, read::Reader};
+
 use crate::env::{Env, write};
 
 /// One entry per verdict that a daily file can meet, in an installation that knows `org-01` and the demo's machines.
@@ -84,4 +87,18 @@ async fn a_file_that_overlaps_another_or_is_cut_off_is_refused_whole() {
         assert!(complaint.contains(reason), "{complaint}");
     }
     assert_eq!(env.json("status", &[]).await, before);
+}
+
+/// What would break it: closing everything that is still to come because one record names a wrong end.
+#[tokio::test]
+async fn a_file_closes_what_has_ended_and_nothing_that_is_still_to_come() {
+    let env = Env::after_demo(12).await;
+    let line = r#"{"schema":"workload/1","source":"test","external_id":"1","organisation":"org-01","machine":"new","provider":"0x00000000000000000000000000000000000a11ce","kind":"render","started_at":"2098-12-31T23:00:00Z","ended_at":"2099-01-01T00:00:00Z","result":"completed","price":{"currency":"USD","amount":"0.050000"}}"#;
+    let file = write(&env.folder.path().join("future.jsonl"), line);
+    let report = env.json("ingest", &["--close", file.to_str().unwrap()]).await;
+    assert_eq!(report["outcomes"]["accepted"], 1, "{report}");
+    let ledger = Ledger::open_read_only(&env.dir().join("quittance.db")).await.unwrap();
+    let closings = Reader::new(ledger).closings().await.unwrap();
+    let last = closings.iter().map(|(_, until)| *until).max().unwrap();
+    assert!(last <= Timestamp::now().as_millisecond(), "closed until {last}");
 }

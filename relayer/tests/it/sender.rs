@@ -26,6 +26,7 @@ use relayer::{
     config::Config,
     keys::{Keys, TxKey},
     reconcile::reconcile,
+    status::Status,
     turn::{Relayer, Report},
 };
 
@@ -449,6 +450,41 @@ async fn work_whose_deposit_was_emptied_under_its_statement_says_what_it_lacks()
     world.mine(1).await;
     let report = world.turn().await;
     assert!(says(&report, "units, and the deposits have 7 left"), "{report:?}");
+}
+
+/// What would break it: ending the process, and with it the reading and the sending, for a disk that holds copies only.
+#[tokio::test]
+async fn a_copy_of_the_manifests_that_cannot_be_read_keeps_back_signatures_and_nothing_else() {
+    let mut world = World::with_one_sent().await;
+    let settled = world.settled().await;
+    let copies = world.env.folder.path().join("copies");
+    std::fs::write(&copies, "not a folder").unwrap();
+    world.config.files.manifest_copies.push(copies.clone());
+    world.reopen().await;
+    world.work(0, 2).await;
+    let report = world.turn().await;
+    assert!(report.signed == 0 && says(&report, "statements wait for the manifests"), "{report:?}");
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1, "what was sent goes on");
+    std::fs::remove_file(&copies).unwrap();
+    std::fs::create_dir(&copies).unwrap();
+    assert_eq!(world.turn().await.signed, 1);
+}
+
+/// What would break it: looking at the revision that was paid only.
+#[tokio::test]
+async fn a_revision_that_waits_for_money_is_counted_as_unfunded() {
+    let mut world = World::with_one_sent().await;
+    world.finish().await;
+    let payout = relayer::generate::payout_address("owner 1 of seed 1");
+    let line = world.line_of(0, 1, payout).replace("0.050000", "99999.000000");
+    let line = line.replace(r#""schema""#, r#""revision":1,"schema""#);
+    let parsed = relayer::intake::parse("more.jsonl", line.as_bytes(), "salad").unwrap();
+    let book = BookWriter::new(world.live.ledger.clone());
+    relayer::intake::take_in(&book, &parsed, &world.config.tariff(), 0).await.unwrap();
+    let status = Status::gather(&world.config, &world.live.ledger).await.unwrap();
+    let counts = &status.organisations[&world.config.organisations[0].name];
+    assert_eq!((counts.unfunded, counts.payable), (1, 0), "{counts:?}");
 }
 
 /// What would break it: asking every token that somebody registered what the contract holds of it.
