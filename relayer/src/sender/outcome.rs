@@ -9,7 +9,7 @@ use alloy::{
     network::primitives::BlockTransactions,
     primitives::{B256, Bytes, TxKind, keccak256},
     providers::Provider,
-    rpc::types::TransactionReceipt,
+    rpc::types::{Block as RpcBlock, Transaction, TransactionReceipt},
     sol_types::SolCall,
 };
 use contracts::{Settlement, eip712::DepositKey};
@@ -19,6 +19,7 @@ use ledger::{
     chain::Block,
     read::{Anchors, Attempt, AttemptKind, Slot},
 };
+use serde_json::Value;
 
 use super::{Sender, plan::Counts};
 use crate::{Error, Result};
@@ -173,13 +174,7 @@ impl Sender {
             let middle = low + (high - low) / 2;
             if count_at(middle).await? > tx_nonce { high = middle } else { low = middle + 1 }
         }
-        let block = self
-            .provider
-            .get_block_by_number(BlockNumberOrTag::Number(high))
-            .full()
-            .await
-            .map_err(Error::endpoint("eth_getBlockByNumber"))?;
-        let Some(block) = block else { return Ok(None) };
+        let Some(block) = self.block_at(high).await? else { return Ok(None) };
         let (number, block_hash) = (block.header.inner.number, block.header.hash);
         let BlockTransactions::Full(transactions) = block.transactions else { return Ok(None) };
         // Nobody else can have signed it, whatever the endpoint says of whom it is from.
@@ -188,13 +183,21 @@ impl Sender {
             let signer = envelope.signature().recover_address_from_prehash(&signed);
             signer.is_ok_and(|signer| signer == self.address())
         };
-        let mut envelopes = transactions.into_iter().map(|tx| tx.inner.into_inner());
+        let mut envelopes = transactions.into_iter().filter_map(envelope);
         let found = envelopes.find(|envelope| envelope.nonce() == tx_nonce && is_ours(envelope));
         let mined = |envelope: TxEnvelope| {
             let hash = keccak256(envelope.encoded_2718());
             Mined { hash, block: number, block_hash, envelope }
         };
         Ok(found.map(mined))
+    }
+
+    /// The block at a height with its transactions, each as the endpoint tells it: one of a type that is not read here, as
+    /// chains with system transactions have in every block, spoils no other.
+    async fn block_at(&self, number: u64) -> Result<Option<RpcBlock<Value>>> {
+        let params = (BlockNumberOrTag::Number(number), true);
+        let call = self.provider.raw_request("eth_getBlockByNumber".into(), params);
+        call.await.map_err(Error::endpoint("eth_getBlockByNumber"))
     }
 
     /// Takes a mined transaction in as a slot that is over. False if it carries nothing that this ledger knows.
@@ -292,6 +295,11 @@ fn nothing_indexed() -> Error {
 
 fn place_of(receipt: &TransactionReceipt) -> Option<(u64, B256)> {
     Some((receipt.block_number?, receipt.block_hash?))
+}
+
+/// A transaction of a block, if it is of a type that is read here.
+fn envelope(tx: Value) -> Option<TxEnvelope> {
+    serde_json::from_value::<Transaction>(tx).ok().map(|tx| tx.inner.into_inner())
 }
 
 /// What a tx receipt says, as the ledger keeps it.

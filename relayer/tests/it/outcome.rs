@@ -65,9 +65,17 @@ impl World {
     }
 
     /// Sends something with the sender's own key that has nothing to do with the contract.
-    async fn send_something_else(&self) {
+    pub(crate) async fn send_something_else(&self) -> B256 {
         let request = TransactionRequest::default().with_to(Address::ZERO);
-        let _sent = self.with_the_senders_key().send_transaction(request).await.unwrap();
+        *self.with_the_senders_key().send_transaction(request).await.unwrap().tx_hash()
+    }
+
+    /// The block that holds a transaction, with all of its transactions, as the chain tells it.
+    pub(crate) async fn block_of(&self, tx: B256) -> Value {
+        let params = json!([tx]).to_string();
+        let receipt = rpc(&self.provider, "eth_getTransactionReceipt", &params).await;
+        let params = json!([receipt["blockNumber"], true]).to_string();
+        rpc(&self.provider, "eth_getBlockByNumber", &params).await
     }
 }
 
@@ -177,6 +185,35 @@ async fn a_transaction_that_the_sender_did_not_sign_is_no_outcome() {
     assert_eq!(world.slots().await.len(), 1, "unknown, so nothing is freed");
     *forged.lock().unwrap() = None;
     world.turn().await;
+    assert_eq!(world.slots().await, []);
+}
+
+/// Goal: what took a tx nonce is found on chains whose blocks hold transactions of types of their own.
+/// Method: a foreign transaction takes the tx nonce; its block shows a state-sync transaction before it.
+/// What would break it: reading all transactions of a block or none.
+#[tokio::test]
+async fn a_block_that_holds_a_transaction_of_an_unknown_type_is_searched_all_the_same() {
+    let system = json!({
+        "type": "0x7f", "hash": B256::repeat_byte(0x7f), "from": Address::ZERO, "to": Address::ZERO, "input": "0x",
+        "gas": "0x0", "nonce": "0x0", "value": "0x0",
+    });
+    let shown: Arc<Mutex<Option<Value>>> = Arc::default();
+    let served = shown.clone();
+    let world = World::with_one_sent().await.behind(move |request| {
+        let block = served.lock().unwrap().clone()?;
+        let is_asked = asks_for_transactions(request) && request["params"][0] == block["number"];
+        is_asked.then(|| json!({ "result": block }))
+    });
+    let mut world = world.await;
+    world.drop_all().await;
+    let foreign = world.send_something_else().await;
+    world.mine(FINAL).await;
+    let mut block = world.block_of(foreign).await;
+    block["transactions"].as_array_mut().unwrap().insert(0, system);
+    *shown.lock().unwrap() = Some(block);
+
+    let report = world.turn().await;
+    assert!(says(&report, "which this ledger did not"), "{report:?}");
     assert_eq!(world.slots().await, []);
 }
 
