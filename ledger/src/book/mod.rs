@@ -57,7 +57,7 @@ pub struct SourceFile {
 /// What a slot is for, with what it carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obligation {
-    /// Statements, by row id.
+    /// Statements, by row id; none where a slot only fills a gap between tx nonces.
     Settle(Vec<i64>),
     /// Claims of providers in one token.
     Claim(Address, Vec<ProviderNumber>),

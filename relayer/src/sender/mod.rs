@@ -77,6 +77,8 @@ pub struct Standing {
 /// What a transaction carries and may cost.
 #[derive(Debug)]
 pub struct Order<'a> {
+    /// Whether it carries the obligation or nothing.
+    pub kind: AttemptKind,
     /// The obligation.
     pub obligation: &'a Obligation,
     /// Calldata for the contract.
@@ -164,8 +166,7 @@ impl Sender {
                         .await
                 }
                 Action::Cancel(_, fees) => {
-                    let nothing = (AttemptKind::Cancel, TxKind::Call(self.address()), Bytes::new());
-                    self.sign(slot.tx_nonce, nothing, CANCEL_GAS, fees, now).await
+                    self.sign(slot.tx_nonce, self.nothing(), CANCEL_GAS, fees, now).await
                 }
             };
             let attempt = match attempt {
@@ -213,7 +214,10 @@ impl Sender {
             )));
         }
         let tx_nonce = plan::next_nonce(standing.counts.latest, &slots);
-        let content = (AttemptKind::Work, TxKind::Call(self.contract), order.input);
+        let content = match order.kind {
+            AttemptKind::Work => (AttemptKind::Work, TxKind::Call(self.contract), order.input),
+            AttemptKind::Cancel => self.nothing(),
+        };
         let attempt = match self.sign(tx_nonce, content, order.gas_limit, fees, now).await {
             Ok(attempt) => attempt,
             Err(error @ Error::Signer(_)) => return Ok(Some(error.to_string())),
@@ -228,6 +232,28 @@ impl Sender {
         };
         self.broadcast(slot, &attempt, true).await;
         Ok(None)
+    }
+
+    /// Fills the gap before the open slots, if this turn has opened nothing for it, by a slot that carries nothing: what stands
+    /// behind it could not be mined, and all that is due may stand there. Returns why it waits if it does.
+    pub async fn fill_gap(&self, standing: &Standing, now: Millis) -> Result<Option<String>> {
+        let gap = standing.plan.waiting.iter().find_map(|wait| match wait {
+            Wait::Gap(tx_nonce) => Some(*tx_nonce),
+            _ => None,
+        });
+        let Some(tx_nonce) = gap else { return Ok(None) };
+        if self.reader.has_slot(self.address(), tx_nonce).await? {
+            return Ok(None);
+        }
+        let (kind, obligation) = (AttemptKind::Cancel, &Obligation::Settle(Vec::new()));
+        let bound = Bound { cap: self.limits.cap, urgency: Urgency::Normal };
+        let (input, gas_limit) = (Bytes::new(), CANCEL_GAS);
+        self.open(standing, Order { kind, obligation, input, gas_limit, bound }, now).await
+    }
+
+    /// What an attempt does that only consumes its tx nonce.
+    const fn nothing(&self) -> (AttemptKind, TxKind, Bytes) {
+        (AttemptKind::Cancel, TxKind::Call(self.address()), Bytes::new())
     }
 
     /// What gas costs: the next base fee from the newest header, tips from the last blocks, or from the node's advice where
@@ -476,7 +502,10 @@ impl Wait {
                 "the sender {sender} has delegated its account (EIP-7702): one transaction at a time until that is undone"
             ),
             Self::Gap(tx_nonce) => {
-                format!("transactions wait for tx nonce {tx_nonce}, which the next batch gets")
+                format!(
+                    "transactions wait for tx nonce {tx_nonce}, which the next batch gets, or else a transaction that \
+                     does nothing"
+                )
             }
         }
     }

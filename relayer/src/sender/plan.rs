@@ -121,7 +121,8 @@ pub enum Wait {
     },
     /// The account's code is a delegation, so that it sends one transaction at a time.
     Delegated,
-    /// No slot has the tx nonce that the chain takes next; the next obligation gets it.
+    /// No slot has the tx nonce that the chain takes next; the next obligation gets it, or, if this turn opens none, a slot
+    /// that carries nothing.
     Gap(u64),
 }
 

@@ -197,6 +197,9 @@ impl Relayer {
         if push {
             self.push(&view, &mut report).await?;
         }
+        if let Some(reason) = self.sender.fill_gap(&view.standing, view.now).await? {
+            self.wait(&mut report, view.now, "a transaction that fills a gap", &reason);
+        }
         report.in_flight = view.in_flight();
         Ok(report)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use alloy::primitives::{Address, Bytes};
 use jiff::Timestamp;
-use ledger::{Amount, Millis, Units, book::Obligation};
+use ledger::{Amount, Millis, Units, book::Obligation, read::AttemptKind};
 
 use super::{Relayer, Report, View, later};
 use crate::{
@@ -60,7 +60,7 @@ impl Relayer {
             self.wait(report, view.now, &subject, &why);
             return Ok(());
         }
-        let order = Order { obligation, input, gas_limit, bound };
+        let order = Order { kind: AttemptKind::Work, obligation, input, gas_limit, bound };
         match self.sender.open(&view.standing, order, view.now).await? {
             None => report.sent += 1,
             Some(reason) => self.wait(report, view.now, &subject, &reason),

@@ -19,6 +19,7 @@ use indexer::{Endpoints, Indexer, Turn};
 use ledger::{
     Ledger, Millis, Units,
     book::{BookWriter, Obligation},
+    invariants::violations,
     read::{AttemptKind, Reader, Slot, Table},
 };
 use relayer::{
@@ -399,6 +400,61 @@ async fn a_tx_nonce_that_a_foreign_transaction_took_is_foreign_at_finality_and_i
     assert_eq!(world.slots().await[0].tx_nonce, slot.tx_nonce + 1);
     world.finish().await;
     assert_eq!(world.settled().await, settled + 1);
+}
+
+/// Goal: a tx nonce that a reorg gave back keeps nothing behind it for ever.
+/// Method: a foreign transaction is adopted at the head and dropped by a reorg; all that is due has a later tx nonce.
+/// What would break it: leaving the gap to an obligation that may never come.
+#[tokio::test]
+async fn a_gap_that_no_obligation_fills_is_filled_by_a_transaction_that_does_nothing() {
+    let mut world = World::new().await;
+    let settled = world.settled().await;
+    let request = TransactionRequest::default().with_to(Address::ZERO).with_value(U256::from(1));
+    let _sent = world.with_the_senders_key().send_transaction(request).await.unwrap();
+    world.mine(1).await;
+    assert_success(&world.sender_command(&["adopt", "--reason", "a test of the key"]).await);
+    world.work(0, 1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    let behind = world.slots().await.remove(0);
+
+    rpc(&world.provider, "anvil_rollback", "[1]").await;
+    world.drop_all().await;
+    world.mine(1).await;
+    let report = world.turn().await;
+    assert!(says(&report, "transactions wait for tx nonce"), "{report:?}");
+    let slots = world.slots().await;
+    let [filling, waiting] = &slots[..] else { panic!("the gap has no slot: {slots:?}") };
+    assert_eq!((filling.tx_nonce + 1, waiting), (behind.tx_nonce, &behind));
+    assert_eq!(filling.obligation, Obligation::Settle(vec![]));
+    let kinds: Vec<_> = filling.attempts.iter().map(|attempt| attempt.kind).collect();
+    assert_eq!(kinds, [AttemptKind::Cancel]);
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+    assert_eq!(violations(&world.live.ledger).await.unwrap(), []);
+}
+
+/// What would break it: a transaction for nothing where an obligation that is due gets the tx nonce.
+#[tokio::test]
+async fn a_gap_that_an_obligation_fills_is_left_to_it() {
+    let mut world = World::new().await;
+    let settled = world.settled().await;
+    let request = TransactionRequest::default().with_to(Address::ZERO).with_value(U256::from(1));
+    let _sent = world.with_the_senders_key().send_transaction(request).await.unwrap();
+    world.mine(1).await;
+    assert_success(&world.sender_command(&["adopt", "--reason", "a test of the key"]).await);
+    world.work(0, 1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    rpc(&world.provider, "anvil_rollback", "[1]").await;
+    world.drop_all().await;
+    world.mine(1).await;
+    world.work(1, 2).await;
+    assert_eq!(world.turn().await.sent, 1);
+    let slots = world.slots().await;
+    let attempts = slots.iter().flat_map(|slot| &slot.attempts);
+    let kinds: Vec<_> = attempts.map(|attempt| attempt.kind).collect();
+    assert_eq!(kinds, [AttemptKind::Work, AttemptKind::Work]);
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 2);
 }
 
 #[tokio::test]
