@@ -1,6 +1,7 @@
 //! What goes over the wire: one transport that watches an endpoint, and one that chooses among several.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use alloy::{
+    eips::eip2718::Encodable2718,
     primitives::{B256, Bytes, U64, U256, keccak256},
     rpc::{
         json_rpc::{ErrorPayload, RequestPacket, ResponsePacket, ResponsePayload},
@@ -50,6 +52,8 @@ const MAY_BE_NULL: [&str; 5] = [
     "eth_getTransactionByHash",
     "eth_getTransactionReceipt",
 ];
+/// What a ballot says that tells of no such thing.
+const NOTHING: B256 = B256::ZERO;
 /// Most of an answer's text that is kept in an error.
 const SHOWN: usize = 200;
 
@@ -150,8 +154,9 @@ impl Service<RequestPacket> for Wire {
 ///
 /// What is read comes from the first endpoint that agrees on the final block; if it fails, refuses, or its answer is empty or
 /// no answer to that request, from the next one that agrees, and from no other. What follows from the state of a named block,
-/// and how many transactions an account has sent, is read from all of them, and enough operators have to say so; of prices,
-/// the one in the middle is taken. What is sent goes to all, once each; one success is success.
+/// how many transactions an account has sent, and which block has which transactions is read from all of them, and enough
+/// operators have to say so; of prices, the one in the middle is taken. What is sent goes to all, once each; one success is
+/// success.
 #[derive(Clone, Debug)]
 pub(crate) struct Chooser(pub(crate) Endpoints);
 
@@ -203,7 +208,13 @@ impl Chooser {
         let votes = wires.iter().zip(&said);
         let votes = votes.filter_map(|(wire, said)| Some((wire.operator(), (*said)?)));
         let winner = match question {
-            Question::State => agreement::agreed(votes, needed),
+            Question::State | Question::Block => agreement::agreed(votes, needed),
+            Question::Past => {
+                let votes: Vec<_> = votes.collect();
+                let first = votes.first().map(|(_, said)| *said);
+                agreement::agreed(votes, needed).or(first)
+            }
+            Question::Receipt => receipt_of(votes, needed),
             Question::Count => {
                 let counts = votes.filter_map(|(operator, said)| {
                     Some((operator, u64::try_from(U256::from_be_bytes(said.0)).ok()?))
@@ -281,6 +292,14 @@ enum Question {
     Count,
     /// What gas costs by now, which everybody tells by its own newest block.
     Price,
+    /// Which block stands at a height, and which transactions it has.
+    Block,
+    /// Something that follows from the state of a block at a height, which many do not keep. Where too few do, what the first
+    /// of them says is taken: it leads to a block whose transactions are voted on.
+    Past,
+    /// Where a transaction was mined and what it cost, which many do not keep. Where too few do and nobody contradicts, it is
+    /// taken: that the block has the transaction is voted on.
+    Receipt,
 }
 
 impl Question {
@@ -299,7 +318,10 @@ impl Question {
             }
             "eth_getTransactionCount" if block == "latest" => Some(Self::Count),
             "eth_feeHistory" | "eth_maxPriorityFeePerGas" => Some(Self::Price),
+            "eth_getTransactionCount" if is_height(block) => Some(Self::Past),
             "eth_getBlockByNumber" if params[0] == "latest" => Some(Self::Price),
+            "eth_getBlockByNumber" if is_height(&params[0]) => Some(Self::Block),
+            "eth_getTransactionReceipt" => Some(Self::Receipt),
             _ => None,
         }
     }
@@ -318,12 +340,69 @@ fn ballot(
     let Some(result) = answer.as_ref().ok()?.responses().first()?.payload.as_success() else {
         return Some(keccak256("refused"));
     };
-    if question == Question::Price {
-        return price(&method(packet), result.get()).map(Into::into);
+    match question {
+        Question::Price => return price(&method(packet), result.get()).map(Into::into),
+        Question::Block => return contents(result.get()),
+        Question::Receipt => return account(result.get()),
+        Question::State | Question::Count | Question::Past => {}
     }
     let number = serde_json::from_str::<U64>(result.get()).ok();
     let said = number.map(|number| U256::from(number).into());
     Some(said.unwrap_or_else(|| keccak256(result.get().to_lowercase())))
+}
+
+/// Whether a block is named by its height.
+fn is_height(block: &Value) -> bool {
+    block
+        .as_str()
+        .is_some_and(|text| text.starts_with("0x") && text.len() < 2 + 2 * B256::len_bytes())
+}
+
+/// By what answers about blocks are compared: the block's hash and those of its transactions, each computed where its bytes
+/// are told and can be read.
+fn contents(result: &str) -> Option<B256> {
+    let block: Value = serde_json::from_str(result).ok()?;
+    if block.is_null() {
+        return Some(NOTHING);
+    }
+    let mut hashes: Vec<B256> = vec![serde_json::from_value(block["hash"].clone()).ok()?];
+    for tx in block["transactions"].as_array()? {
+        let told = serde_json::from_value(tx.get("hash").unwrap_or(tx).clone()).ok()?;
+        let read = serde_json::from_value::<Transaction>(tx.clone());
+        hashes.push(read.map_or(told, |tx| keccak256(tx.inner.into_inner().encoded_2718())));
+    }
+    Some(keccak256(hashes.concat()))
+}
+
+/// By what answers about tx receipts are compared: what the relayer reads of them.
+fn account(result: &str) -> Option<B256> {
+    let receipt: Option<TransactionReceipt> = serde_json::from_str(result).ok()?;
+    let Some(receipt) = receipt else { return Some(NOTHING) };
+    let (number, hash) = receipt.block_number.zip(receipt.block_hash)?;
+    let words = [
+        U256::from(number).into(),
+        hash,
+        receipt.transaction_hash,
+        U256::from(receipt.gas_used).into(),
+        U256::from(receipt.effective_gas_price).into(),
+        U256::from(u8::from(receipt.status())).into(),
+    ];
+    Some(keccak256(words.map(|word: B256| word.0).concat()))
+}
+
+/// The tx receipt that enough operators tell of, or that nobody contradicts who has one. Whoever has none has told nothing.
+fn receipt_of<'a>(votes: impl Iterator<Item = (&'a str, B256)>, needed: usize) -> Option<B256> {
+    let votes: Vec<_> = votes.collect();
+    let told: Vec<_> = votes.iter().copied().filter(|(_, said)| *said != NOTHING).collect();
+    let agreed = agreement::agreed(told.iter().copied(), needed);
+    let operators: BTreeSet<_> = votes.iter().map(|(operator, _)| *operator).collect();
+    if agreed.is_some() || operators.len() < needed {
+        return agreed;
+    }
+    match told.first() {
+        Some((_, first)) => told.iter().all(|(_, said)| said == first).then_some(*first),
+        None => Some(NOTHING),
+    }
 }
 
 /// By what answers about prices are compared.
@@ -489,4 +568,22 @@ fn refuses_range(answer: &ResponsePacket) -> bool {
 /// Waits for all of them at once.
 pub(crate) async fn all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
     join_all(futures).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tx_receipt_that_too_few_keep_is_taken_unless_another_contradicts_it() {
+        const ONE: B256 = B256::repeat_byte(1);
+        const OTHER: B256 = B256::repeat_byte(2);
+        let told = |votes: &[(&'static str, B256)]| receipt_of(votes.iter().copied(), 2);
+        assert_eq!(told(&[("a", OTHER), ("b", ONE), ("c", ONE)]), Some(ONE), "outvoted");
+        assert_eq!(told(&[("a", NOTHING), ("b", ONE), ("c", NOTHING)]), Some(ONE), "pruned");
+        assert_eq!(told(&[("a", OTHER), ("b", ONE), ("c", NOTHING)]), None, "contradicted");
+        assert_eq!(told(&[("a", NOTHING), ("b", NOTHING)]), Some(NOTHING), "nobody has it");
+        assert_eq!(told(&[("a", ONE), ("a", ONE)]), None, "one operator answers");
+        assert_eq!(told(&[]), None);
+    }
 }

@@ -1,7 +1,8 @@
 //! What consumed a tx nonce: an attempt of ours, a foreign transaction, or unknown.
 //!
-//! Asked of final blocks only. An endpoint that does not find a transaction has told nothing: then the block is searched in
-//! which the account's count passed the tx nonce, and what stands there decides. Without it, nothing changes.
+//! Asked of final blocks only. A tx receipt tells where to look; that the block has the transaction is what enough operators
+//! say. An endpoint that does not find a transaction has told nothing: then the block is searched in which the account's count
+//! passed the tx nonce, and what stands there decides. Without it, nothing changes.
 
 use alloy::{
     consensus::{Transaction as _, TxEnvelope},
@@ -130,8 +131,9 @@ impl Sender {
         for attempt in slot.attempts.iter().rev() {
             let Some(receipt) = self.receipt(attempt.hash).await? else { continue };
             let Some((block, block_hash)) = place_of(&receipt) else { continue };
-            if block <= finalised.number && self.is_canonical(block, block_hash).await? {
-                self.book.add_tx_receipt(&hint(attempt.id, &receipt, (block, block_hash))).await?;
+            let place = (block, block_hash);
+            if block <= finalised.number && self.holds(place, attempt.hash).await? {
+                self.book.add_tx_receipt(&hint(attempt.id, &receipt, place)).await?;
                 let (attempt, hash) = (Some(attempt.id), attempt.hash);
                 let succeeded = receipt.status();
                 return Ok(Some(Outcome {
@@ -147,7 +149,7 @@ impl Sender {
         let Some(mined) = self.find(slot.tx_nonce, below, finalised.number).await? else {
             return Ok(None);
         };
-        let Some(receipt) = self.receipt(mined.hash).await? else { return Ok(None) };
+        let Some(receipt) = self.receipt_of(&mined).await? else { return Ok(None) };
         let ours = slot.attempts.iter().find(|attempt| attempt.hash == mined.hash);
         let Mined { hash, block, block_hash, .. } = mined;
         let (attempt, succeeded) = (ours.map(|attempt| attempt.id), receipt.status());
@@ -210,7 +212,7 @@ impl Sender {
         let Some(obligation) = self.obligation_of(mined.envelope.input()).await? else {
             return Ok(false);
         };
-        let Some(receipt) = self.receipt(mined.hash).await? else {
+        let Some(receipt) = self.receipt_of(mined).await? else {
             return Err(Error::Stalled(format!(
                 "the endpoint has no tx receipt of {}",
                 mined.hash
@@ -254,7 +256,9 @@ impl Sender {
     async fn collect_receipts(&self, below: u64) -> Result<()> {
         for (attempt, hash) in self.reader.attempts_without_receipt(self.address(), below).await? {
             let Some(receipt) = self.receipt(hash).await? else { continue };
-            if let Some(place) = place_of(&receipt) {
+            if let Some(place) = place_of(&receipt)
+                && self.holds(place, hash).await?
+            {
                 self.book.add_tx_receipt(&hint(attempt, &receipt, place)).await?;
             }
         }
@@ -266,14 +270,23 @@ impl Sender {
         call.await.map_err(Error::endpoint("eth_getTransactionReceipt"))
     }
 
-    /// Whether the chain has this block at its height.
-    async fn is_canonical(&self, number: u64, hash: B256) -> Result<bool> {
+    /// The tx receipt of a transaction that was found in a block, if it is of that block.
+    async fn receipt_of(&self, mined: &Mined) -> Result<Option<TransactionReceipt>> {
+        let receipt = self.receipt(mined.hash).await?;
+        let place = Some((mined.block, mined.block_hash));
+        Ok(receipt.filter(|receipt| place_of(receipt) == place))
+    }
+
+    /// Whether the chain has this block at its height and the block has the transaction: a tx receipt may name any block.
+    async fn holds(&self, (number, block_hash): (u64, B256), tx: B256) -> Result<bool> {
         let block = self
             .provider
             .get_block_by_number(BlockNumberOrTag::Number(number))
             .await
             .map_err(Error::endpoint("eth_getBlockByNumber"))?;
-        Ok(block.is_some_and(|block| block.header.hash == hash))
+        Ok(block.is_some_and(|block| {
+            block.header.hash == block_hash && block.transactions.hashes().any(|hash| hash == tx)
+        }))
     }
 }
 

@@ -26,13 +26,18 @@ impl World {
         rule: impl Fn(&Value) -> Option<Value> + Send + Sync + 'static,
     ) -> Self {
         let chain = self.env.anvil.url.clone();
-        let urls = [proxy(&chain, rule).await, chain.clone(), chain];
+        let first = proxy(&chain, rule).await;
+        self.among([first, chain.clone(), chain]).await;
+        self
+    }
+
+    /// Gives the installation three operators' endpoints, the preferred one first.
+    async fn among(&mut self, urls: [String; 3]) {
         let named = ["anna", "bert", "cleo"].into_iter().zip(urls);
         self.config.endpoints =
             named.map(|(name, url)| EndpointConfig { operator: name.into(), url }).collect();
         self.config.chain.rpc_url = None;
         self.reopen().await;
-        self
     }
 }
 
@@ -111,6 +116,112 @@ async fn an_endpoint_that_invents_an_outcome_is_outvoted() {
     world.turn().await;
     world.finish().await;
     assert_eq!(world.settled().await, settled + 1);
+}
+
+/// Goal: one of three endpoints hides no theft of the sender's key.
+/// Method: a foreign transaction took the tx nonce; the preferred endpoint shows ours in its place, in a true block.
+/// What would break it: taking the block's place on the chain for that of the transaction in the block.
+#[tokio::test]
+async fn an_endpoint_that_shows_our_transaction_in_place_of_a_foreign_one_is_outvoted() {
+    let forged: Arc<Mutex<Option<(Value, Value)>>> = Arc::default();
+    let served = forged.clone();
+    let world = World::with_one_sent().await;
+    let ours = world.slots().await[0].attempts[0].hash;
+    let mut world = world
+        .beside_two(move |request| {
+            let (receipt, block) = served.lock().unwrap().clone()?;
+            let asked = &request["params"];
+            match request["method"].as_str()? {
+                "eth_getTransactionReceipt" if asked[0] == json!(ours) => {
+                    Some(json!({ "result": receipt }))
+                }
+                "eth_getTransactionReceipt" => Some(json!({ "result": null })),
+                "eth_getBlockByNumber" if asked[0] == block["number"] => {
+                    Some(json!({ "result": block }))
+                }
+                _ => None,
+            }
+        })
+        .await;
+    world.drop_all().await;
+    let foreign = world.send_something_else().await;
+    world.mine(FINAL).await;
+    let params = json!([foreign]).to_string();
+    let mut receipt = rpc(&world.provider, "eth_getTransactionReceipt", &params).await;
+    receipt["transactionHash"] = json!(ours);
+    let mut block = world.block_of(foreign).await;
+    block["transactions"] = json!([ours]);
+    *forged.lock().unwrap() = Some((receipt, block));
+
+    let report = world.turn().await;
+    assert!(says(&report, "which this ledger did not"), "{report:?}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_invents_what_a_transaction_cost_is_outvoted() {
+    let world = World::with_one_sent().await;
+    let ours = world.slots().await[0].attempts[0].clone();
+    let chain = world.provider.clone();
+    let forged: Arc<Mutex<Option<Value>>> = Arc::default();
+    let served = forged.clone();
+    let mut world = world
+        .beside_two(move |request| {
+            let receipt = served.lock().unwrap().clone()?;
+            asks(request, "eth_getTransactionReceipt").then(|| json!({ "result": receipt }))
+        })
+        .await;
+    let before = world.live.reader.spending().await.unwrap()["settle"];
+    world.mine(FINAL).await;
+    let params = json!([ours.hash]).to_string();
+    let mut receipt = rpc(&chain, "eth_getTransactionReceipt", &params).await;
+    receipt["gasUsed"] = json!("0xffffffffff");
+    *forged.lock().unwrap() = Some(receipt);
+    world.turn().await;
+    assert_eq!(world.slots().await, []);
+    let after = world.live.reader.spending().await.unwrap()["settle"];
+    let spent = after.gas - before.gas;
+    assert!(spent > 0 && spent <= ours.gas_limit, "{before:?} {after:?}");
+}
+
+/// Goal: what consumed a tx nonce is told although fewer operators than have to agree keep tx receipts.
+/// Method: two of three have pruned them; all three still have the block.
+/// What would break it: waiting for a vote that cannot come.
+#[tokio::test]
+async fn an_outcome_is_told_where_two_of_three_have_pruned_tx_receipts() {
+    let mut world = World::with_one_sent().await;
+    let chain = world.env.anvil.url.clone();
+    let pruned = async || {
+        let rule = |request: &Value| {
+            asks(request, "eth_getTransactionReceipt").then(|| json!({ "result": null }))
+        };
+        proxy(&chain, rule).await
+    };
+    let urls = [pruned().await, pruned().await, chain.clone()];
+    world.among(urls).await;
+    let settled = world.settled().await;
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
+/// Goal: a foreign transaction is found although the preferred endpoint says nothing true of the account's past.
+/// Method: it answers every old count by one that was never passed.
+/// What would break it: searching by what one endpoint says.
+#[tokio::test]
+async fn an_endpoint_that_leads_the_search_for_a_foreign_transaction_astray_is_outvoted() {
+    let world = World::with_one_sent().await;
+    let mut world = world
+        .beside_two(|request| {
+            let block = request["params"][1].as_str().unwrap_or_default();
+            let is_number = block.starts_with("0x") && block.len() < 66;
+            (asks(request, "eth_getTransactionCount") && is_number)
+                .then(|| json!({ "result": "0xff" }))
+        })
+        .await;
+    world.drop_all().await;
+    world.send_something_else().await;
+    world.mine(FINAL).await;
+    let report = world.turn().await;
+    assert!(says(&report, "which this ledger did not"), "{report:?}");
 }
 
 #[tokio::test]
