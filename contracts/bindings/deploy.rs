@@ -100,6 +100,11 @@ pub fn helper_constructor_arguments(settlement: Address) -> Bytes {
     DepositHelper::constructorCall { settlement, permit2: PERMIT2 }.abi_encode().into()
 }
 
+/// Where the deposit helper of the contract at `settlement` lands with this salt, on any chain.
+pub fn helper_address_of(settlement: Address, salt: B256) -> Address {
+    landing(&helper_init_code(settlement), salt)
+}
+
 fn helper_init_code(settlement: Address) -> Bytes {
     [DepositHelper::BYTECODE.as_ref(), &helper_constructor_arguments(settlement)].concat().into()
 }

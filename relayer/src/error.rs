@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use alloy::transports::{RpcError, TransportErrorKind};
+use alloy::{
+    providers::PendingTransactionError,
+    transports::{RpcError, TransportErrorKind},
+};
 use indexer::without_url;
 
 /// Result of relayer functions.
@@ -108,6 +111,9 @@ impl From<contracts::deploy::DeployError> for Error {
         use contracts::deploy::DeployError;
         Self::Deploy(Box::new(match error {
             DeployError::Rpc(error) => DeployError::Rpc(without_url(error)),
+            DeployError::Pending(PendingTransactionError::TransportError(error)) => {
+                DeployError::Pending(PendingTransactionError::TransportError(without_url(error)))
+            }
             other => other,
         }))
     }

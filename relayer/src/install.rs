@@ -12,7 +12,7 @@ use alloy::{
 use contracts::{
     Settlement,
     deploy::{
-        DEPOSIT_HELPER_INPUT, SETTLEMENT_INPUT, THAW_PERIOD, constructor_arguments,
+        DEPOSIT_HELPER_INPUT, DeployError, SETTLEMENT_INPUT, THAW_PERIOD, constructor_arguments,
         helper_constructor_arguments,
     },
 };
@@ -85,7 +85,7 @@ pub async fn init(
 }
 
 /// Deploys the contract and its deposit helper and registers the configured tokens, from the sender's account. What is
-/// there already is left. Writes what explorers need to verify both.
+/// there already is left. Each transaction is accounted for before it is sent. Writes what explorers need to verify both.
 pub async fn deploy(config: &Config) -> Result<String> {
     let keys = Keys::open(config)?;
     let sender = keys.sender.address();
@@ -102,7 +102,8 @@ pub async fn deploy(config: &Config) -> Result<String> {
             "the sender {sender} has no gas money; send it some first"
         )));
     }
-    let before = nonce(&provider, sender).await?;
+    let account = Account::new(book, sender, &provider).await?;
+    account.for_what_is_missing(contracts::deploy::address_of(THAW_PERIOD, B256::ZERO)).await?;
     let deployment = contracts::deploy(&provider, THAW_PERIOD, B256::ZERO).await?;
     if deployment.address != config.chain.contract {
         let reason = format!(
@@ -116,22 +117,22 @@ pub async fn deploy(config: &Config) -> Result<String> {
     let contract = Settlement::new(deployment.address, &provider);
     for token in &config.tokens {
         if contract.unitOf(token.address).call().await.map_err(Error::call("unitOf"))? == 0 {
+            account.for_one_more().await?;
             let sent = contract
                 .registerToken(token.address)
                 .send()
                 .await
                 .map_err(Error::call("registerToken"))?;
-            sent.watch()
-                .await
-                .map_err(|error| Error::Stalled(format!("registerToken: {error}")))?;
+            sent.watch().await.map_err(DeployError::from)?;
             report.push_str(&format!("\nregistered {} at {}", token.symbol, token.address));
         }
     }
+    let helper = contracts::deploy::helper_address_of(deployment.address, B256::ZERO);
+    account.for_what_is_missing(helper).await?;
     let helper =
         contracts::deploy::deploy_helper(&provider, deployment.address, B256::ZERO).await?;
     let verb = if helper.is_new { "deployed" } else { "found" };
     report.push_str(&format!("\n{verb} the deposit helper at {}", helper.address));
-    adopt(&book, sender, (before, nonce(&provider, sender).await?)).await?;
     let folder = write_verification(config, deployment.address, helper.address)?;
     report
         .push_str(&format!("\nwrote what explorers verify the source by to {}", folder.display()));
@@ -146,22 +147,47 @@ async fn open_book(config: &Config) -> Result<(Reader, BookWriter)> {
     Ok((Reader::new(ledger.clone()), BookWriter::new(ledger)))
 }
 
-async fn nonce(provider: &impl Provider, sender: Address) -> Result<u64> {
-    let count = provider.get_transaction_count(sender);
-    count.await.map_err(Error::endpoint("eth_getTransactionCount"))
+/// The sending account of a deployment. Before each of its transactions is sent it is accounted for: whatever ends the process
+/// then, the sender is not frozen for it.
+struct Account<'a, P> {
+    book: BookWriter,
+    sender: Address,
+    provider: &'a P,
+    /// Whether the ledger knows all that the account has sent before. Otherwise nothing is accounted for: it stays frozen.
+    is_known: bool,
 }
 
-/// Accounts for the transactions of a deployment, unless there were others before that the ledger does not know.
-async fn adopt(
-    (reader, book): &(Reader, BookWriter),
-    sender: Address,
-    (before, after): (u64, u64),
-) -> Result<()> {
-    if after > before && reader.memory(sender).await?.next() >= before {
-        let now = jiff::Timestamp::now().as_millisecond();
-        book.adopt(sender, after, "quittance deploy", now).await?;
+impl<'a, P: Provider> Account<'a, P> {
+    async fn new(
+        (reader, book): (Reader, BookWriter),
+        sender: Address,
+        provider: &'a P,
+    ) -> Result<Self> {
+        let sent = provider.get_transaction_count(sender);
+        let sent = sent.await.map_err(Error::endpoint("eth_getTransactionCount"))?;
+        let is_known = reader.memory(sender).await?.next() >= sent;
+        Ok(Self { book, sender, provider, is_known })
     }
-    Ok(())
+
+    /// Accounts for the transaction that puts a contract to its address, if it is not there.
+    async fn for_what_is_missing(&self, contract: Address) -> Result<()> {
+        let code = self.provider.get_code_at(contract).await;
+        if code.map_err(Error::endpoint("eth_getCode"))?.is_empty() {
+            self.for_one_more().await?;
+        }
+        Ok(())
+    }
+
+    /// Accounts for the next transaction. That it may never be mined does no harm: its tx nonce goes to the first batch.
+    async fn for_one_more(&self) -> Result<()> {
+        if !self.is_known {
+            return Ok(());
+        }
+        let next = self.provider.get_transaction_count(self.sender).pending();
+        let next = next.await.map_err(Error::endpoint("eth_getTransactionCount"))?;
+        let now = jiff::Timestamp::now().as_millisecond();
+        Ok(self.book.adopt(self.sender, next + 1, "quittance deploy", now).await?)
+    }
 }
 
 /// Writes each contract's standard JSON input, and a file that says which is where, to `verification/`.

@@ -1,11 +1,21 @@
 //! `init` and `deploy` on a fresh chain.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use alloy::{primitives::Address, providers::Provider};
+use ledger::{Ledger, read::Reader};
 use serde_json::Value;
 
-use crate::env::{Env, assert_success, rpc};
+use crate::{
+    env::{Env, assert_success, rpc},
+    proxy::{BREAK, proxy},
+};
 
 fn read(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -67,4 +77,40 @@ async fn deploy_puts_both_contracts_on_the_chain_once_and_writes_what_verifies_t
     assert_success(&again);
     let told = String::from_utf8_lossy(&again.stdout);
     assert!(told.contains("found the contract") && told.contains("found the deposit helper"));
+}
+
+/// Goal: a deployment that breaks off tells no key, and may be repeated as it is documented.
+/// Method: the connection breaks after the first transaction was sent, so that the process ends; then it goes on.
+/// What would break it: accounting for transactions only when all went well; an error printed as it came.
+#[tokio::test]
+async fn a_deployment_that_breaks_off_tells_no_key_and_leaves_the_sender_free() {
+    let env = Env::new().await;
+    let told = init(&env).await;
+    let sender: Address = told_by_init(&told, "sender").parse().unwrap();
+    let params = format!("[\"{sender}\", \"0xde0b6b3a7640000\"]");
+    rpc(&env.provider(), "anvil_setBalance", &params).await;
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let broken = is_broken.clone();
+    let url = proxy(&env.anvil.url, move |request| {
+        let is_sent = request["method"] == "eth_sendRawTransaction";
+        let was_broken = broken.fetch_or(is_sent, Ordering::Relaxed);
+        was_broken.then_some(BREAK)
+    });
+    let mut config = env.config();
+    let direct = config.chain.rpc_url.clone();
+    config.chain.rpc_url = Some(format!("{}/v2/API-KEY", url.await));
+    config.write().unwrap();
+    let output = env.run("deploy", &[]).await;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    assert!(!text.contains("API-KEY"), "{text}");
+    assert!(is_broken.load(Ordering::Relaxed));
+
+    config.chain.rpc_url = direct;
+    config.write().unwrap();
+    assert_success(&env.run("deploy", &[]).await);
+    let path = config.path(&config.files.database);
+    let reader = Reader::new(Ledger::open_read_only(&path).await.unwrap());
+    let sent = env.provider().get_transaction_count(sender).await.unwrap();
+    assert_eq!(reader.memory(sender).await.unwrap().next(), sent, "serve would be frozen");
 }

@@ -6,8 +6,11 @@ use axum::{Json, Router, extract::State, routing::post};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// The `result` or the `error` that a request is answered with, if it is not for the chain.
+/// The `result` or the `error` that a request is answered with, if it is not for the chain; or [`BREAK`].
 type Rule = Arc<dyn Fn(&Value) -> Option<Value> + Send + Sync>;
+
+/// What a rule answers so that the connection breaks once the chain has been asked.
+pub(crate) const BREAK: Value = Value::Bool(false);
 
 #[derive(Clone)]
 struct Proxy {
@@ -36,13 +39,15 @@ pub(crate) fn refusal(message: &str) -> Value {
 }
 
 async fn answer(State(proxy): State<Proxy>, Json(request): Json<Value>) -> Json<Value> {
-    let mut answer = match (proxy.rule)(&request) {
-        Some(answer) => answer,
-        None => {
+    let rule = (proxy.rule)(&request);
+    let mut answer = match rule.clone() {
+        Some(answer) if answer != BREAK => answer,
+        _ => {
             let sent = proxy.client.post(&proxy.target).json(&request).send().await.unwrap();
             sent.json().await.unwrap()
         }
     };
+    assert_ne!(rule, Some(BREAK), "this ends the connection");
     answer["jsonrpc"] = json!("2.0");
     answer["id"] = request["id"].clone();
     Json(answer)
