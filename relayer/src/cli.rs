@@ -642,7 +642,10 @@ async fn run_sender(command: SenderCommand) -> Result<()> {
     let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
     let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger));
     let (keys, limits) = (Keys::open(&config)?, config.sending_limits());
-    let sender = Sender::new(config.endpoints()?.provider(), keys.sender, limits, reader, book);
+    let endpoints = config.endpoints()?;
+    // One endpoint alone is not asked otherwise which chain it serves, and what is adopted stays.
+    endpoints.look().await?;
+    let sender = Sender::new(endpoints.provider(), keys.sender, limits, reader, book);
     let now = jiff::Timestamp::now().as_millisecond();
     let address = sender.address();
     match command {

@@ -118,10 +118,18 @@ impl Sender {
     }
 
     /// Accounts for every tx nonce that the newest block has consumed, because the operator says so. Returns the first
-    /// that is not.
+    /// that is not. A count below what final blocks have consumed is that of another chain or of an endpoint that lags.
     pub async fn adopt(&self, reason: &str, now: Millis) -> Result<u64> {
         let count = self.provider.get_transaction_count(self.address());
         let until = count.await.map_err(Error::endpoint("eth_getTransactionCount"))?;
+        let ended = self.reader.memory(self.address()).await?.ended;
+        if until < ended {
+            return Err(Error::Usage(format!(
+                "the endpoint counts {until} transactions of {}, and {ended} were consumed in final blocks; try again when it \
+                 has caught up, or with another one",
+                self.address()
+            )));
+        }
         self.book.adopt(self.address(), until, reason, now).await?;
         Ok(until)
     }

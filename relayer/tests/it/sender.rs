@@ -30,11 +30,14 @@ use relayer::{
     status::Status,
     turn::{Relayer, Report},
 };
-
+use serde_json::json;
 use sqlx::Connection;
 use tokio::{process::Command, time::timeout};
 
-use crate::env::{Env, PATIENCE, assert_success, eventually, quittance, rpc};
+use crate::{
+    env::{Env, PATIENCE, assert_success, eventually, quittance, rpc},
+    proxy::proxy,
+};
 
 /// Blocks after which one is final on the tests' chain.
 const FINAL_WITHIN: u32 = 2;
@@ -455,6 +458,34 @@ async fn a_gap_that_an_obligation_fills_is_left_to_it() {
     assert_eq!(kinds, [AttemptKind::Work, AttemptKind::Work]);
     world.finish().await;
     assert_eq!(world.settled().await, settled + 2);
+}
+
+/// Goal: a word for the sender's transactions is about the chain that the ledger is of, and takes nothing back.
+/// Method: the only endpoint names another chain; then it denies what final blocks have consumed.
+/// What would break it: taking a count without asking whose it is.
+#[tokio::test]
+async fn a_count_of_another_chain_or_below_the_ledgers_own_is_not_adopted() {
+    for (chain, count, code, said) in [
+        ("0x1", "0x1f4", 4, "serves chain 1"),
+        ("0x7a69", "0x0", 2, "were consumed in final blocks"),
+    ] {
+        let mut world = World::with_one_sent().await;
+        world.finish().await;
+        let before = world.live.reader.memory(world.live.sender).await.unwrap();
+        let url = proxy(&world.env.anvil.url, move |request| match request["method"].as_str()? {
+            "eth_chainId" => Some(json!({ "result": chain })),
+            "eth_getTransactionCount" => Some(json!({ "result": count })),
+            _ => None,
+        });
+        let mut elsewhere = world.config.clone();
+        elsewhere.chain.rpc_url = Some(url.await);
+        elsewhere.write().unwrap();
+        let refused = world.sender_command(&["adopt", "--reason", "a mistake"]).await;
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(code), "{told}");
+        assert!(told.contains(said), "{told}");
+        assert_eq!(world.live.reader.memory(world.live.sender).await.unwrap(), before);
+    }
 }
 
 #[tokio::test]

@@ -603,7 +603,8 @@ impl World {
                 self.mark("the operator adopted transactions");
                 self.needs.sender = false;
             }
-            Err(error) if error.is_transient() => {
+            // A node that lags; the operator tries again.
+            Err(error) if error.is_transient() || matches!(error, relayer::Error::Usage(_)) => {
                 self.say(format!("adopt: {}", indexer::chain_of(&error)));
             }
             Err(error) => self.fail(format!("adopt: {}", indexer::chain_of(&error))),
