@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -36,6 +36,8 @@ use crate::endpoint::without_url;
 
 /// Longest that an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest that the other endpoints are waited for when one has taken a transaction.
+const MOMENT: Duration = Duration::from_secs(1);
 /// What is said of an endpoint that took longer.
 pub(crate) const TIMED_OUT: &str = "it did not answer in time";
 /// How often a read that brought nothing, or garbage, is asked again.
@@ -234,13 +236,16 @@ impl Chooser {
         found.map_or_else(disagreement, |(answer, _)| answer)
     }
 
+    /// Sends to all, and has the first success.
     async fn send(self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
         let wires = self.0.reachable().await;
-        let answers = join_all(wires.into_iter().map(|wire| wire.request(packet.clone()))).await;
+        let mut asked: Vec<TransportFut<'static>> =
+            wires.into_iter().map(|mut wire| wire.call(packet.clone())).collect();
         let mut refusal = None;
-        for answer in answers {
-            let is_success = answer.as_ref().is_ok_and(ResponsePacket::is_success);
-            if is_success {
+        while !asked.is_empty() {
+            let answer = first(&mut asked).await;
+            if answer.as_ref().is_ok_and(ResponsePacket::is_success) {
+                leave(asked).await;
                 return answer;
             }
             // A refusal says more than a silence.
@@ -249,6 +254,30 @@ impl Chooser {
             }
         }
         refusal.unwrap_or_else(|| Err(failure("there is no endpoint to send to")))
+    }
+}
+
+/// The first answer, taken out of what is waited for, which keeps its order.
+async fn first(asked: &mut Vec<TransportFut<'static>>) -> TransportResult<ResponsePacket> {
+    poll_fn(|context| {
+        let mut waiting = asked.iter_mut().enumerate();
+        let answered = waiting.find_map(|(index, answer)| match answer.as_mut().poll(context) {
+            Poll::Ready(answer) => Some((index, answer)),
+            Poll::Pending => None,
+        });
+        let Some((index, answer)) = answered else { return Poll::Pending };
+        drop(asked.remove(index));
+        Poll::Ready(answer)
+    })
+    .await
+}
+
+/// Gives those that one more success adds nothing to a moment, then lets them go on by themselves: a turn of many broadcasts
+/// would wait for a silent endpoint at each.
+async fn leave(asked: Vec<TransportFut<'static>>) {
+    let mut rest = join_all(asked);
+    if timeout(MOMENT, &mut rest).await.is_err() {
+        let _left = tokio::spawn(rest);
     }
 }
 

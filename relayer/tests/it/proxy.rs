@@ -6,9 +6,12 @@ use axum::{Json, Router, extract::State, routing::post};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// The `result` or the `error` that a request is answered with, if it is not for the chain; or [`BREAK`].
+/// The `result` or the `error` that a request is answered with, if it is not for the chain; or one of [`SILENCE`] and
+/// [`BREAK`].
 type Rule = Arc<dyn Fn(&Value) -> Option<Value> + Send + Sync>;
 
+/// What a rule answers so that nothing ever comes back.
+pub(crate) const SILENCE: Value = Value::Null;
 /// What a rule answers so that the connection breaks once the chain has been asked.
 pub(crate) const BREAK: Value = Value::Bool(false);
 
@@ -40,6 +43,9 @@ pub(crate) fn refusal(message: &str) -> Value {
 
 async fn answer(State(proxy): State<Proxy>, Json(request): Json<Value>) -> Json<Value> {
     let rule = (proxy.rule)(&request);
+    if rule == Some(SILENCE) {
+        std::future::pending::<()>().await;
+    }
     let mut answer = match rule.clone() {
         Some(answer) if answer != BREAK => answer,
         _ => {

@@ -2,9 +2,12 @@
 //! Method: turns through three operators' endpoints, the first of which answers one kind of request by itself.
 //! What would break it: believing the first answer of the state, an error taken for an answer, a count that goes back.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use relayer::config::EndpointConfig;
@@ -12,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     env::rpc,
-    proxy::{proxy, refusal},
+    proxy::{SILENCE, proxy, refusal},
     sender::{World, says},
 };
 
@@ -222,6 +225,20 @@ async fn an_endpoint_that_leads_the_search_for_a_foreign_transaction_astray_is_o
     world.mine(FINAL).await;
     let report = world.turn().await;
     assert!(says(&report, "which this ledger did not"), "{report:?}");
+}
+
+/// What would break it: waiting for all of them, or asking again each time whoever kept silent.
+#[tokio::test]
+async fn an_endpoint_that_keeps_silent_when_it_is_sent_to_does_not_delay_the_others() {
+    let world = World::new().await;
+    let mut world = world
+        .beside_two(|request| asks(request, "eth_sendRawTransaction").then_some(SILENCE))
+        .await;
+    world.work(0, 1).await;
+    let began = Instant::now();
+    assert_eq!(world.turn().await.sent, 1);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[tokio::test]
