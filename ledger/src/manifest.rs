@@ -112,6 +112,13 @@ impl Secret {
         Self(keccak256([self.0.as_slice(), organisation.as_bytes()].concat()))
     }
 
+    /// A seal over a text that only who has the secret can make. What it derives from is no organisation's secret: no name
+    /// holds the byte 0xff, which is never part of a text.
+    pub fn seal(&self, text: &[u8]) -> B256 {
+        let key = keccak256([self.0.as_slice(), b"\xffseal"].concat());
+        keccak256([key.as_slice(), text].concat())
+    }
+
     /// Id of a workload: the same for the same record after any loss of data, and unpredictable without the secret.
     pub fn workload_id(&self, source: &str, external_id: &str, revision: u32) -> B256 {
         let name = [source.as_bytes(), &[0], external_id.as_bytes(), &[0], &revision.to_be_bytes()]

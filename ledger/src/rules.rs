@@ -132,7 +132,7 @@ pub fn missing(position: &Position, extra: Amount, fee_bps: u16) -> Result<Amoun
 }
 
 /// What was decided about an item. The last decision counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It waits for a review, and its money with it.

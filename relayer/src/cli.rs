@@ -20,7 +20,7 @@ use crate::{
     doctor::{self, Depth},
     generate::{self, Shape},
     install, intake,
-    keys::Keys,
+    keys::{self, Keys},
     manifests::Manifests,
     opinion::{self, Opinion},
     reconcile::{self, Verification},
@@ -478,8 +478,10 @@ async fn run_decide(args: DecideArgs) -> Result<()> {
             let now = Timestamp::now().as_millisecond();
             doctor::refuse_if_halted(&config, &ledger, now).await?;
             let (book, reader) = (BookWriter::new(ledger.clone()), Reader::new(ledger));
-            Manifests::new(&config).notice(&reader, &book, now).await?;
+            let manifests = Manifests::new(&config, keys::secret(&config)?);
+            manifests.notice(&reader, &book, now).await?;
             decide::decide(&config, &book, &reader, &decision, now).await?;
+            manifests.keep_orders(&book).await?;
         }
         Writer::Server(remote) => remote.decide(&decision).await?,
     }

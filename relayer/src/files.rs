@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::Write,
+    io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
@@ -45,6 +45,25 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], access: Access) -> Result<(
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::file(folder))
 }
 
+/// Appends lines to a file, on a line of their own whatever an earlier attempt left behind, and syncs it.
+pub(crate) fn append_whole(path: &Path, lines: &[u8]) -> Result<()> {
+    if !path.exists() {
+        return write_whole(path, lines, Access::Usual);
+    }
+    let mut file =
+        OpenOptions::new().read(true).append(true).open(path).map_err(Error::file(path))?;
+    let mut append = || {
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(-1)).is_ok() {
+            file.read_exact(&mut last)?;
+        }
+        let begin: &[u8] = if last == [b'\n'] { b"" } else { b"\n" };
+        file.write_all(&[begin, lines].concat())?;
+        file.sync_all()
+    };
+    append().map_err(Error::file(path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +78,16 @@ mod tests {
         fs::write(&path, "old").unwrap();
         write_whole(&path, b"new", Access::Owner).unwrap_err();
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    }
+
+    #[test]
+    fn lines_begin_on_a_line_of_their_own_behind_one_that_was_not_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/lines");
+        append_whole(&path, b"one\n").unwrap();
+        append_whole(&path, b"two\nthr").unwrap();
+        append_whole(&path, b"three\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nthr\nthree\n");
     }
 
     #[test]

@@ -129,12 +129,7 @@ impl Keys {
             Some(signer) => TxKey::Remote(RemoteKey::new(signer)?),
             None => TxKey::Local(open(&config.files.sender)?),
         };
-        let path = config.path(&config.files.secret);
-        refuse_readable(&path)?;
-        let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
-        let secret =
-            text.trim().parse().map_err(|_| key_error(&path, &"it must be 32 bytes in hex"))?;
-        Ok(Self { attester: attester.credential().clone(), sender, secret: Secret::new(secret) })
+        Ok(Self { attester: attester.credential().clone(), sender, secret: secret(config)? })
     }
 
     /// Writes key files into their places, encrypted, readable by their owner only. Existing files are never replaced.
@@ -190,6 +185,16 @@ fn encrypt(path: &Path, key: &B256, password: &str) -> Result<()> {
     PrivateKeySigner::encrypt_keystore(folder, &mut OsRng, key, password, Some(name))
         .map_err(|error| key_error(path, &error))?;
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(Error::file(path))
+}
+
+/// The secret of an installation, which needs no password.
+pub(crate) fn secret(config: &Config) -> Result<Secret> {
+    let path = config.path(&config.files.secret);
+    refuse_readable(&path)?;
+    let text = fs::read_to_string(&path).map_err(Error::file(&path))?;
+    let secret =
+        text.trim().parse().map_err(|_| key_error(&path, &"it must be 32 bytes in hex"))?;
+    Ok(Secret::new(secret))
 }
 
 /// Refuses a key file that others than its owner may read or write.

@@ -16,6 +16,7 @@ pub mod intake;
 pub mod keys;
 pub mod manifests;
 pub mod opinion;
+mod orders;
 pub mod reconcile;
 pub mod recover;
 pub mod remote;

@@ -16,7 +16,7 @@ use contracts::eip712::DepositKey;
 use ledger::{
     Amount, Millis, ProviderNumber, Units,
     book::{BookWriter, Import, Sighting, Work},
-    manifest::Leaf,
+    manifest::{Leaf, Secret},
     point::{self, Side},
     read::Reader,
     statement::{self, Row, Statement},
@@ -27,6 +27,7 @@ use crate::{
     Error, Result,
     config::Config,
     files::{Access, write_whole},
+    orders::Orders,
 };
 
 /// What the first field of a manifest says.
@@ -36,6 +37,7 @@ const SCHEMA: &str = "manifest/1";
 #[derive(Debug)]
 pub struct Manifests {
     folders: Vec<PathBuf>,
+    orders: Orders,
     /// Names of files that were looked at.
     seen: Mutex<BTreeSet<String>>,
 }
@@ -92,13 +94,11 @@ struct WorkEntry {
 
 impl Manifests {
     /// The folders of an installation.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, secret: Secret) -> Self {
         let copies = config.files.manifest_copies.iter();
         let folders = std::iter::once(&config.files.manifests).chain(copies);
-        Self {
-            folders: folders.map(|folder| config.path(folder)).collect(),
-            seen: Mutex::default(),
-        }
+        let folders: Vec<_> = folders.map(|folder| config.path(folder)).collect();
+        Self { orders: Orders::new(&folders, secret), folders, seen: Mutex::default() }
     }
 
     /// Writes a statement's manifest into every folder, named by deposit, epoch and digest, and syncs it. Refuses if one
@@ -123,9 +123,16 @@ impl Manifests {
         Ok(())
     }
 
-    /// Notices the manifests that appeared in the folders and whose statements are not known here, with whom they paid for, and
-    /// what the chain has settled; see [`BookWriter::notice`]. Returns how many statements are new.
+    /// Brings payout addresses and decisions back that only the folders tell, the first time, and copies what is new into them.
+    /// Returns how many orders were brought back.
+    pub async fn keep_orders(&self, book: &BookWriter) -> Result<usize> {
+        self.orders.keep(book).await
+    }
+
+    /// Keeps the orders, and notices the manifests that appeared in the folders and whose statements are not known here, with
+    /// whom they paid for, and what the chain has settled; see [`BookWriter::notice`]. Returns how many statements are new.
     pub async fn notice(&self, reader: &Reader, book: &BookWriter, now: Millis) -> Result<usize> {
+        self.keep_orders(book).await?;
         let mut sightings = self.unseen()?;
         for sighting in &mut sightings {
             if !reader.is_own(sighting.digest).await? {
@@ -381,7 +388,8 @@ mod tests {
             let folders = vec![folder.path().join("manifests")];
             fs::create_dir(&folders[0]).unwrap();
             fs::write(folders[0].join(&name), bytes).unwrap();
-            let manifests = Manifests { folders, seen: Mutex::default() };
+            let orders = Orders::new(&folders, Secret::new(B256::ZERO));
+            let manifests = Manifests { folders, orders, seen: Mutex::default() };
             assert_eq!(manifests.notice(&reader, &book, 0).await.unwrap(), 1);
             assert_eq!(manifests.notice(&reader, &book, 0).await.unwrap(), 0, "it is told once");
             for (payer, is_frozen) in PAYERS.into_iter().zip(expected) {

@@ -59,8 +59,9 @@ pub async fn recover(
     reader: &Reader,
     now: Millis,
 ) -> Result<Recovery> {
-    let manifests = Manifests::new(config);
+    let manifests = Manifests::new(config, secret.clone());
     let mut recovery = Recovery::default();
+    manifests.keep_orders(book).await?;
     for sighting in manifests.list()? {
         if reader.is_own(sighting.digest).await? {
             continue;

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use alloy::primitives::{Address, B256};
 use sqlx::SqliteConnection;
 
-use super::{BookWriter, Tariff, decisions::insert_decision, group::Call, insert_payee, payee_of};
+use super::{
+    BookWriter, Tariff, decisions::insert_decision, group::Call, insert_payee,
+    orders::decide_as_remembered, payee_of,
+};
 use crate::{
     Amount, Error, Millis, Result, Unit, Units,
     read::{self, Books, KnownItem},
@@ -133,7 +136,7 @@ pub(super) struct NewItem<'a> {
     pub(super) fixed: B256,
 }
 
-/// Stores an item, and returns its row id.
+/// Stores an item, with what was decided about it before it was lost, and returns its row id.
 pub(super) async fn insert_item(conn: &mut SqliteConnection, item: &NewItem<'_>) -> Result<i64> {
     let done = sqlx::query(
         "insert into item (source, external_id, organisation, machine, started_ms, stopped_ms, fixed)
@@ -146,9 +149,11 @@ pub(super) async fn insert_item(conn: &mut SqliteConnection, item: &NewItem<'_>)
     .bind(item.started_ms)
     .bind(item.stopped_ms)
     .bind(item.fixed.to_vec())
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(done.last_insert_rowid())
+    let id = done.last_insert_rowid();
+    decide_as_remembered(conn, id, (item.source, item.external_id)).await?;
+    Ok(id)
 }
 
 /// What [`Desk::accept`] came to.

@@ -3,6 +3,7 @@
 mod decisions;
 mod group;
 mod intake;
+mod orders;
 mod recovery;
 mod slots;
 mod statements;
@@ -13,6 +14,7 @@ use alloy::primitives::{Address, B256};
 use sqlx::SqliteConnection;
 
 pub(crate) use self::group::Group;
+pub use self::orders::{Copied, Order};
 pub use self::recovery::{Import, Sighting, Work};
 pub use self::slots::{Lease, Outcome};
 use crate::{

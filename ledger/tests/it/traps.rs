@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use alloy::primitives::B256;
 use ledger::{
     Amount, Error, Unit, Units,
-    book::SourceFile,
+    book::{Copied, SourceFile},
     chain::Event,
     invariants,
     read::{Books, SignedStatement},
-    rules::{self, DepositState, Fee, Limits, Next, Proposal, Prospect, Purse},
+    rules::{self, DepositState, Fee, Limits, Next, Proposal, Prospect, Purse, Verdict},
     workload::{Outcome, Record},
 };
 
 use crate::world::{
-    FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, record, secret, settle, tariff,
-    token,
+    FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, payout, record, secret, settle,
+    tariff, token,
 };
 
 const UNIT: u128 = 1_000_000_000_000;
@@ -546,6 +546,34 @@ async fn a_correction_that_only_a_losing_candidate_named_comes_to_what_that_said
     lost.finalise(0).await;
     assert_eq!(credited(&lost, 2).await, units(1_500_000));
     assert_eq!(books(&lost).await.open, []);
+}
+
+/// What would break it: keeping what people said nowhere but in the database.
+#[tokio::test]
+async fn a_dispute_and_a_replaced_address_come_back_after_a_loss_before_anything_is_paid() {
+    let world = funded(100_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)]).await;
+    let backup = world.backup();
+    let (before, copied) = world.book.orders(Copied::default()).await.unwrap();
+    let item = books(&world).await.open[0].item;
+    world.book.decide(item, Verdict::Dispute, "it is black", (FEE_BPS, 5)).await.unwrap();
+    assert!(world.book.set_payee("machine-3", payout(4), (0, 7)).await.unwrap());
+    let (after, reached) = world.book.orders(copied).await.unwrap();
+    assert_eq!((before.len(), after.len()), (3, 2));
+    assert_eq!(world.book.orders(reached).await.unwrap(), (vec![], reached));
+
+    for backup in [None, Some(backup.path())] {
+        let lost = world.after_loss(backup).await;
+        let orders = [before.clone(), after.clone()].concat();
+        assert_eq!(lost.book.bring_back(&orders).await.unwrap(), 2, "the rest is known");
+        assert_eq!(lost.book.bring_back(&orders).await.unwrap(), 0);
+        take(&lost, &[record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)]).await;
+        lost.finalise(0).await;
+        let open = books(&lost).await.open;
+        assert_eq!((open[0].verdict, open[0].is_held()), (Some(Verdict::Dispute), true));
+        assert_eq!((open[1].verdict, open[1].provider), (None, Some(4)));
+        assert_eq!(invariants::violations(&lost.ledger).await.unwrap(), []);
+    }
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use ledger::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, config::Config, doctor, manifests::Manifests, remote::Remote};
+use crate::{Error, Result, config::Config, doctor, keys, manifests::Manifests, remote::Remote};
 
 pub use earnings::days_of;
 
@@ -141,6 +141,8 @@ pub enum Desk {
         config: Box<Config>,
         /// Writer of its ledger.
         book: BookWriter,
+        /// Where its orders are copied to.
+        manifests: Box<Manifests>,
     },
     /// `quittance serve` does.
     Remote(Remote),
@@ -154,8 +156,9 @@ impl Desk {
         doctor::refuse_if_halted(config, &ledger, now).await?;
         book.set_organisations(&config.ledger_organisations(), config.policy.attester, now).await?;
         // What a known manifest pays is not accepted once more.
-        Manifests::new(config).notice(&reader, &book, now).await?;
-        Ok(Self::Local { config: Box::new(config.clone()), book })
+        let manifests = Manifests::new(config, keys::secret(config)?);
+        manifests.notice(&reader, &book, now).await?;
+        Ok(Self::Local { config: Box::new(config.clone()), book, manifests: Box::new(manifests) })
     }
 
     /// A desk at the running server.
@@ -167,9 +170,12 @@ impl Desk {
     pub async fn take_in(&mut self, name: &str, bytes: Vec<u8>) -> Result<Report> {
         match self {
             Self::Remote(remote) => remote.take_in(name, bytes).await,
-            Self::Local { config, book } => {
+            Self::Local { config, book, manifests } => {
                 let parsed = parse(name, &bytes, &config.policy.earnings_source)?;
-                take_in(book, &parsed, &config.tariff(), Timestamp::now().as_millisecond()).await
+                let now = Timestamp::now().as_millisecond();
+                let report = take_in(book, &parsed, &config.tariff(), now).await?;
+                manifests.keep_orders(book).await?;
+                Ok(report)
             }
         }
     }

@@ -149,7 +149,7 @@ impl Relayer {
         let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger));
         let sender =
             Sender::new(provider.clone(), keys.sender, limits, reader.clone(), book.clone());
-        let manifests = Manifests::new(&config);
+        let manifests = Manifests::new(&config, keys.secret.clone());
         let attester =
             Attester::new(keys.attester, keys.secret, manifests, reader.clone(), book.clone());
         let unsent = Mutex::default();

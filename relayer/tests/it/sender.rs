@@ -20,13 +20,15 @@ use ledger::{
     Ledger, Millis, Units,
     book::{BookWriter, Obligation},
     invariants::violations,
-    read::{AttemptKind, Reader, Slot, Table},
+    read::{AttemptKind, Books, Reader, Slot, Table},
+    rules::Verdict,
 };
 use relayer::{
     anvil::MNEMONIC,
     config::Config,
     keys::{Keys, TxKey},
     reconcile::reconcile,
+    recover::recover,
     status::Status,
     turn::{Relayer, Report},
 };
@@ -556,6 +558,41 @@ async fn a_copy_of_the_manifests_that_cannot_be_read_keeps_back_signatures_and_n
     std::fs::remove_file(&copies).unwrap();
     std::fs::create_dir(&copies).unwrap();
     assert_eq!(world.turn().await.signed, 1);
+}
+
+/// What would break it: paying by what is left of the books before what people said is back, or taking anybody's word for it.
+#[tokio::test]
+async fn held_work_stays_held_after_the_database_is_lost() {
+    let mut world = World::new().await;
+    world.work(0, 1).await;
+    let name = world.config.organisations[0].name.clone();
+    let open = |books: Option<Books>| books.unwrap().open;
+    let item = open(world.live.reader.books(&name).await.unwrap()).pop().unwrap().item;
+    let book = BookWriter::new(world.live.ledger.clone());
+    book.decide(item, Verdict::Hold, "a review", (0, 5)).await.unwrap();
+    assert_eq!(world.turn().await.signed, 0);
+    // Whoever can write to the folder has no say, and a line that was not finished is no line.
+    let orders = world.env.dir().join("manifests/orders.jsonl");
+    let text = std::fs::read_to_string(&orders).unwrap();
+    let forged = text.lines().last().unwrap().replace("hold", "pay");
+    std::fs::write(&orders, format!("{text}{forged}\n{{\"order")).unwrap();
+
+    world.lose_database().await;
+    let book = BookWriter::new(world.live.ledger.clone());
+    let secret = Keys::open(&world.config).unwrap().secret;
+    let recovery = recover(&world.config, &secret, &book, &world.live.reader, 0).await.unwrap();
+    assert_eq!(recovery.refused, Vec::<String>::new());
+    world.mine(FINAL_WITHIN + 1).await;
+    world.work(0, 1).await;
+    let report = world.turn().await;
+    assert_eq!(report.signed, 0, "{report:?}");
+    let item = open(world.live.reader.books(&name).await.unwrap()).pop().unwrap();
+    assert_eq!((item.external_id.as_str(), item.verdict), ("1", Some(Verdict::Hold)));
+    // What is said from now on is kept behind what was not finished.
+    book.decide(item.item, Verdict::Pay, "looked at", (0, 6)).await.unwrap();
+    assert_eq!(world.turn().await.signed, 1);
+    let kept = std::fs::read_to_string(&orders).unwrap();
+    assert!(kept.lines().last().unwrap().contains("looked at"), "{kept}");
 }
 
 /// What would break it: looking at the revision that was paid only.

@@ -1,0 +1,186 @@
+//! Orders: what people said and nothing else tells. They come back from copies kept beside the database when that is lost.
+
+use alloy::primitives::Address;
+use serde::{Deserialize, Serialize};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
+
+use super::{BookWriter, decisions::insert_decision, insert_payee};
+use crate::{Error, Millis, Result, read, rules::Verdict, sql::Columns, store};
+
+/// Who acts when an order is brought back, in the audit log.
+const ACTOR: &str = "recovery";
+
+/// What a person ordered: who is paid for a machine, or what becomes of a piece of work.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    /// A machine's payout address.
+    Payee {
+        /// The machine.
+        machine: String,
+        /// Where its earnings go.
+        address: Address,
+        /// From when it acts, ms, by the time of blocks.
+        effective_ms: Millis,
+        /// When it was named, ms.
+        at_ms: Millis,
+    },
+    /// A decision about a piece of work.
+    Decision {
+        /// Who reported it.
+        source: String,
+        /// The source's own id.
+        external_id: String,
+        /// What was decided.
+        verdict: Verdict,
+        /// Why.
+        reason: String,
+        /// When, ms.
+        at_ms: Millis,
+    },
+}
+
+/// How far a copy of the orders has come: the last payee and the last decision in it, by row id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Copied {
+    payee: i64,
+    decision: i64,
+}
+
+impl BookWriter {
+    /// The orders after what was copied, oldest first of each kind, and how far a copy has come with them.
+    pub async fn orders(&self, copied: Copied) -> Result<(Vec<Order>, Copied)> {
+        let mut tx = self.0.reader().begin().await?;
+        let (mut orders, mut reached) = (Vec::new(), copied);
+        for row in sqlx::query("select * from payee where id > ? order by id")
+            .bind(copied.payee)
+            .fetch_all(&mut *tx)
+            .await?
+        {
+            reached.payee = row.int("id")?;
+            orders.push(Order::Payee {
+                machine: row.text("machine")?,
+                address: row.address("address")?,
+                effective_ms: row.int("effective_ms")?,
+                at_ms: row.int("at")?,
+            });
+        }
+        for row in sqlx::query(
+            "select d.id, i.source, i.external_id, d.verdict, d.reason, d.at
+             from decision d join item i on i.id = d.item where d.id > ? order by d.id",
+        )
+        .bind(copied.decision)
+        .fetch_all(&mut *tx)
+        .await?
+        {
+            reached.decision = row.int("id")?;
+            orders.push(decision(&row)?);
+        }
+        Ok((orders, reached))
+    }
+
+    /// Brings back the orders that are not known here, given oldest first. One about work that is not known is remembered until
+    /// that is taken in. Returns how many were new.
+    pub async fn bring_back(&self, orders: &[Order]) -> Result<usize> {
+        let mut tx = self.0.begin().await?;
+        let mut new = 0;
+        for order in orders {
+            new += usize::from(bring_back_one(&mut tx, order).await?);
+        }
+        if new > 0 {
+            store::commit(tx, "orders").await?;
+        }
+        Ok(new)
+    }
+}
+
+async fn bring_back_one(conn: &mut SqliteConnection, order: &Order) -> Result<bool> {
+    match order {
+        Order::Payee { machine, address, effective_ms, at_ms } => {
+            let known = sqlx::query(
+                "select 1 from payee where machine = ? and address = ? and effective_ms = ? and at = ?",
+            )
+            .bind(machine)
+            .bind(address.to_vec())
+            .bind(effective_ms)
+            .bind(at_ms)
+            .fetch_optional(&mut *conn)
+            .await?;
+            if known.is_some() {
+                return Ok(false);
+            }
+            insert_payee(conn, (machine, *address), ACTOR, (*effective_ms, *at_ms)).await?;
+            Ok(true)
+        }
+        Order::Decision { source, external_id, verdict, reason, at_ms } => {
+            let Some(item) = read::known_item(conn, source, external_id).await? else {
+                return remember(conn, order).await;
+            };
+            let known = sqlx::query(
+                "select 1 from decision where item = ? and verdict = ? and reason = ? and at = ?",
+            )
+            .bind(item.id)
+            .bind(verdict.name())
+            .bind(reason)
+            .bind(at_ms)
+            .fetch_optional(&mut *conn)
+            .await?;
+            if known.is_some() {
+                return Ok(false);
+            }
+            insert_decision(conn, item.id, (*verdict, reason), ACTOR, *at_ms).await?;
+            read::refresh_open(conn, item.id).await?;
+            Ok(true)
+        }
+    }
+}
+
+/// Remembers a decision about work that is not known yet.
+async fn remember(conn: &mut SqliteConnection, order: &Order) -> Result<bool> {
+    let Order::Decision { source, external_id, verdict, reason, at_ms } = order else {
+        return Ok(false);
+    };
+    let done = sqlx::query(
+        "insert into remembered (source, external_id, verdict, reason, at) values (?, ?, ?, ?, ?) on conflict do nothing",
+    )
+    .bind(source)
+    .bind(external_id)
+    .bind(verdict.name())
+    .bind(reason)
+    .bind(at_ms)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Decides about new work what was decided about it before it was lost.
+pub(super) async fn decide_as_remembered(
+    conn: &mut SqliteConnection,
+    item: i64,
+    (source, external_id): (&str, &str),
+) -> Result<()> {
+    let remembered = sqlx::query(
+        "select source, external_id, verdict, reason, at from remembered
+         where source = ? and external_id = ? order by id",
+    )
+    .bind(source)
+    .bind(external_id)
+    .fetch_all(&mut *conn)
+    .await?;
+    for row in remembered {
+        let Order::Decision { verdict, reason, at_ms, .. } = decision(&row)? else { continue };
+        insert_decision(conn, item, (verdict, &reason), ACTOR, at_ms).await?;
+    }
+    Ok(())
+}
+
+fn decision(row: &SqliteRow) -> Result<Order> {
+    let verdict = Verdict::from_name(&row.text("verdict")?).ok_or(Error::Corrupt("verdict"))?;
+    Ok(Order::Decision {
+        source: row.text("source")?,
+        external_id: row.text("external_id")?,
+        verdict,
+        reason: row.text("reason")?,
+        at_ms: row.int("at")?,
+    })
+}
