@@ -100,8 +100,9 @@ impl Endpoint {
         if found != expected {
             return Err(Error::WrongChain { operator: self.operator().into(), expected, found });
         }
-        // An endpoint that has no block 0 has a bad moment; it tells nothing about its chain.
-        let first = self.block_there(BlockNumberOrTag::Earliest).await?.block.hash;
+        // Asked for by its number: what an endpoint calls earliest is the oldest block that it has kept. One that has no
+        // block 0 has a bad moment; it tells nothing about its chain.
+        let first = self.block_there(0.into()).await?.block.hash;
         if first != genesis {
             let (operator, expected) = (self.operator().into(), genesis);
             return Err(Error::WrongGenesis { operator, expected, found: first });

@@ -40,11 +40,7 @@ pub async fn init(
     let url = rpc_url.parse().map_err(|_| Error::Usage("--rpc-url is not a URL".into()))?;
     let provider = ProviderBuilder::new().connect_http(url);
     let id = provider.get_chain_id().await.map_err(Error::endpoint("eth_chainId"))?;
-    let genesis = provider
-        .get_block_by_number(BlockNumberOrTag::Earliest)
-        .await
-        .map_err(Error::endpoint("eth_getBlockByNumber"))?
-        .map_or(B256::ZERO, |block| block.header.hash);
+    let genesis = genesis(&provider).await?;
     let start_block =
         provider.get_block_number().await.map_err(Error::endpoint("eth_blockNumber"))?;
     let contract = contracts::deploy::address_of(THAW_PERIOD, B256::ZERO);
@@ -82,6 +78,18 @@ pub async fn init(
         address(&attester),
         address(&sender),
     ))
+}
+
+/// Hash of block 0, asked for by its number: what an endpoint calls earliest is the oldest block that it has kept.
+async fn genesis(provider: &impl Provider) -> Result<B256> {
+    let block = provider.get_block_by_number(BlockNumberOrTag::Number(0)).await;
+    let block = block.map_err(Error::endpoint("eth_getBlockByNumber"))?;
+    let hash = block.filter(|block| block.header.number == 0).map(|block| block.header.hash);
+    hash.ok_or_else(|| {
+        Error::Usage(
+            "the endpoint does not tell block 0 of its chain; name another by --rpc-url".into(),
+        )
+    })
 }
 
 /// Deploys the contract and its deposit helper and registers the configured tokens, from the sender's account. What is

@@ -261,6 +261,8 @@ pub(crate) struct Serving {
     pub(crate) lacks_state: bool,
     /// Of how many of its newest blocks it keeps the state, if not of all.
     pub(crate) keeps_state_of: Option<u64>,
+    /// Oldest block that it has kept, besides the first one.
+    pub(crate) oldest: u64,
     /// Widest range of logs that was served.
     pub(crate) widest: u64,
     pub(crate) requests: u64,
@@ -276,6 +278,7 @@ impl Server {
             serves_receipts,
             lacks_state,
             keeps_state_of: None,
+            oldest: 0,
             widest: 0,
             requests: 0,
         };
@@ -363,7 +366,7 @@ impl Serving {
     fn by_number(&self, tree: &Tree, number: &Value) -> Value {
         let number = match number.as_str().unwrap() {
             "latest" => self.newest(tree),
-            "earliest" => 0,
+            "earliest" => self.oldest,
             _ if self.lie == Some(Lie::HasNoBlocks) => return Value::Null,
             number => hex(number),
         };

@@ -535,6 +535,19 @@ async fn another_chain_is_refused_and_stops_the_start_where_it_is_alone() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_has_dropped_its_oldest_blocks_is_of_the_right_chain() {
+    for lies in [&[None, None, None][..], &[None]] {
+        let world = World::of(lies).await;
+        world.servers[0].lock().oldest = OLD;
+        let mut indexer =
+            Indexer::new(world.endpoints.clone(), world.ledger.clone()).await.unwrap();
+        assert!(settle(&mut indexer, 1).await.is_none());
+        world.assert_is_head().await;
+        assert!(world.states().iter().all(|state| *state == State::Ok), "{:?}", world.states());
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_that_asks_for_patience_is_left_alone() {
     let world = World::new([None, None, None]).await;
     let mut indexer = world.indexer().await;

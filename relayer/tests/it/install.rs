@@ -10,7 +10,7 @@ use std::{
 
 use alloy::{primitives::Address, providers::Provider};
 use ledger::{Ledger, read::Reader};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     env::{Env, assert_success, rpc},
@@ -113,4 +113,36 @@ async fn a_deployment_that_breaks_off_tells_no_key_and_leaves_the_sender_free() 
     let reader = Reader::new(Ledger::open_read_only(&path).await.unwrap());
     let sent = env.provider().get_transaction_count(sender).await.unwrap();
     assert_eq!(reader.memory(sender).await.unwrap().next(), sent, "serve would be frozen");
+}
+
+/// Goal: an installation names its chain by block 0, whatever the endpoint that it was made with has kept.
+/// Method: an endpoint that dropped its oldest blocks, as geth with pruned history, then one that does not tell block 0.
+/// What would break it: taking what an endpoint calls its earliest block for the first one of the chain.
+#[tokio::test]
+async fn init_names_the_chain_by_block_0_or_not_at_all() {
+    let env = Env::new().await;
+    let chain = env.provider();
+    rpc(&chain, "evm_mine", "[]").await;
+    let [first, second] = ["[\"0x0\", false]", "[\"0x1\", false]"]
+        .map(async |params| rpc(&chain, "eth_getBlockByNumber", params).await);
+    let (first, second) = (first.await, second.await);
+    let asks = |request: &Value, block: &str| {
+        request["method"] == "eth_getBlockByNumber" && request["params"][0] == block
+    };
+    let without_first = proxy(&env.anvil.url, move |request| {
+        let is_first = asks(request, "earliest") || asks(request, "0x0");
+        is_first.then(|| json!({ "result": null }))
+    })
+    .await;
+    let refused = env.run("init", &["--rpc-url", &without_first]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("block 0"), "{said}");
+    assert!(!env.dir().join("quittance.toml").exists());
+
+    let pruned = proxy(&env.anvil.url, move |request| {
+        asks(request, "earliest").then(|| json!({ "result": second }))
+    })
+    .await;
+    assert_success(&env.run("init", &["--rpc-url", &pruned]).await);
+    assert_eq!(json!(env.config().chain.genesis), first["hash"]);
 }
