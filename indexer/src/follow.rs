@@ -278,7 +278,11 @@ impl Indexer {
                 if agreed != theirs {
                     let problem =
                         format!("its block {number} is {theirs}, the others agree on {agreed}");
-                    if number <= finalised {
+                    // Only others convict it, and of what it says again only.
+                    if number <= finalised
+                        && self.endpoints.operators() > 1
+                        && block_at(endpoint, number).await?.hash == theirs
+                    {
                         endpoint.lied(problem.clone());
                     }
                     return Err(endpoint.inconsistent(problem));
@@ -622,10 +626,15 @@ impl Indexer {
     }
 
     /// Marks the operator whose endpoint served what is untrue, if it does so again when it is asked for the block by its hash:
-    /// before, it may have been on another branch, or not have had the logs of a new block yet. Returns whether it does.
+    /// before, it may have been on another branch, or not have had the logs of a new block yet. One that serves the truth as well
+    /// contradicts itself, as nodes behind one address may. Returns whether it lied.
     async fn blame(&self, found: &Untruth, source: &str) -> bool {
         let Untruth { header, truth, what, told_by } = found;
         let block = header.block.number;
+        if told_by == source {
+            tracing::warn!(operator = source, "{what} of block {block}, and not every time");
+            return false;
+        }
         let mut is_lie = false;
         for member in self.endpoints.members().iter().filter(|member| member.operator() == source) {
             is_lie |= match proof::logs(member, header).await {

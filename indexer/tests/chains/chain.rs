@@ -230,6 +230,12 @@ pub(crate) enum Lie {
     Omits(u64),
     OmitsAll(u64),
     OmitsFromRanges(u64),
+    OmitsEveryOtherTime(u64),
+    /// Tells a block of another branch every other time.
+    Wavers {
+        number: u64,
+        other: usize,
+    },
     Invents(u64),
     InventsAnotherEvent(u64),
     ProvesForOneBlockOnly,
@@ -266,6 +272,8 @@ pub(crate) struct Serving {
     /// Widest range of logs that was served.
     pub(crate) widest: u64,
     pub(crate) requests: u64,
+    /// How often it was asked for what it tells every other time.
+    times: u64,
 }
 
 impl Server {
@@ -281,6 +289,7 @@ impl Server {
             oldest: 0,
             widest: 0,
             requests: 0,
+            times: 0,
         };
         Self(Arc::new(Mutex::new(serving)))
     }
@@ -324,6 +333,10 @@ impl Serving {
             Some(Lie::Garbles) => return Ok(json!("garbage")),
             Some(Lie::AsksForPatience) => return Err((429, "too many requests".into())),
             Some(Lie::IsAnotherChain) if method == "eth_chainId" => return Ok(json!("0x1")),
+            Some(Lie::OmitsEveryOtherTime(_)) if method == "eth_getLogs" => self.times += 1,
+            Some(Lie::Wavers { number, .. }) if params[0] == format!("{number:#x}") => {
+                self.times += 1;
+            }
             _ => {}
         }
         let tree = self.tree.clone();
@@ -373,7 +386,11 @@ impl Serving {
         if number > self.newest(tree) {
             return Value::Null;
         }
-        tree.at(self.head, number).map_or(Value::Null, |node| self.block(tree, node))
+        let head = match self.lie {
+            Some(Lie::Wavers { number: at, other }) if at == number && self.times % 2 == 1 => other,
+            _ => self.head,
+        };
+        tree.at(head, number).map_or(Value::Null, |node| self.block(tree, node))
     }
 
     /// A block by its hash, of this branch or not.
@@ -429,6 +446,9 @@ impl Serving {
         let number = tree.number(node);
         match self.lie {
             Some(Lie::Omits(at)) if at == number => {
+                logs.remove(0);
+            }
+            Some(Lie::OmitsEveryOtherTime(at)) if at == number && self.times % 2 == 1 => {
                 logs.remove(0);
             }
             Some(Lie::OmitsAll(at)) if at == number => logs.clear(),

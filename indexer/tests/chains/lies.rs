@@ -380,6 +380,49 @@ async fn what_an_endpoint_does_not_say_again_of_a_block_by_its_hash_is_no_lie() 
 }
 
 #[tokio::test]
+async fn what_an_endpoint_alone_contradicts_itself_in_is_no_lie() {
+    for servers in [1, 2] {
+        let mut world = World::of(&[None, None][..servers]).await;
+        world.servers[0].lock().lie = Some(Lie::OmitsEveryOtherTime(OLD));
+        // Two endpoints of one operator are as much behind one balancer as one.
+        let named: Vec<_> = world.servers.iter().map(|server| ("anna", server)).collect();
+        world.endpoints = endpoints(&named, Finality::Depth(FINALITY));
+        let mut indexer = world.indexer().await;
+        settle(&mut indexer, 3).await;
+        assert!(!world.states().contains(&State::Lying), "{}", world.reason(0));
+        world.servers[0].lock().lie = None;
+        assert!(settle(&mut indexer, 5).await.is_none());
+        world.assert_is_head().await;
+    }
+}
+
+#[tokio::test]
+async fn a_final_block_that_an_endpoint_alone_tells_differently_when_asked_again_is_no_lie() {
+    let mut world = World::of(&[None]).await;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 1).await.is_none());
+    let fork = {
+        let mut tree = world.tree.lock().unwrap();
+        let base = tree.at(world.head, BLOCKS - FINALITY - 5).unwrap();
+        tree.grow_by(base, FINALITY + 5, &mut ChaCha8Rng::seed_from_u64(2))
+    };
+    {
+        let mut server = world.servers[0].lock();
+        server.lie = Some(Lie::Wavers { number: BLOCKS - FINALITY, other: server.head });
+        server.head = fork;
+    }
+    for _ in 0..20 {
+        let turn = indexer.turn().await;
+        assert!(turn.as_ref().map_or_else(Error::is_transient, |_| true), "{turn:?}");
+        assert_ne!(world.states()[0], State::Lying, "{}", world.reason(0));
+    }
+    world.servers[0].lock().lie = None;
+    world.grow(1);
+    assert!(settle(&mut indexer, 5).await.is_none());
+    world.assert_is_head().await;
+}
+
+#[tokio::test]
 async fn an_endpoint_that_proves_nothing_of_old_blocks_is_believed_as_far_as_the_journal_goes() {
     let mut world = World::of(&[Some(Lie::ProvesForOneBlockOnly)]).await;
     let mut indexer = world.indexer().await;
