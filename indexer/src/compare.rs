@@ -1,8 +1,6 @@
 //! Balances and credits against the contract's own state, as of final blocks.
 
-use std::collections::BTreeSet;
-
-use alloy::{eips::BlockId, providers::DynProvider};
+use alloy::{eips::BlockId, primitives::keccak256, providers::DynProvider};
 use contracts::Settlement;
 use ledger::{
     chain::ChainWriter,
@@ -13,6 +11,7 @@ use ledger::{
 use crate::{
     Endpoints, Error, Result,
     endpoint::{Endpoint, Header},
+    endpoints::wire::all,
 };
 
 /// Most accounts touched by facts that are compared at a final block; the rest are at those after it.
@@ -20,56 +19,76 @@ const CHANGED: u64 = 100;
 /// Accounts compared besides, in rotation, so that all of them are in time.
 const SAMPLED: u64 = 4;
 
-/// Compares, pinned to the hash of a final block. A difference counts if as many operators show it as must agree on a
-/// block; one that another endpoint does not show is a lie.
+/// Compares, pinned to the hash of a final block. What an account holds is what as many operators show as must agree on a
+/// block; all are asked. One that shows something else, and again when asked again, lies. Returns whether enough showed the same
+/// of every account.
 pub(crate) async fn compare(
     writer: &ChainWriter,
     endpoints: &Endpoints,
     agreeing: &[Endpoint],
     header: &Header,
-) -> Result<()> {
+) -> Result<bool> {
     let comparison = writer.comparison(header.block.number, CHANGED, SAMPLED).await?;
+    let mut asked: Vec<&Endpoint> = agreeing.iter().collect();
+    let mut is_told = true;
     for (account, ours) in &comparison.holdings {
-        let mut differing: Vec<(&Endpoint, String)> = Vec::new();
-        let mut confirmed = false;
-        for endpoint in agreeing {
-            // An endpoint that does not answer says nothing, neither way.
-            let Some(theirs) = held(endpoint, header, account).await else { continue };
-            if theirs == shown(ours) {
-                confirmed = true;
-                break;
-            }
-            differing.push((endpoint, theirs));
+        let ours = shown(ours);
+        let answers = all(asked.iter().map(|endpoint| held(endpoint, header, account))).await;
+        let said = asked.iter().zip(answers);
+        let said: Vec<_> = said.filter_map(|(endpoint, said)| Some((*endpoint, said?))).collect();
+        // One that does not answer says nothing, neither way, and is not waited for at every account.
+        asked = said.iter().map(|(endpoint, _)| *endpoint).collect();
+        if !endpoints.are_enough(asked.iter().copied()) {
+            return Ok(false);
         }
-        if !confirmed {
-            let Some((_, theirs)) = differing.first() else { return Ok(()) };
-            let same = differing.iter().filter(|(_, said)| said == theirs);
-            let operators: BTreeSet<_> = same.map(|(endpoint, _)| endpoint.operator()).collect();
-            if operators.len() < endpoints.needed() {
-                // Too few tell; the next final block tries again.
-                return Ok(());
-            }
-            let difference = Error::StateDiffers {
-                block: header.block.number,
-                account: name(account),
-                ours: shown(ours),
-                theirs: theirs.clone(),
-            };
+        let Some(agreed) = agreed(endpoints, &said) else {
+            tracing::warn!(account = name(account), "too few operators show the same");
+            is_told = false;
+            continue;
+        };
+        if agreed != ours {
+            let (block, account_name) = (header.block.number, name(account));
+            let difference =
+                Error::StateDiffers { block, account: account_name, ours, theirs: agreed.into() };
             writer.halt(account, &difference.to_string(), header.block.time).await?;
             return Err(difference);
         }
-        if endpoints.operators() > 1 {
-            for (endpoint, theirs) in &differing {
-                endpoint.lied(format!(
-                    "it said that {} is {theirs} at block {}; another endpoint and the logs say {}",
-                    name(account),
-                    header.block.number,
-                    shown(ours)
-                ));
-            }
+        for (endpoint, theirs) in said.iter().filter(|(_, theirs)| *theirs != ours) {
+            doubt(endpoint, header, account, (theirs, &ours)).await;
         }
     }
-    Ok(writer.compared(&comparison, header.block.time).await?)
+    if is_told {
+        writer.compared(&comparison, header.block.time).await?;
+    }
+    Ok(is_told)
+}
+
+/// What enough operators show.
+fn agreed<'a>(endpoints: &Endpoints, said: &'a [(&Endpoint, String)]) -> Option<&'a str> {
+    let votes = said.iter().map(|(endpoint, said)| (endpoint.operator(), keccak256(said)));
+    let winner = endpoints.agreed(votes)?;
+    let mut shown = said.iter().map(|(_, said)| said.as_str());
+    shown.find(|said| keccak256(said) == winner)
+}
+
+/// Marks an endpoint that shows something else than the others do, if it does so again: before, it may have been behind a
+/// cache.
+async fn doubt(
+    endpoint: &Endpoint,
+    header: &Header,
+    account: &Account,
+    (theirs, ours): (&str, &str),
+) {
+    let (account_name, block) = (name(account), header.block.number);
+    let problem = format!("it said that {account_name} is {theirs} at block {block}");
+    match held(endpoint, header, account).await {
+        Some(again) if again != ours => {
+            endpoint.lied(format!("{problem}; the other operators and the logs say {ours}"));
+        }
+        _ => {
+            tracing::warn!(operator = endpoint.operator(), "{problem}, and not when asked again");
+        }
+    }
 }
 
 /// What the contract says that an account holds, if the endpoint says anything.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -122,6 +122,8 @@ pub struct Indexer {
     marked: BTreeSet<String>,
     /// How often in a row what is stored and what is served did not lead to the contract's journal.
     doubts: AtomicU32,
+    /// The final block at which a comparison came to nothing.
+    untold_at: AtomicU64,
 }
 
 /// So often is a range asked for again before what is stored below it is given up.
@@ -142,6 +144,7 @@ impl Indexer {
             final_since: (0, Instant::now()),
             marked: BTreeSet::new(),
             doubts: AtomicU32::new(0),
+            untold_at: AtomicU64::new(0),
         };
         indexer.sync_marks().await?;
         indexer.adopt_journals(&ledger).await?;
@@ -472,27 +475,44 @@ impl Indexer {
         if self.endpoints.needed() <= 1 { of_facts(endpoint, error) } else { error }
     }
 
-    /// Makes the agreed final block final in the ledger if the journal up to it is the contract's. If it is not, finds the
-    /// first block that is untrue and rolls back below it.
+    /// Makes the agreed final block final in the ledger if the journal up to it is the contract's, and compares what is final
+    /// with the contract. If the journal is another one, finds the first block that is untrue and rolls back below it.
     async fn finalise(&self, survey: &Survey, endpoint: &Endpoint) -> Result<Option<Turn>> {
         let number = survey.finalised.block.number;
         let stored = self.writer.block_at_or_below(number).await?;
-        let is_compared = self.writer.finalised().await? >= number;
-        if is_compared || stored != Some(survey.finalised.block) {
+        let known = self.writer.finalised().await?;
+        if known > number || stored != Some(survey.finalised.block) {
             return Ok(None);
         }
-        let theirs = proof::journal(&self.endpoints, endpoint, &survey.finalised).await?;
-        let theirs =
-            theirs.ok_or_else(|| self.endpoints.no_agreement("on the contract's journal"))?;
-        if self.writer.journal_at(number).await? != theirs {
-            let all = (number, number, theirs);
-            return self.repair(survey, endpoint, Vec::new(), all).await.map(Some);
+        if known < number {
+            let theirs = proof::journal(&self.endpoints, endpoint, &survey.finalised).await?;
+            let theirs =
+                theirs.ok_or_else(|| self.endpoints.no_agreement("on the contract's journal"))?;
+            if self.writer.journal_at(number).await? != theirs {
+                let all = (number, number, theirs);
+                return self.repair(survey, endpoint, Vec::new(), all).await.map(Some);
+            }
+            self.writer.set_finalised(number).await?;
         }
-        self.writer.set_finalised(number).await?;
+        self.compare(survey).await?;
+        Ok(None)
+    }
+
+    /// Compares what is final and was not compared yet, whatever made it final. What too few tell of, or what differs, is asked
+    /// for again at the next final block.
+    async fn compare(&self, survey: &Survey) -> Result<()> {
+        let number = survey.finalised.block.number;
+        let is_compared = self.writer.compared_to().await? >= number;
+        if is_compared || self.untold_at.swap(number, Ordering::Relaxed) == number {
+            return Ok(());
+        }
         let agreeing: Vec<_> =
             survey.agreeing.iter().map(|(endpoint, _)| endpoint.clone()).collect();
-        compare::compare(&self.writer, &self.endpoints, &agreeing, &survey.finalised).await?;
-        Ok(None)
+        let header = &survey.finalised;
+        if compare::compare(&self.writer, &self.endpoints, &agreeing, header).await? {
+            self.untold_at.store(0, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Finds what is untrue of the blocks up to `to`, whose journal is `theirs`, and rolls back below it. Of them, those after

@@ -158,6 +158,12 @@ impl ChainWriter {
         Ok(lying)
     }
 
+    /// Last of the blocks of which everything that facts touched is compared with the contract; 0 before the first comparison.
+    pub async fn compared_to(&self) -> Result<u64> {
+        let mut conn = self.0.reader().acquire().await?;
+        Ok(place(&mut conn).await?.block)
+    }
+
     /// What is to be compared with the contract at the final block `block`: what differed before, at most `changed` accounts
     /// that facts have touched and that were not compared since, and the next `sampled` of all. What facts touched besides is
     /// left to the comparisons after it.

@@ -294,7 +294,7 @@ impl Endpoints {
         let named = named.filter_map(|((member, _), vote)| {
             vote.as_ref().map(|header| (member.operator(), header.block.hash))
         });
-        let winner = agreement::agreed(named, self.needed());
+        let winner = self.agreed(named);
         let mut finalised = None;
         let mut agreeing = Vec::new();
         for ((member, look), vote) in looks.into_iter().zip(votes) {
@@ -330,9 +330,17 @@ impl Endpoints {
         let named = members.iter().zip(&headers).filter_map(|(member, header)| {
             header.as_ref().map(|header| (member.operator(), header.block.hash))
         });
-        let winner = agreement::agreed(named, self.needed());
+        let winner = self.agreed(named);
         let found = headers.into_iter().flatten().find(|header| Some(header.block.hash) == winner);
         found.ok_or_else(|| self.no_agreement(&format!("on block {number}")))
+    }
+
+    /// The hash that enough operators name, each of which speaks through its endpoints.
+    pub(crate) fn agreed<'a>(
+        &self,
+        votes: impl IntoIterator<Item = (&'a str, B256)>,
+    ) -> Option<B256> {
+        agreement::agreed(votes, self.needed())
     }
 
     /// Digest of the contract's logs of a block, as enough operators serve them.
@@ -365,7 +373,7 @@ impl Endpoints {
         let named = members.iter().zip(served).filter_map(|(member, logs)| {
             Some((member.operator(), history::digest(logs.as_ref().ok()?)))
         });
-        agreement::agreed(named, self.needed())
+        self.agreed(named)
     }
 
     /// A word of the contract's storage in the state of a block, as enough operators say.
@@ -374,7 +382,7 @@ impl Endpoints {
         let words = all(members.iter().map(|member| member.word_if_any(block, slot))).await;
         let named = members.iter().zip(words);
         let named = named.filter_map(|(member, word)| Some((member.operator(), word?.into())));
-        agreement::agreed(named, self.needed()).map(Into::into)
+        self.agreed(named).map(Into::into)
     }
 
     /// Endpoints that may be asked now. If all that can be trusted are to be left alone for failing, they are asked all the
@@ -393,8 +401,8 @@ impl Endpoints {
     }
 
     /// Whether endpoints are of as many operators as have to agree.
-    fn are_enough(&self, endpoints: &[Endpoint]) -> bool {
-        let operators: BTreeSet<_> = endpoints.iter().map(Endpoint::operator).collect();
+    pub(crate) fn are_enough<'a>(&self, endpoints: impl IntoIterator<Item = &'a Endpoint>) -> bool {
+        let operators: BTreeSet<_> = endpoints.into_iter().map(Endpoint::operator).collect();
         operators.len() >= self.needed()
     }
 

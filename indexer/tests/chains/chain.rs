@@ -9,14 +9,14 @@ use alloy::{
     consensus::{
         Header, Receipt, ReceiptEnvelope, ReceiptWithBloom, proofs::calculate_receipt_root,
     },
-    primitives::{Address, B256, Bloom, Log as PrimitiveLog, LogData, U256, keccak256},
+    primitives::{Address, B256, Bloom, Bytes, Log as PrimitiveLog, LogData, U256, keccak256},
     providers::{Provider, ProviderBuilder},
     rpc::{
         client::RpcClient,
         json_rpc::{ErrorPayload, Id, RequestPacket, Response, ResponsePacket, ResponsePayload},
         types::{self, BlockTransactions, Log},
     },
-    sol_types::SolEvent,
+    sol_types::{SolEvent, SolValue},
     transports::{TransportError, TransportFut},
 };
 use contracts::{Settlement, eip712::DepositKey, journal::Journal};
@@ -24,6 +24,7 @@ use indexer::{Endpoints, Finality, Upstream};
 use ledger::{
     Identity, Ledger, Units,
     chain::{Block, ChainWriter, Event, Fact, IndexedBlock},
+    rules::{DepositEvent, DepositState},
 };
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -168,6 +169,19 @@ impl Tree {
         self.nodes[node].journal
     }
 
+    /// What the one deposit holds after a block.
+    fn deposit(&self, node: usize) -> DepositState {
+        let facts = self.replay(node).into_iter().flat_map(|block| block.facts);
+        facts.fold(DepositState::default(), |state, fact| {
+            let event = match fact.event {
+                Event::Funded { units, .. } => DepositEvent::Funded(units, true),
+                Event::Thawed { units, ends, .. } => DepositEvent::Thawed(units, ends),
+                _ => return state,
+            };
+            state.after(event).unwrap()
+        })
+    }
+
     pub(crate) fn logs(&self, node: usize) -> Vec<Log> {
         let Node { header, hash, events, .. } = &self.nodes[node];
         let log = |(index, (_, data)): (u64, &(Event, LogData))| Log {
@@ -244,6 +258,9 @@ pub(crate) enum Lie {
     Reorders(u64),
     Alters(u64),
     ForgesReceipts(u64),
+    Misstates,
+    MisstatesEveryOtherTime,
+    StatesNothing,
     Trails(u64),
     HasNoBlocks,
     Garbles,
@@ -334,6 +351,10 @@ impl Serving {
             Some(Lie::AsksForPatience) => return Err((429, "too many requests".into())),
             Some(Lie::IsAnotherChain) if method == "eth_chainId" => return Ok(json!("0x1")),
             Some(Lie::OmitsEveryOtherTime(_)) if method == "eth_getLogs" => self.times += 1,
+            Some(Lie::MisstatesEveryOtherTime) if method == "eth_call" => self.times += 1,
+            Some(Lie::StatesNothing) if method == "eth_call" => {
+                return Err((-32000, "not now".into()));
+            }
             Some(Lie::Wavers { number, .. }) if params[0] == format!("{number:#x}") => {
                 self.times += 1;
             }
@@ -358,6 +379,12 @@ impl Serving {
                     Some(blocks) if age >= blocks => Err((-32000, "missing trie node".into())),
                     _ => Ok(json!(tree.nodes[node].journal.word())),
                 }
+            }
+            "eth_call" => {
+                let node = self
+                    .by_hash(&tree, &params[1])
+                    .ok_or((-32000, "header not found".to_owned()))?;
+                Ok(json!(self.deposit(&tree, node)))
             }
             // As reth and Nethermind say it.
             "eth_getProof" if self.lie == Some(Lie::ProvesForOneBlockOnly) => {
@@ -418,6 +445,16 @@ impl Serving {
             block.as_object_mut().unwrap().remove("parentHash");
         }
         block
+    }
+
+    /// The deposit, as the contract would answer.
+    fn deposit(&self, tree: &Tree, node: usize) -> Bytes {
+        let DepositState { balance, thawing, spent, epoch, thaw_ends, .. } = tree.deposit(node);
+        let is_untrue = self.lie == Some(Lie::Misstates)
+            || (self.lie == Some(Lie::MisstatesEveryOtherTime) && self.times % 2 == 1);
+        let balance = balance.get() + u64::from(is_untrue);
+        let words = (balance, thawing.get(), spent.get(), epoch, u32::try_from(thaw_ends).unwrap());
+        words.abi_encode().into()
     }
 
     fn get_logs(&mut self, tree: &Tree, filter: &Value) -> Result<Value, (i64, String)> {

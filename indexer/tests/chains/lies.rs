@@ -22,23 +22,23 @@ const OLD: u64 = 20;
 /// A block that is followed before it is final.
 const NEW: u64 = 56;
 
-struct World {
+pub(crate) struct World {
     rng: ChaCha8Rng,
     tree: Arc<Mutex<Tree>>,
     head: usize,
-    servers: Vec<Server>,
-    endpoints: Endpoints,
-    ledger: Ledger,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) ledger: Ledger,
     folder: TempDir,
 }
 
 impl World {
     /// Three operators, of which some lie. The blocks that are lied about have three events each.
-    async fn new(lies: [Option<Lie>; 3]) -> Self {
+    pub(crate) async fn new(lies: [Option<Lie>; 3]) -> Self {
         Self::of(&lies).await
     }
 
-    async fn of(lies: &[Option<Lie>]) -> Self {
+    pub(crate) async fn of(lies: &[Option<Lie>]) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut tree = Tree::new();
         let mut head = 0;
@@ -55,12 +55,12 @@ impl World {
         Self { rng, tree, head, servers, endpoints, ledger, folder }
     }
 
-    async fn indexer(&self) -> Indexer {
+    pub(crate) async fn indexer(&self) -> Indexer {
         Indexer::new(self.endpoints.clone(), self.ledger.clone()).await.unwrap()
     }
 
     /// Adds blocks, so that what is followed becomes final.
-    fn grow(&mut self, blocks: u64) {
+    pub(crate) fn grow(&mut self, blocks: u64) {
         let mut tree = self.tree.lock().unwrap();
         self.head = tree.grow_by(self.head, blocks, &mut self.rng);
         for server in &self.servers {
@@ -82,11 +82,11 @@ impl World {
         assert_eq!(ledger::verify::facts(&self.ledger, &truth, finalised).await.unwrap(), []);
     }
 
-    fn states(&self) -> Vec<State> {
+    pub(crate) fn states(&self) -> Vec<State> {
         self.endpoints.report().into_iter().map(|report| report.state).collect()
     }
 
-    fn reason(&self, operator: usize) -> String {
+    pub(crate) fn reason(&self, operator: usize) -> String {
         self.endpoints.report()[operator].reason.clone().unwrap_or_default()
     }
 }

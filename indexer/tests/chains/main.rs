@@ -10,6 +10,7 @@
 )]
 
 mod chain;
+mod comparisons;
 mod lies;
 mod reorgs;
 mod trees;
