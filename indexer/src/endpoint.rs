@@ -277,6 +277,14 @@ impl Endpoint {
         self.inconsistent(format!("its block {number} is {theirs}, the others agree on {agreed}"))
     }
 
+    /// What it has above the checkpoint does not follow the checkpoint.
+    pub(crate) fn breaks_off(&self, checkpoint: B256, next: &Block) -> Error {
+        let (number, parent) = (next.number, next.parent);
+        self.inconsistent(format!(
+            "block {number} follows {parent}, the checkpoint is {checkpoint}"
+        ))
+    }
+
     pub(crate) fn no_block(&self, block: String) -> Error {
         Error::NoBlock { operator: self.operator().to_owned(), block }
     }

@@ -318,7 +318,7 @@ impl Indexer {
             endpoint.narrow(error, to - from + 1);
         })?;
         endpoint.health(Health::widen);
-        check_parent(endpoint, checkpoint, from).await?;
+        self.check_parent(survey, endpoint, checkpoint, from).await?;
 
         let before = from.saturating_sub(1);
         let mut history = History::after(self.writer.journal_at(before).await?);
@@ -340,11 +340,7 @@ impl Indexer {
             history.push(number, &logs, endpoint.operator());
             found.push((header.block, logs));
         }
-        let end = if to == survey.finalised.block.number {
-            survey.finalised.clone()
-        } else {
-            self.endpoints.agreed_at(to).await?
-        };
+        let end = self.final_at(survey, to).await?;
         let theirs = proof::journal(&self.endpoints, endpoint, &end).await?;
         if let Some(theirs) = theirs.filter(|theirs| *theirs != history.last()) {
             return self.repair(survey, endpoint, history.blocks, (before, to, theirs)).await;
@@ -366,6 +362,31 @@ impl Indexer {
             self.writer.set_finalised(to).await?;
         }
         Ok(Turn::Advanced(to))
+    }
+
+    /// Fails if the block after the checkpoint, as enough operators have it, does not follow it: the endpoint alone said that the
+    /// checkpoint still stands.
+    async fn check_parent(
+        &self,
+        survey: &Survey,
+        endpoint: &Endpoint,
+        checkpoint: Option<&Block>,
+        from: u64,
+    ) -> Result<()> {
+        let Some(checkpoint) = checkpoint else { return Ok(()) };
+        let first = self.final_at(survey, from).await?.block;
+        if first.parent == checkpoint.hash {
+            return Ok(());
+        }
+        Err(endpoint.breaks_off(checkpoint.hash, &first))
+    }
+
+    /// The final block at a height, as enough operators have it.
+    async fn final_at(&self, survey: &Survey, number: u64) -> Result<Header> {
+        if number == survey.finalised.block.number {
+            return Ok(survey.finalised.clone());
+        }
+        self.endpoints.agreed_at(number).await
     }
 
     /// Whether enough operators serve the same logs of a range; fails if they serve others, or, where one operator is not enough
@@ -405,11 +426,18 @@ impl Indexer {
         let mut blocks = Vec::new();
         for number in from..=to {
             let header = endpoint.block_there(number.into()).await?;
-            if parent.is_some_and(|parent| parent != header.block.parent) {
+            if let Some(parent) = parent.filter(|parent| *parent != header.block.parent) {
+                if blocks.is_empty() {
+                    // Another endpoint may have what follows the checkpoint, or know that it is gone.
+                    return Err(endpoint.breaks_off(parent, &header.block));
+                }
                 // The chain moved while it was read; what was read before that point is good.
                 break;
             }
-            let Some(indexed) = self.unfinal(endpoint, &header, &mut history).await? else { break };
+            let Some(indexed) = self.unfinal(endpoint, &header, &mut history).await? else {
+                self.check_block(endpoint, &header.block).await?;
+                break;
+            };
             parent = Some(header.block.hash);
             blocks.push(indexed);
         }
@@ -452,6 +480,16 @@ impl Indexer {
         history.push(header.block.number, &logs, endpoint.operator());
         let indexed = self.indexed(header.block, &logs);
         indexed.map(Some).map_err(|error| self.of_unproved(endpoint, error))
+    }
+
+    /// Fails if enough operators have another block at its height, rather than none yet.
+    async fn check_block(&self, endpoint: &Endpoint, block: &Block) -> Result<()> {
+        match self.endpoints.agreed_at(block.number).await {
+            Ok(agreed) if agreed.block.hash != block.hash => {
+                Err(endpoint.departs(block, &agreed.block))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How many of the blocks enough operators have, from the first one on.
@@ -778,18 +816,6 @@ struct Untruth {
 
 async fn block_at(endpoint: &Endpoint, number: u64) -> Result<Block> {
     Ok(endpoint.block_there(number.into()).await?.block)
-}
-
-async fn check_parent(endpoint: &Endpoint, checkpoint: Option<&Block>, from: u64) -> Result<()> {
-    let Some(checkpoint) = checkpoint else { return Ok(()) };
-    let parent = block_at(endpoint, from).await?.parent;
-    if parent == checkpoint.hash {
-        return Ok(());
-    }
-    Err(endpoint.inconsistent(format!(
-        "block {from} follows {parent}, the checkpoint is {}",
-        checkpoint.hash
-    )))
 }
 
 /// Takes turns until told to stop, with a pause after each that failed or had nothing to do. What the next turn can mend is

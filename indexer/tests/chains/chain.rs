@@ -261,6 +261,12 @@ pub(crate) enum Lie {
     Misstates,
     MisstatesEveryOtherTime,
     StatesNothing,
+    /// Tells some blocks of another branch.
+    Keeps {
+        from: u64,
+        to: u64,
+        other: usize,
+    },
     Trails(u64),
     HasNoBlocks,
     Garbles,
@@ -286,6 +292,8 @@ pub(crate) struct Serving {
     pub(crate) keeps_state_of: Option<u64>,
     /// Oldest block that it has kept, besides the first one.
     pub(crate) oldest: u64,
+    /// Whether it has no block of another branch.
+    pub(crate) knows_one_branch: bool,
     /// Widest range of logs that was served.
     pub(crate) widest: u64,
     pub(crate) requests: u64,
@@ -304,6 +312,7 @@ impl Server {
             lacks_state,
             keeps_state_of: None,
             oldest: 0,
+            knows_one_branch: false,
             widest: 0,
             requests: 0,
             times: 0,
@@ -415,6 +424,7 @@ impl Serving {
         }
         let head = match self.lie {
             Some(Lie::Wavers { number: at, other }) if at == number && self.times % 2 == 1 => other,
+            Some(Lie::Keeps { from, to, other }) if (from..=to).contains(&number) => other,
             _ => self.head,
         };
         tree.at(head, number).map_or(Value::Null, |node| self.block(tree, node))
@@ -423,7 +433,10 @@ impl Serving {
     /// A block by its hash, of this branch or not.
     fn by_hash(&self, tree: &Tree, hash: &Value) -> Option<usize> {
         let hash: B256 = hash.as_str()?.parse().unwrap();
-        tree.nodes.iter().rposition(|node| node.hash == hash)
+        let node = tree.nodes.iter().rposition(|node| node.hash == hash)?;
+        let is_known =
+            !self.knows_one_branch || tree.at(self.head, tree.number(node)) == Some(node);
+        is_known.then_some(node)
     }
 
     fn block(&self, tree: &Tree, node: usize) -> Value {

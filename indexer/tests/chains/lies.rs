@@ -346,6 +346,67 @@ async fn blocks_that_one_of_three_alone_has_are_not_followed() {
 }
 
 #[tokio::test]
+async fn a_block_with_logs_that_one_of_three_alone_has_does_not_keep_the_others_from_being_followed()
+ {
+    let world = World::new([None, None, None]).await;
+    let alone = {
+        let mut tree = world.tree.lock().unwrap();
+        let final_block = tree.at(world.head, BLOCKS - FINALITY).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let first = tree.grow(final_block, 3, &mut rng);
+        tree.grow_by(first, FINALITY, &mut rng)
+    };
+    for server in &world.servers {
+        server.lock().knows_one_branch = true;
+    }
+    world.servers[0].lock().head = alone;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 5).await.is_none());
+    world.assert_is_head().await;
+}
+
+impl World {
+    /// Replaces the newest block, which has no logs, by another without any, and adds so many. The first of the endpoints goes
+    /// on telling the replaced one, and that many blocks which follow it.
+    async fn orphaned(kept: u64, blocks: u64) -> (Self, Indexer) {
+        let mut world = Self::new([None, None, None]).await;
+        let before = world.head;
+        let orphan = world.tree.lock().unwrap().grow(before, 0, &mut world.rng);
+        for server in &world.servers {
+            server.lock().head = orphan;
+        }
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 1).await.is_none());
+        let alone = {
+            let mut tree = world.tree.lock().unwrap();
+            let after = tree.grow(before, 0, &mut world.rng);
+            world.head = tree.grow(after, 3, &mut world.rng);
+            world.head = tree.grow_by(world.head, blocks, &mut world.rng);
+            tree.grow(orphan, 0, &mut world.rng)
+        };
+        for server in &world.servers {
+            server.lock().head = world.head;
+        }
+        let (from, to) = (BLOCKS + 1, BLOCKS + 1 + kept);
+        world.servers[0].lock().lie = Some(Lie::Keeps { from, to, other: alone });
+        (world, indexer)
+    }
+}
+
+#[tokio::test]
+async fn a_block_that_one_of_three_still_serves_after_a_reorg_does_not_keep_the_others_from_being_followed()
+ {
+    for kept in [0, 1] {
+        // Of few blocks none is final that was replaced; of many, what follows the replaced one is.
+        for blocks in [0, 1, FINALITY / 2, FINALITY + 5] {
+            let (world, mut indexer) = World::orphaned(kept, blocks).await;
+            assert!(settle(&mut indexer, 5).await.is_none(), "{kept} {blocks}");
+            world.assert_is_head().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn one_of_three_that_left_the_others_undoes_nothing() {
     // The third may not be able to say yet what stands there.
     for third in [None, Some(Lie::Trails(2))] {
