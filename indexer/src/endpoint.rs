@@ -273,7 +273,7 @@ impl Endpoint {
 
     /// Its block is not the one that the others have at that height.
     pub(crate) fn departs(&self, theirs: &Block, agreed: &Block) -> Error {
-        let (number, theirs, agreed) = (theirs.number, theirs.hash, agreed.hash);
+        let (number, theirs, agreed) = (theirs.number, told(theirs, agreed), told(agreed, theirs));
         self.inconsistent(format!("its block {number} is {theirs}, the others agree on {agreed}"))
     }
 
@@ -288,6 +288,15 @@ impl Endpoint {
     pub(crate) fn no_block(&self, block: String) -> Error {
         Error::NoBlock { operator: self.operator().to_owned(), block }
     }
+}
+
+/// A block's hash, with what else is told of it where that is what tells it from another.
+pub(crate) fn told(block: &Block, other: &Block) -> String {
+    let Block { hash, parent, time, .. } = block;
+    if *hash != other.hash {
+        return hash.to_string();
+    }
+    format!("{hash} after {parent} at {time}")
 }
 
 /// Whether an error refuses a range of blocks for its width or for what is in it, and which width it names.

@@ -435,7 +435,8 @@ impl Indexer {
                 break;
             }
             let Some(indexed) = self.unfinal(endpoint, &header, &mut history).await? else {
-                self.check_block(endpoint, &header.block).await?;
+                // Those that do not serve them may have another block there, which is not waited for.
+                self.is_backed(endpoint, &header.block).await?;
                 break;
             };
             parent = Some(header.block.hash);
@@ -482,14 +483,14 @@ impl Indexer {
         indexed.map(Some).map_err(|error| self.of_unproved(endpoint, error))
     }
 
-    /// Fails if enough operators have another block at its height, rather than none yet.
-    async fn check_block(&self, endpoint: &Endpoint, block: &Block) -> Result<()> {
-        match self.endpoints.agreed_at(block.number).await {
-            Ok(agreed) if agreed.block.hash != block.hash => {
-                Err(endpoint.departs(block, &agreed.block))
-            }
-            _ => Ok(()),
+    /// Whether enough operators have the block. Fails if they have another at its height, rather than none yet.
+    async fn is_backed(&self, endpoint: &Endpoint, block: &Block) -> Result<bool> {
+        // Those that trail do not have the newest ones yet.
+        let Ok(agreed) = self.endpoints.agreed_at(block.number).await else { return Ok(false) };
+        if self.endpoints.ballot(&agreed.block) == self.endpoints.ballot(block) {
+            return Ok(true);
         }
+        Err(endpoint.departs(block, &agreed.block))
     }
 
     /// How many of the blocks enough operators have, from the first one on.
@@ -497,13 +498,19 @@ impl Indexer {
         if self.endpoints.needed() <= 1 {
             return Ok(blocks.len());
         }
+        if !endpoint.computes_hashes() {
+            // A block says nothing of those below it.
+            for (index, IndexedBlock { block, .. }) in blocks.iter().enumerate() {
+                if !self.is_backed(endpoint, block).await? {
+                    return Ok(index);
+                }
+            }
+            return Ok(blocks.len());
+        }
         for (index, IndexedBlock { block, .. }) in blocks.iter().enumerate().rev() {
-            // Those that trail do not have the newest ones yet.
-            let Ok(agreed) = self.endpoints.agreed_at(block.number).await else { continue };
-            if agreed.block.hash == block.hash {
+            if self.is_backed(endpoint, block).await? {
                 return Ok(index + 1);
             }
-            return Err(endpoint.departs(block, &agreed.block));
         }
         Ok(0)
     }

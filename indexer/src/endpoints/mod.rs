@@ -17,7 +17,7 @@ use std::{
 };
 
 use alloy::{
-    primitives::{Address, B256, U256},
+    primitives::{Address, B256, U256, keccak256},
     providers::{DynProvider, Provider, ProviderBuilder},
     rpc::{client::RpcClient, types::Log},
     transports::RpcError,
@@ -35,7 +35,7 @@ use self::{
 };
 use crate::{
     Error, Finality, Result,
-    endpoint::{Endpoint, Header, Look},
+    endpoint::{Endpoint, Header, Look, told},
     history,
 };
 
@@ -69,7 +69,8 @@ pub enum HeaderHash {
     /// It is, and a header with another one is refused.
     #[default]
     Computed,
-    /// It is taken from the endpoint. State and tx receipts are then checked against what one endpoint says.
+    /// It is taken from the endpoint and proves nothing: enough operators have to tell the same parent and time with it, and
+    /// neither state nor tx receipts are checked against a header.
     Trusted,
 }
 
@@ -290,27 +291,22 @@ impl Endpoints {
             return Err(self.no_agreement("on a final block"));
         };
         let votes = all(looks.iter().map(|(member, look)| vote(member, look, number))).await;
-        let named = looks.iter().zip(&votes);
-        let named = named.filter_map(|((member, _), vote)| {
-            vote.as_ref().map(|header| (member.operator(), header.block.hash))
-        });
-        let winner = self.agreed(named);
-        let mut finalised = None;
+        let finalised = self.agreed_header(looks.iter().map(|(member, _)| member).zip(&votes));
         let mut agreeing = Vec::new();
         for ((member, look), vote) in looks.into_iter().zip(votes) {
-            let hash = vote.as_ref().map(|header| header.block.hash);
-            let agrees = hash.is_some() && hash == winner;
+            let agreed = vote.as_ref().zip(finalised.as_ref());
+            let agreed = agreed.map(|(vote, header)| (vote.block, header.block));
+            let agrees =
+                agreed.is_some_and(|(vote, header)| self.ballot(&vote) == self.ballot(&header));
             member.health(|health| health.agrees = Some(agrees));
-            match (winner, hash) {
-                (Some(winner), Some(hash)) if hash != winner && look.finalised >= number => {
+            match agreed {
+                Some((vote, header)) if !agrees && look.finalised >= number => {
+                    let (theirs, winner) = (told(&vote, &header), told(&header, &vote));
                     member.lied(format!(
-                        "it called block {number} {hash} final; the other operators agree on {winner}"
+                        "it called block {number} {theirs} final; the other operators agree on {winner}"
                     ));
                 }
-                _ if agrees => {
-                    finalised = vote;
-                    agreeing.push((member, look.latest));
-                }
+                _ if agrees => agreeing.push((member, look.latest)),
                 _ => {}
             }
         }
@@ -327,12 +323,32 @@ impl Endpoints {
     pub(crate) async fn agreed_at(&self, number: u64) -> Result<Header> {
         let members = self.due();
         let headers = all(members.iter().map(|member| member.block_if_any(number.into()))).await;
-        let named = members.iter().zip(&headers).filter_map(|(member, header)| {
-            header.as_ref().map(|header| (member.operator(), header.block.hash))
-        });
-        let winner = self.agreed(named);
-        let found = headers.into_iter().flatten().find(|header| Some(header.block.hash) == winner);
+        let found = self.agreed_header(members.iter().zip(&headers));
         found.ok_or_else(|| self.no_agreement(&format!("on block {number}")))
+    }
+
+    /// The header that enough operators have.
+    fn agreed_header<'a>(
+        &self,
+        votes: impl Iterator<Item = (&'a Endpoint, &'a Option<Header>)> + Clone,
+    ) -> Option<Header> {
+        let named = votes.filter_map(|(member, vote)| Some((member.operator(), vote.as_ref()?)));
+        let ballots = named.clone().map(|(operator, vote)| (operator, self.ballot(&vote.block)));
+        let winner = self.agreed(ballots)?;
+        let mut headers = named.map(|(_, header)| header);
+        headers.find(|header| self.ballot(&header.block) == winner).cloned()
+    }
+
+    /// By what a block is voted on. Where its hash is not computed, that says nothing of what else is used of its header.
+    pub(crate) fn ballot(&self, block: &Block) -> B256 {
+        let Block { number, hash, parent, time } = block;
+        match self.settings.header_hash {
+            HeaderHash::Computed => *hash,
+            HeaderHash::Trusted => keccak256(
+                [&number.to_be_bytes(), hash.as_slice(), parent.as_slice(), &time.to_be_bytes()]
+                    .concat(),
+            ),
+        }
     }
 
     /// The hash that enough operators name, each of which speaks through its endpoints.

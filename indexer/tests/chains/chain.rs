@@ -258,6 +258,9 @@ pub(crate) enum Lie {
     Reorders(u64),
     Alters(u64),
     ForgesReceipts(u64),
+    /// With the header that they have the root of, under the hash of the true one.
+    ForgesReceiptsAndHeader(u64),
+    Postdates(u64),
     Misstates,
     MisstatesEveryOtherTime,
     StatesNothing,
@@ -441,12 +444,21 @@ impl Serving {
 
     fn block(&self, tree: &Tree, node: usize) -> Value {
         let Node { header, hash, .. } = &tree.nodes[node];
-        let header = types::Header {
-            hash: *hash,
-            inner: header.clone(),
-            total_difficulty: None,
-            size: None,
-        };
+        let mut inner = header.clone();
+        match self.lie {
+            Some(Lie::Postdates(at)) if at == inner.number => inner.timestamp += 1_000_000,
+            Some(Lie::ForgesReceiptsAndHeader(at)) if at == inner.number => {
+                let forged = |(index, log): (u64, Log)| {
+                    let mut data = log.inner.data;
+                    alter(&mut data);
+                    envelope(index, &data)
+                };
+                let receipts: Vec<_> = (1..).zip(tree.logs(node)).map(forged).collect();
+                inner.receipts_root = calculate_receipt_root(&receipts);
+            }
+            _ => {}
+        }
+        let header = types::Header { hash: *hash, inner, total_difficulty: None, size: None };
         let block: types::Block = types::Block {
             header,
             uncles: Vec::new(),
@@ -543,7 +555,9 @@ impl Serving {
 
     fn receipts(&self, tree: &Tree, hash: &Value) -> Value {
         let node = self.by_hash(tree, hash).unwrap();
-        let is_forged = self.lie == Some(Lie::ForgesReceipts(tree.number(node)));
+        let number = tree.number(node);
+        let forgeries = [Lie::ForgesReceipts(number), Lie::ForgesReceiptsAndHeader(number)];
+        let is_forged = self.lie.is_some_and(|lie| forgeries.contains(&lie));
         let receipt = |(index, log): (u64, Log)| {
             let mut log = log;
             if is_forged {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use alloy::providers::Provider;
-use indexer::{Endpoints, Error, Finality, Indexer, Settings, State, Turn, chain_of};
+use indexer::{Endpoints, Error, Finality, HeaderHash, Indexer, Settings, State, Turn, chain_of};
 use ledger::{Ledger, chain::ChainWriter};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -541,6 +541,55 @@ async fn forged_tx_receipts_are_not_taken_and_give_the_liar_away() {
             world.reason(0)
         );
     }
+}
+
+impl World {
+    /// The same on a chain whose headers' hashes cannot be computed.
+    fn without_hashes(mut self) -> Self {
+        let settings = Settings { header_hash: HeaderHash::Trusted, ..Settings::default() };
+        self.endpoints = self.endpoints.with_settings(settings);
+        self
+    }
+}
+
+#[tokio::test]
+async fn the_time_that_one_of_three_tells_is_not_taken_where_hashes_are_not_computed() {
+    for block in [OLD, BLOCKS - FINALITY, NEW, NEW + 1, BLOCKS] {
+        for place in 0..3 {
+            let mut lies = [None; 3];
+            lies[place] = Some(Lie::Postdates(block));
+            let mut world = World::new(lies).await.without_hashes();
+            let mut indexer = world.indexer().await;
+            for _ in 0..2 {
+                assert!(settle(&mut indexer, 5).await.is_none(), "{block} {place}");
+                world.assert_is_head().await;
+                let writer = ChainWriter::new(world.ledger.clone());
+                let checkpoint = writer.checkpoint().await.unwrap().unwrap();
+                let tree = world.tree.lock().unwrap().clone();
+                assert_eq!(checkpoint.time, tree.nodes[world.head].header.timestamp);
+                world.grow(FINALITY);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn tx_receipts_prove_nothing_where_hashes_are_not_computed() {
+    let world = World::pruned(&[Some(Lie::ForgesReceiptsAndHeader(OLD)), None, None]).await;
+    let world = world.without_hashes();
+    for server in &world.servers {
+        server.lock().serves_receipts = true;
+    }
+    let mut indexer = world.indexer().await;
+    while indexer.turn().await.unwrap() != Turn::Idle {
+        let truth = world.tree.lock().unwrap().replay(world.head);
+        let writer = ChainWriter::new(world.ledger.clone());
+        let stored = writer.checkpoint().await.unwrap().unwrap().number;
+        let truth: Vec<_> =
+            truth.into_iter().filter(|indexed| indexed.block.number <= stored).collect();
+        assert_eq!(ledger::verify::facts(&world.ledger, &truth, stored).await.unwrap(), []);
+    }
+    world.assert_is_head().await;
 }
 
 #[tokio::test]
