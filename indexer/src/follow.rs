@@ -122,7 +122,7 @@ pub struct Indexer {
     marked: BTreeSet<String>,
     /// How often in a row what is stored and what is served did not lead to the contract's journal.
     doubts: AtomicU32,
-    /// The final block at which a comparison came to nothing.
+    /// The final block at which a comparison came to nothing, or which was final at the start.
     untold_at: AtomicU64,
 }
 
@@ -146,6 +146,8 @@ impl Indexer {
             doubts: AtomicU32::new(0),
             untold_at: AtomicU64::new(0),
         };
+        // What differed when a run ended differs still: it reads on until there is more to compare.
+        *indexer.untold_at.get_mut() = indexer.writer.finalised().await?;
         indexer.sync_marks().await?;
         indexer.adopt_journals(&ledger).await?;
         Ok(indexer)

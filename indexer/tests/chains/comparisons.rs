@@ -96,6 +96,11 @@ async fn a_difference_is_found_and_lifted_where_the_newest_block_is_final() {
     assert!(difference(&mut indexer).await.is_some());
     assert!(is_halted(&world).await);
 
+    // Started again, it reads on until there is something new to compare.
+    let mut indexer = world.indexer().await;
+    assert!(difference(&mut indexer).await.is_none());
+    assert!(is_halted(&world).await);
+
     world.servers[0].lock().lie = None;
     world.grow(1);
     assert!(difference(&mut indexer).await.is_none());
