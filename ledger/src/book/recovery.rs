@@ -376,12 +376,11 @@ async fn refuse_overpaying(conn: &mut SqliteConnection, import: &Import) -> Resu
         return Ok(());
     }
     for (leaf, work) in &import.leaves {
-        let Some(Work { source, external_id, .. }) = work else { continue };
+        let Some(Work { source, external_id, revision, .. }) = work else { continue };
         let Some(known) = read::known_item(conn, source, external_id).await? else { continue };
         let Some(item) = read::open_item(conn, known.id).await? else { continue };
-        let Some((_, amount)) = item.accepted else { continue };
-        let paid = item.settled.checked_add(leaf.amount).ok_or(Error::Overflow("sum of leaves"))?;
-        if leaf.amount > 0 && paid > amount.signed()? {
+        // A statement adds what a revision above those that are paid comes to; amounts do not tell, rates differ.
+        if leaf.amount > 0 && item.paid_revision.is_some_and(|paid| paid >= *revision) {
             let why = format!(
                 "work {external_id:?} of source {source:?} was paid meanwhile, and it would pay it again; cut its deposit off"
             );
