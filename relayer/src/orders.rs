@@ -4,7 +4,7 @@
 //! left unfinished is no line, and is written again from the database.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -41,6 +41,22 @@ pub(crate) struct Orders {
     copied: Mutex<Option<Copied>>,
 }
 
+/// How often each order stands in a copy: the same may have been said twice within a millisecond.
+fn counted(orders: Vec<Order>) -> BTreeMap<Order, usize> {
+    let mut counts = BTreeMap::new();
+    for order in orders {
+        *counts.entry(order).or_insert(0) += 1;
+    }
+    counts
+}
+
+/// Takes one of an order, if there is one left.
+fn take(counts: &mut BTreeMap<Order, usize>, order: &Order) -> bool {
+    let Some(left) = counts.get_mut(order).filter(|left| **left > 0) else { return false };
+    *left -= 1;
+    true
+}
+
 impl Orders {
     /// The copies in these folders.
     pub(crate) fn new(folders: &[PathBuf], secret: Secret) -> Self {
@@ -57,13 +73,13 @@ impl Orders {
             for file in &self.files {
                 let held = self.read(file)?;
                 brought_back += book.bring_back(&held).await?;
-                known.push(held.into_iter().collect::<BTreeSet<_>>());
+                known.push(counted(held));
             }
         }
         let (orders, reached) = book.orders(copied.unwrap_or_default()).await?;
-        known.resize_with(self.files.len(), BTreeSet::new);
-        for (file, known) in self.files.iter().zip(&known) {
-            let lacking = orders.iter().filter(|order| !known.contains(*order));
+        known.resize_with(self.files.len(), BTreeMap::new);
+        for (file, known) in self.files.iter().zip(&mut known) {
+            let lacking = orders.iter().filter(|order| !take(known, order));
             let text = lacking.map(|order| self.line(order)).collect::<Result<String>>()?;
             if !text.is_empty() {
                 point::reach("file orders", Side::Before).await;

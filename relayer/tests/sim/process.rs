@@ -92,6 +92,7 @@ impl Process {
         endpoints.expect_chain(chain.id, chain.genesis);
         let indexer = Indexer::new(endpoints.clone(), ledger.clone()).await?;
         let relayer = Relayer::new(config, setting::keys(), ledger.clone(), endpoints.clone());
+        relayer.notice(0).await?;
         self.running = Some(Running { ledger, book, indexer, relayer, endpoints });
         Ok(())
     }
