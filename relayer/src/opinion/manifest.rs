@@ -30,6 +30,8 @@ pub struct Manifest {
     pub leaves: Vec<Leaf>,
     /// When it was stated, ms, if that is known.
     pub at_ms: Option<i64>,
+    /// When its maker last lost what had been said to it, if it did: what was said until then may not have been known.
+    pub forgot_ms: Option<i64>,
 }
 
 impl Manifest {
@@ -59,6 +61,7 @@ impl Manifest {
                 .collect::<Result<_, String>>()?,
             leaves: list("leaves")?.iter().map(leaf).collect::<Result<_, _>>()?,
             at_ms: None,
+            forgot_ms: None,
         })
     }
 }

@@ -320,7 +320,9 @@ impl<'a> Judge<'a> {
             let amounts = self.books.amounts(item, &other.work).unwrap_or_default();
             let costs_no_more = amounts.iter().max().is_some_and(|amount| *amount <= most);
             let was_there = other.place == paid.place
-                || other.at_ms.zip(manifest.at_ms).is_some_and(|(said, stated)| said < stated);
+                || other.at_ms.zip(manifest.at_ms).is_some_and(|(said, stated)| {
+                    said < stated && manifest.forgot_ms.is_none_or(|forgot| said > forgot)
+                });
             **number > revision && costs_no_more && was_there
         };
         let (higher, _) = item.revisions.iter().rev().find(is_known)?;

@@ -501,6 +501,7 @@ impl World {
     pub(crate) fn lose_database(&mut self) {
         let wants_backup = self.rng.random_bool(0.6);
         let is_backup = self.process.lose(wants_backup);
+        self.said.forget();
         let what = if is_backup {
             "an older backup took the database's place"
         } else {

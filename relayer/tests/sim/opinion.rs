@@ -34,6 +34,8 @@ pub(crate) struct Said {
     files: Vec<(String, i64)>,
     /// When each statement was stated, by its digest.
     stated: BTreeMap<B256, i64>,
+    /// When the database was lost, or an older one took its place.
+    forgotten: Vec<i64>,
     now: i64,
 }
 
@@ -68,6 +70,12 @@ impl Said {
         for digest in digests {
             self.stated.entry(digest).or_insert(self.now);
         }
+    }
+
+    /// The database is lost, or an older one takes its place: what was said before may not be known any more.
+    pub(crate) fn forget(&mut self) {
+        self.now += 1;
+        self.forgotten.push(self.now);
     }
 
     /// The payout address of a machine.
@@ -125,6 +133,8 @@ impl Said {
             let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
             let mut manifest = Manifest::read(&text)?;
             manifest.at_ms = self.stated.get(&manifest.digest).copied();
+            let before = |forgot: &&i64| manifest.at_ms.is_none_or(|stated| **forgot < stated);
+            manifest.forgot_ms = self.forgotten.iter().rev().find(before).copied();
             manifests.push(manifest);
         }
         Ok(manifests)
