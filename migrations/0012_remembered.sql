@@ -5,8 +5,8 @@ create table remembered (
     external_id text not null,
     verdict text not null check (verdict in ('hold', 'release', 'dispute', 'pay')),
     reason text not null,
-    at integer not null
+    at integer not null,
+    unique (source, external_id, verdict, reason, at)
 ) strict;
-create index remembered_by_work on remembered (source, external_id);
 create trigger remembered_is_not_updated before update on remembered begin select raise(abort, 'remembered is append-only'); end;
 create trigger remembered_is_not_deleted before delete on remembered begin select raise(abort, 'remembered is append-only'); end;

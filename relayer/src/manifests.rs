@@ -124,8 +124,7 @@ impl Manifests {
     }
 
     /// Brings payout addresses and decisions back that only the folders tell, the first time, and copies what is new into them.
-    /// Returns how many orders were brought back.
-    pub async fn keep_orders(&self, book: &BookWriter) -> Result<usize> {
+    pub async fn keep_orders(&self, book: &BookWriter) -> Result<()> {
         self.orders.keep(book).await
     }
 

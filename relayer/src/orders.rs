@@ -4,7 +4,7 @@
 //! left unfinished is no line, and is written again from the database.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -41,22 +41,6 @@ pub(crate) struct Orders {
     copied: Mutex<Option<Copied>>,
 }
 
-/// How often each order stands in a copy: the same may have been said twice within a millisecond.
-fn counted(orders: Vec<Order>) -> BTreeMap<Order, usize> {
-    let mut counts = BTreeMap::new();
-    for order in orders {
-        *counts.entry(order).or_insert(0) += 1;
-    }
-    counts
-}
-
-/// Takes one of an order, if there is one left.
-fn take(counts: &mut BTreeMap<Order, usize>, order: &Order) -> bool {
-    let Some(left) = counts.get_mut(order).filter(|left| **left > 0) else { return false };
-    *left -= 1;
-    true
-}
-
 impl Orders {
     /// The copies in these folders.
     pub(crate) fn new(folders: &[PathBuf], secret: Secret) -> Self {
@@ -64,22 +48,22 @@ impl Orders {
         Self { files, secret, copied: Mutex::default() }
     }
 
-    /// Brings back from the copies, once, what the ledger does not know, and writes into each what it lacks. Returns how many
-    /// orders were brought back.
-    pub(crate) async fn keep(&self, book: &BookWriter) -> Result<usize> {
+    /// Brings back from the copies, once, what the ledger does not know, and writes into each what it lacks. A line that is
+    /// written twice, as when another copy could not be, is one order.
+    pub(crate) async fn keep(&self, book: &BookWriter) -> Result<()> {
         let copied = *self.copied.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut brought_back, mut known) = (0, Vec::new());
+        let mut known = Vec::new();
         if copied.is_none() {
             for file in &self.files {
                 let held = self.read(file)?;
-                brought_back += book.bring_back(&held).await?;
-                known.push(counted(held));
+                book.bring_back(&held).await?;
+                known.push(held.into_iter().collect::<BTreeSet<_>>());
             }
         }
         let (orders, reached) = book.orders(copied.unwrap_or_default()).await?;
-        known.resize_with(self.files.len(), BTreeMap::new);
-        for (file, known) in self.files.iter().zip(&mut known) {
-            let lacking = orders.iter().filter(|order| !take(known, order));
+        known.resize_with(self.files.len(), BTreeSet::new);
+        for (file, known) in self.files.iter().zip(&known) {
+            let lacking = orders.iter().filter(|order| !known.contains(*order));
             let text = lacking.map(|order| self.line(order)).collect::<Result<String>>()?;
             if !text.is_empty() {
                 point::reach("file orders", Side::Before).await;
@@ -89,7 +73,7 @@ impl Orders {
             }
         }
         *self.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(reached);
-        Ok(brought_back)
+        Ok(())
     }
 
     fn line(&self, order: &Order) -> Result<String> {

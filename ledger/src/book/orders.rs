@@ -1,7 +1,5 @@
 //! Orders: what people said and nothing else tells. They come back from copies kept beside the database when that is lost.
 
-use std::collections::BTreeMap;
-
 use alloy::primitives::Address;
 use serde::{Deserialize, Serialize};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
@@ -85,12 +83,9 @@ impl BookWriter {
     /// that is taken in. Returns how many were new.
     pub async fn bring_back(&self, orders: &[Order]) -> Result<usize> {
         let mut tx = self.0.begin().await?;
-        let (mut new, mut times) = (0, BTreeMap::new());
+        let mut new = 0;
         for order in orders {
-            // The same may have been said twice within a millisecond.
-            let times = times.entry(order).or_insert(0_i64);
-            *times += 1;
-            new += usize::from(bring_back_one(&mut tx, order, *times).await?);
+            new += usize::from(bring_back_one(&mut tx, order).await?);
         }
         if new > 0 {
             store::commit(tx, "orders").await?;
@@ -99,20 +94,19 @@ impl BookWriter {
     }
 }
 
-/// Brings an order back that was given so many times, unless it is known as often.
-async fn bring_back_one(conn: &mut SqliteConnection, order: &Order, times: i64) -> Result<bool> {
+async fn bring_back_one(conn: &mut SqliteConnection, order: &Order) -> Result<bool> {
     match order {
         Order::Payee { machine, address, effective_ms, at_ms } => {
             let known = sqlx::query(
-                "select count(*) as n from payee where machine = ? and address = ? and effective_ms = ? and at = ?",
+                "select 1 from payee where machine = ? and address = ? and effective_ms = ? and at = ?",
             )
             .bind(machine)
             .bind(address.to_vec())
             .bind(effective_ms)
             .bind(at_ms)
-            .fetch_one(&mut *conn)
+            .fetch_optional(&mut *conn)
             .await?;
-            if known.int("n")? >= times {
+            if known.is_some() {
                 return Ok(false);
             }
             insert_payee(conn, (machine, *address), ACTOR, (*effective_ms, *at_ms)).await?;
@@ -120,18 +114,18 @@ async fn bring_back_one(conn: &mut SqliteConnection, order: &Order, times: i64) 
         }
         Order::Decision { source, external_id, verdict, reason, at_ms } => {
             let Some(item) = read::known_item(conn, source, external_id).await? else {
-                return remember(conn, order, times).await;
+                return remember(conn, order).await;
             };
             let known = sqlx::query(
-                "select count(*) as n from decision where item = ? and verdict = ? and reason = ? and at = ?",
+                "select 1 from decision where item = ? and verdict = ? and reason = ? and at = ?",
             )
             .bind(item.id)
             .bind(verdict.name())
             .bind(reason)
             .bind(at_ms)
-            .fetch_one(&mut *conn)
+            .fetch_optional(&mut *conn)
             .await?;
-            if known.int("n")? >= times {
+            if known.is_some() {
                 return Ok(false);
             }
             insert_decision(conn, item.id, (*verdict, reason), ACTOR, *at_ms).await?;
@@ -142,21 +136,18 @@ async fn bring_back_one(conn: &mut SqliteConnection, order: &Order, times: i64) 
 }
 
 /// Remembers a decision about work that is not known yet.
-async fn remember(conn: &mut SqliteConnection, order: &Order, times: i64) -> Result<bool> {
+async fn remember(conn: &mut SqliteConnection, order: &Order) -> Result<bool> {
     let Order::Decision { source, external_id, verdict, reason, at_ms } = order else {
         return Ok(false);
     };
     let done = sqlx::query(
-        "insert into remembered (source, external_id, verdict, reason, at) select ?1, ?2, ?3, ?4, ?5
-         where (select count(*) from remembered
-                where source = ?1 and external_id = ?2 and verdict = ?3 and reason = ?4 and at = ?5) < ?6",
+        "insert into remembered (source, external_id, verdict, reason, at) values (?, ?, ?, ?, ?) on conflict do nothing",
     )
     .bind(source)
     .bind(external_id)
     .bind(verdict.name())
     .bind(reason)
     .bind(at_ms)
-    .bind(times)
     .execute(conn)
     .await?;
     Ok(done.rows_affected() > 0)
