@@ -146,6 +146,24 @@ impl World {
         world
     }
 
+    /// A world with one statement sent, and its slot, behind a tx nonce whose foreign transaction was adopted and then dropped
+    /// by a reorg.
+    async fn with_a_gap() -> (Self, Slot) {
+        let mut world = Self::new().await;
+        let request =
+            TransactionRequest::default().with_to(Address::ZERO).with_value(U256::from(1));
+        let _sent = world.with_the_senders_key().send_transaction(request).await.unwrap();
+        world.mine(1).await;
+        assert_success(&world.sender_command(&["adopt", "--reason", "a test of the key"]).await);
+        world.work(0, 1).await;
+        assert_eq!(world.turn().await.sent, 1);
+        let behind = world.slots().await.remove(0);
+        rpc(&world.provider, "anvil_rollback", "[1]").await;
+        world.drop_all().await;
+        world.mine(1).await;
+        (world, behind)
+    }
+
     pub(crate) async fn settled(&self) -> u64 {
         self.live.reader.count(Table::Settled).await.unwrap()
     }
@@ -420,19 +438,8 @@ async fn a_tx_nonce_that_a_foreign_transaction_took_is_foreign_at_finality_and_i
 /// What would break it: leaving the gap to an obligation that may never come.
 #[tokio::test]
 async fn a_gap_that_no_obligation_fills_is_filled_by_a_transaction_that_does_nothing() {
-    let mut world = World::new().await;
+    let (mut world, behind) = World::with_a_gap().await;
     let settled = world.settled().await;
-    let request = TransactionRequest::default().with_to(Address::ZERO).with_value(U256::from(1));
-    let _sent = world.with_the_senders_key().send_transaction(request).await.unwrap();
-    world.mine(1).await;
-    assert_success(&world.sender_command(&["adopt", "--reason", "a test of the key"]).await);
-    world.work(0, 1).await;
-    assert_eq!(world.turn().await.sent, 1);
-    let behind = world.slots().await.remove(0);
-
-    rpc(&world.provider, "anvil_rollback", "[1]").await;
-    world.drop_all().await;
-    world.mine(1).await;
     let report = world.turn().await;
     assert!(says(&report, "transactions wait for tx nonce"), "{report:?}");
     let slots = world.slots().await;
@@ -449,17 +456,8 @@ async fn a_gap_that_no_obligation_fills_is_filled_by_a_transaction_that_does_not
 /// What would break it: a transaction for nothing where an obligation that is due gets the tx nonce.
 #[tokio::test]
 async fn a_gap_that_an_obligation_fills_is_left_to_it() {
-    let mut world = World::new().await;
+    let (mut world, _) = World::with_a_gap().await;
     let settled = world.settled().await;
-    let request = TransactionRequest::default().with_to(Address::ZERO).with_value(U256::from(1));
-    let _sent = world.with_the_senders_key().send_transaction(request).await.unwrap();
-    world.mine(1).await;
-    assert_success(&world.sender_command(&["adopt", "--reason", "a test of the key"]).await);
-    world.work(0, 1).await;
-    assert_eq!(world.turn().await.sent, 1);
-    rpc(&world.provider, "anvil_rollback", "[1]").await;
-    world.drop_all().await;
-    world.mine(1).await;
     world.work(1, 2).await;
     assert_eq!(world.turn().await.sent, 1);
     let slots = world.slots().await;
