@@ -9,6 +9,7 @@ use std::{
 };
 
 use alloy::providers::{DynProvider, Provider, ProviderBuilder};
+use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
     time::{Instant, sleep, timeout},
@@ -30,6 +31,8 @@ pub struct Anvil {
     /// Its endpoint.
     pub url: String,
     provider: DynProvider,
+    /// Where it keeps the states of earlier blocks; dropped after the process.
+    _states: TempDir,
 }
 
 impl Anvil {
@@ -37,9 +40,15 @@ impl Anvil {
     pub async fn start(state: Option<&Path>) -> Result<Self> {
         let port = free_port()?;
         let program = program();
+        // Its own choice is a folder of the user's home that it does not clear away when it is killed.
+        let states = tempfile::tempdir().map_err(|error| {
+            Error::Anvil(format!("no folder for the states of its blocks: {error}"))
+        })?;
         let mut command = Command::new(&program);
         command
             .args(arguments(port))
+            .arg("--cache-path")
+            .arg(states.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -57,7 +66,7 @@ impl Anvil {
         let url = format!("http://127.0.0.1:{port}");
         let address = url.parse().map_err(|_| Error::Anvil("url".into()))?;
         let provider = ProviderBuilder::new().connect_http(address).erased();
-        let mut anvil = Self { child, url, provider };
+        let mut anvil = Self { child, url, provider, _states: states };
         anvil.wait().await?;
         Ok(anvil)
     }
