@@ -40,6 +40,10 @@ const LIVENESS_TURNS: u32 = 200;
 const TURN_PLACES: u32 = 40;
 pub(crate) const WRITE_PLACES: u32 = 3;
 
+/// Bytes that must be free in memory for worlds to be kept there.
+#[cfg(target_os = "linux")]
+const ROOM: u64 = 1 << 28;
+
 /// What is owed: by which organisation and to which address, base units, and for which work.
 type Owed = ((usize, Address), i128, Vec<WorkKey>);
 
@@ -109,11 +113,14 @@ pub(crate) struct World {
     _folder: TempDir,
 }
 
-/// A folder in memory where there is one.
+/// A folder in memory, where there is room for what several worlds write: memory that is a folder may be as small as that of a
+/// container.
 fn folder() -> TempDir {
-    let memory = std::path::Path::new("/dev/shm");
-    if memory.is_dir() {
-        return tempfile::tempdir_in(memory).expect("a folder");
+    #[cfg(target_os = "linux")]
+    if let Ok(memory) = rustix::fs::statvfs("/dev/shm")
+        && memory.f_bavail.saturating_mul(memory.f_frsize) >= ROOM
+    {
+        return tempfile::tempdir_in("/dev/shm").expect("a folder");
     }
     tempfile::tempdir().expect("a folder")
 }
