@@ -8,7 +8,6 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
 use alloy::primitives::B256;
@@ -18,6 +17,7 @@ use ledger::{
     point::{self, Side},
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
 use crate::{Error, Result, files::append_whole};
 
@@ -35,44 +35,62 @@ struct Line {
 /// The copies of the orders.
 #[derive(Debug)]
 pub(crate) struct Orders {
-    files: Vec<PathBuf>,
+    files: Mutex<Vec<OrderFile>>,
     secret: Secret,
-    /// How far they have come; `None` before they were read.
-    copied: Mutex<Option<Copied>>,
+}
+
+/// A copy of the orders.
+#[derive(Debug)]
+struct OrderFile {
+    path: PathBuf,
+    /// How far it has come; `None` before it was read.
+    copied: Option<Copied>,
+    /// What was in it when it was read, until it was written to.
+    held: BTreeSet<Order>,
 }
 
 impl Orders {
     /// The copies in these folders.
     pub(crate) fn new(folders: &[PathBuf], secret: Secret) -> Self {
-        let files = folders.iter().map(|folder| folder.join(FILE)).collect();
-        Self { files, secret, copied: Mutex::default() }
+        let file = |folder: &PathBuf| OrderFile {
+            path: folder.join(FILE),
+            copied: None,
+            held: BTreeSet::new(),
+        };
+        Self { files: Mutex::new(folders.iter().map(file).collect()), secret }
     }
 
     /// Brings back from the copies, once, what the ledger does not know, and writes into each what it lacks. A line that is
-    /// written twice, as when another copy could not be, is one order.
+    /// written twice is one order. Nothing may be ordered before this succeeded once, since what is brought back later counts
+    /// as said later. Fails if a copy cannot be read, or, with the others written all the same, if one cannot be written.
     pub(crate) async fn keep(&self, book: &BookWriter) -> Result<()> {
-        let copied = *self.copied.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut known = Vec::new();
-        if copied.is_none() {
-            for file in &self.files {
-                let held = self.read(file)?;
-                book.bring_back(&held).await?;
-                known.push(held.into_iter().collect::<BTreeSet<_>>());
-            }
+        let mut files = self.files.lock().await;
+        for file in files.iter_mut().filter(|file| file.copied.is_none()) {
+            let held = self.read(&file.path)?;
+            book.bring_back(&held).await?;
+            file.held = held.into_iter().collect();
+            file.copied = Some(Copied::default());
         }
-        let (orders, reached) = book.orders(copied.unwrap_or_default()).await?;
-        known.resize_with(self.files.len(), BTreeSet::new);
-        for (file, known) in self.files.iter().zip(&known) {
-            let lacking = orders.iter().filter(|order| !known.contains(*order));
-            let text = lacking.map(|order| self.line(order)).collect::<Result<String>>()?;
-            if !text.is_empty() {
-                point::reach("file orders", Side::Before).await;
-                let written = append_whole(file, text.as_bytes());
-                point::reach("file orders", Side::After).await;
-                written?;
-            }
+        let mut outcome = Ok(());
+        for file in files.iter_mut() {
+            outcome = outcome.and(self.write(file, book).await);
         }
-        *self.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(reached);
+        outcome
+    }
+
+    /// Writes into a copy what it lacks.
+    async fn write(&self, file: &mut OrderFile, book: &BookWriter) -> Result<()> {
+        let (orders, reached) = book.orders(file.copied.unwrap_or_default()).await?;
+        let lacking = orders.iter().filter(|order| !file.held.contains(*order));
+        let text = lacking.map(|order| self.line(order)).collect::<Result<String>>()?;
+        if !text.is_empty() {
+            point::reach("file orders", Side::Before).await;
+            let written = append_whole(&file.path, text.as_bytes());
+            point::reach("file orders", Side::After).await;
+            written?;
+        }
+        file.copied = Some(reached);
+        file.held.clear();
         Ok(())
     }
 

@@ -601,6 +601,34 @@ async fn held_work_stays_held_after_the_database_is_lost() {
     assert!(kept.lines().last().unwrap().contains("looked at"), "{kept}");
 }
 
+/// What would break it: beginning with every copy where the one that lags has come.
+#[tokio::test]
+async fn a_copy_of_the_orders_that_cannot_be_written_does_not_make_the_other_grow() {
+    let mut world = World::new().await;
+    let copies = world.env.folder.path().join("copies");
+    std::fs::create_dir(&copies).unwrap();
+    world.config.files.manifest_copies.push(copies.clone());
+    world.reopen().await;
+    world.turn().await;
+    let (first, copy) =
+        (world.env.dir().join("manifests/orders.jsonl"), copies.join("orders.jsonl"));
+    let lines = |path| std::fs::read_to_string(path).unwrap().lines().count();
+    let (before, aside) = (lines(&first), copies.join("aside"));
+    assert!(before > 0 && before == lines(&copy));
+    std::fs::rename(&copy, &aside).unwrap();
+    std::fs::create_dir(&copy).unwrap();
+    world.work(0, 1).await;
+    for _ in 0..3 {
+        let report = world.turn().await;
+        assert!(says(&report, "statements wait for the manifests"), "{report:?}");
+    }
+    assert_eq!(lines(&first), before + 1);
+    std::fs::remove_dir(&copy).unwrap();
+    std::fs::rename(&aside, &copy).unwrap();
+    assert_eq!(world.turn().await.signed, 1);
+    assert_eq!((lines(&first), lines(&copy)), (before + 1, before + 1));
+}
+
 /// What would break it: looking at the revision that was paid only.
 #[tokio::test]
 async fn a_revision_that_waits_for_money_is_counted_as_unfunded() {
