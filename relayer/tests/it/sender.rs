@@ -438,7 +438,7 @@ async fn a_tx_nonce_that_a_foreign_transaction_took_is_foreign_at_finality_and_i
 /// What would break it: leaving the gap to an obligation that may never come.
 #[tokio::test]
 async fn a_gap_that_no_obligation_fills_is_filled_by_a_transaction_that_does_nothing() {
-    let (mut world, behind) = World::with_a_gap().await;
+    let (mut world, behind) = Box::pin(World::with_a_gap()).await;
     let settled = world.settled().await;
     let report = world.turn().await;
     assert!(says(&report, "transactions wait for tx nonce"), "{report:?}");
@@ -456,7 +456,7 @@ async fn a_gap_that_no_obligation_fills_is_filled_by_a_transaction_that_does_not
 /// What would break it: a transaction for nothing where an obligation that is due gets the tx nonce.
 #[tokio::test]
 async fn a_gap_that_an_obligation_fills_is_left_to_it() {
-    let (mut world, _) = World::with_a_gap().await;
+    let (mut world, _) = Box::pin(World::with_a_gap()).await;
     let settled = world.settled().await;
     world.work(1, 2).await;
     assert_eq!(world.turn().await.sent, 1);
