@@ -43,10 +43,12 @@ pub(crate) struct Orders {
 #[derive(Debug)]
 struct OrderFile {
     path: PathBuf,
-    /// How far it has come; `None` before it was read.
-    copied: Option<Copied>,
+    /// Whether what was in it was brought back.
+    is_read: bool,
     /// What was in it when it was read, until it was written to.
     held: BTreeSet<Order>,
+    /// How far it has come.
+    copied: Copied,
 }
 
 impl Orders {
@@ -54,8 +56,9 @@ impl Orders {
     pub(crate) fn new(folders: &[PathBuf], secret: Secret) -> Self {
         let file = |folder: &PathBuf| OrderFile {
             path: folder.join(FILE),
-            copied: None,
+            is_read: false,
             held: BTreeSet::new(),
+            copied: Copied::default(),
         };
         Self { files: Mutex::new(folders.iter().map(file).collect()), secret }
     }
@@ -65,11 +68,11 @@ impl Orders {
     /// as said later. Fails if a copy cannot be read, or, with the others written all the same, if one cannot be written.
     pub(crate) async fn keep(&self, book: &BookWriter) -> Result<()> {
         let mut files = self.files.lock().await;
-        for file in files.iter_mut().filter(|file| file.copied.is_none()) {
+        for file in files.iter_mut().filter(|file| !file.is_read) {
             let held = self.read(&file.path)?;
             book.bring_back(&held).await?;
             file.held = held.into_iter().collect();
-            file.copied = Some(Copied::default());
+            file.is_read = true;
         }
         let mut outcome = Ok(());
         for file in files.iter_mut() {
@@ -80,7 +83,7 @@ impl Orders {
 
     /// Writes into a copy what it lacks.
     async fn write(&self, file: &mut OrderFile, book: &BookWriter) -> Result<()> {
-        let (orders, reached) = book.orders(file.copied.unwrap_or_default()).await?;
+        let (orders, reached) = book.orders(file.copied).await?;
         let lacking = orders.iter().filter(|order| !file.held.contains(*order));
         let text = lacking.map(|order| self.line(order)).collect::<Result<String>>()?;
         if !text.is_empty() {
@@ -89,7 +92,7 @@ impl Orders {
             point::reach("file orders", Side::After).await;
             written?;
         }
-        file.copied = Some(reached);
+        file.copied = reached;
         file.held.clear();
         Ok(())
     }
