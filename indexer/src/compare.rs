@@ -1,5 +1,7 @@
 //! Balances and credits against the contract's own state, as of final blocks.
 
+use std::mem;
+
 use alloy::{eips::BlockId, primitives::keccak256, providers::DynProvider};
 use contracts::Settlement;
 use ledger::{
@@ -19,9 +21,12 @@ const CHANGED: u64 = 100;
 /// Accounts compared besides, in rotation, so that all of them are in time.
 const SAMPLED: u64 = 4;
 
+/// How often in a row an endpoint may say nothing of an account before it is not waited for at every other one.
+const SILENCES: u32 = 2;
+
 /// Compares, pinned to the hash of a final block. What an account holds is what as many operators show as must agree on a
-/// block; all are asked. One that shows something else, and again when asked again, lies. Returns whether enough showed the same
-/// of every account.
+/// block; all are asked, and once more at the end of what too few answered to. One that shows something else, and again when
+/// asked again, lies. Returns whether enough showed the same of every account.
 pub(crate) async fn compare(
     writer: &ChainWriter,
     endpoints: &Endpoints,
@@ -29,38 +34,58 @@ pub(crate) async fn compare(
     header: &Header,
 ) -> Result<bool> {
     let comparison = writer.comparison(header.block.number, CHANGED, SAMPLED).await?;
-    let mut asked: Vec<&Endpoint> = agreeing.iter().collect();
+    let mut asked: Vec<(&Endpoint, u32)> = agreeing.iter().map(|endpoint| (endpoint, 0)).collect();
     let mut is_told = true;
-    for (account, ours) in &comparison.holdings {
-        let ours = shown(ours);
-        let answers = all(asked.iter().map(|endpoint| held(endpoint, header, account))).await;
-        let said = asked.iter().zip(answers);
-        let said: Vec<_> = said.filter_map(|(endpoint, said)| Some((*endpoint, said?))).collect();
-        // One that does not answer says nothing, neither way, and is not waited for at every account.
-        asked = said.iter().map(|(endpoint, _)| *endpoint).collect();
-        if !endpoints.are_enough(asked.iter().copied()) {
-            return Ok(false);
-        }
-        let Some(agreed) = agreed(endpoints, &said) else {
-            tracing::warn!(account = name(account), "too few operators show the same");
-            is_told = false;
-            continue;
-        };
-        if agreed != ours {
-            let (block, account_name) = (header.block.number, name(account));
-            let difference =
-                Error::StateDiffers { block, account: account_name, ours, theirs: agreed.into() };
-            writer.halt(account, &difference.to_string(), header.block.time).await?;
-            return Err(difference);
-        }
-        for (endpoint, theirs) in said.iter().filter(|(_, theirs)| *theirs != ours) {
-            doubt(endpoint, header, account, (theirs, &ours)).await;
+    let mut left: Vec<_> = comparison.holdings.iter().collect();
+    for is_again in [false, true] {
+        for holding in mem::take(&mut left) {
+            let (account, ours) = holding;
+            let said = said(&mut asked, header, account).await;
+            if !endpoints.are_enough(said.iter().map(|(endpoint, _)| *endpoint)) {
+                if is_again || !endpoints.are_enough(asked.iter().map(|(endpoint, _)| *endpoint)) {
+                    return Ok(false);
+                }
+                left.push(holding);
+                continue;
+            }
+            let shown = shown(ours);
+            let Some(agreed) = agreed(endpoints, &said) else {
+                tracing::warn!(account = name(account), "too few operators show the same");
+                is_told = false;
+                continue;
+            };
+            if agreed != shown {
+                let (block, theirs) = (header.block.number, agreed.into());
+                let difference =
+                    Error::StateDiffers { block, account: name(account), ours: shown, theirs };
+                writer.halt(account, &difference.to_string(), header.block.time).await?;
+                return Err(difference);
+            }
+            for (endpoint, theirs) in said.iter().filter(|(_, theirs)| *theirs != shown) {
+                doubt(endpoint, header, account, (theirs, &shown)).await;
+            }
         }
     }
     if is_told {
         writer.compared(&comparison, header.block.time).await?;
     }
     Ok(is_told)
+}
+
+/// What those say who are asked and answer. One that does not says nothing, neither way.
+async fn said<'a>(
+    asked: &mut Vec<(&'a Endpoint, u32)>,
+    header: &Header,
+    account: &Account,
+) -> Vec<(&'a Endpoint, String)> {
+    let answers = all(asked.iter().map(|(endpoint, _)| held(endpoint, header, account))).await;
+    let mut said = Vec::new();
+    for ((endpoint, silences), answer) in asked.iter_mut().zip(answers) {
+        *silences = if answer.is_some() { 0 } else { *silences + 1 };
+        said.extend(answer.map(|answer| (*endpoint, answer)));
+    }
+    asked.retain(|(_, silences)| *silences < SILENCES);
+    said
 }
 
 /// What enough operators show.

@@ -189,17 +189,19 @@ impl Indexer {
                     tracing::debug!("{}", chain_of(&error));
                     endpoint.distrust(&error);
                     // What another operator's endpoint served earlier may be what does not verify.
-                    if matches!(&error, Error::Unverified { operator, .. } if operator == endpoint.operator())
+                    if let Error::Unverified { operator, hash, .. } = &error
+                        && operator == endpoint.operator()
                     {
-                        suspects.push((endpoint, error.to_string()));
+                        suspects.push((endpoint, *hash, error.to_string()));
                     }
                     last = Some(error);
                 }
                 Ok(turn) => {
                     // Another operator's endpoint serves what verifies: it was no quirk of the chain.
-                    for (suspect, problem) in suspects {
-                        if suspect.operator() != endpoint.operator() && turn != Turn::Idle {
-                            suspect.lied(problem);
+                    suspects.retain(|(suspect, ..)| suspect.operator() != endpoint.operator());
+                    for (suspect, hash, problem) in suspects {
+                        if turn != Turn::Idle {
+                            convict(suspect, hash, problem).await;
                         }
                     }
                     return Ok(turn);
@@ -306,10 +308,34 @@ impl Indexer {
         Ok(self.start_block.saturating_sub(1))
     }
 
-    /// Indexes final blocks by one range of logs, narrower next time if the endpoint refuses. What does not fold to the
-    /// contract's journal at the end of the range is not stored. The journal proves neither where a log stands nor what old
-    /// blocks hold whose state nobody keeps: where nothing else does, enough operators have to serve the same.
+    /// Indexes final blocks by one range of logs, a wider one next time if all of it got through, and a narrower one if it did
+    /// not: a range asks once and again for each block that has logs, and is stored as a whole or not at all.
     async fn catch_up(
+        &self,
+        survey: &Survey,
+        endpoint: &Endpoint,
+        checkpoint: Option<&Block>,
+        (from, to): (u64, u64),
+    ) -> Result<Turn> {
+        let blocks = to - from + 1;
+        let turn = self.index_range(survey, endpoint, checkpoint, (from, to)).await;
+        match &turn {
+            Ok(Turn::Advanced(_)) => endpoint.health(Health::widen),
+            Err(error) if error.is_of_width() => endpoint.health(|health| {
+                // A refusal may have named a width that is served.
+                if health.span() >= blocks {
+                    health.narrow(blocks, None);
+                }
+            }),
+            _ => {}
+        }
+        turn
+    }
+
+    /// Indexes final blocks by one range of logs. What does not fold to the contract's journal at the end of the range is not
+    /// stored. The journal proves neither where a log stands nor what old blocks hold whose state nobody keeps: where nothing
+    /// else does, enough operators have to serve the same.
+    async fn index_range(
         &self,
         survey: &Survey,
         endpoint: &Endpoint,
@@ -319,7 +345,6 @@ impl Indexer {
         let logs = endpoint.logs_between(from, to).await.inspect_err(|error| {
             endpoint.narrow(error, to - from + 1);
         })?;
-        endpoint.health(Health::widen);
         self.check_parent(survey, endpoint, checkpoint, from).await?;
 
         let before = from.saturating_sub(1);
@@ -425,24 +450,21 @@ impl Indexer {
     ) -> Result<Turn> {
         let mut parent = checkpoint.map(|block| block.hash);
         let mut history = History::after(self.writer.journal_at(from.saturating_sub(1)).await?);
-        let mut blocks = Vec::new();
+        let mut blocks: Vec<IndexedBlock> = Vec::new();
         for number in from..=to {
-            let header = endpoint.block_there(number.into()).await?;
-            if let Some(parent) = parent.filter(|parent| *parent != header.block.parent) {
-                if blocks.is_empty() {
-                    // Another endpoint may have what follows the checkpoint, or know that it is gone.
-                    return Err(endpoint.breaks_off(parent, &header.block));
+            match self.next_unfinal(endpoint, number, parent, &mut history).await {
+                Ok(Some(indexed)) => {
+                    parent = Some(indexed.block.hash);
+                    blocks.push(indexed);
                 }
-                // The chain moved while it was read; what was read before that point is good.
-                break;
+                Ok(None) => break,
+                // What was read before that is good. The next turn begins with this block.
+                Err(error) if error.is_of_endpoint() && !blocks.is_empty() => {
+                    tracing::debug!("{}", chain_of(&error));
+                    break;
+                }
+                Err(error) => return Err(error),
             }
-            let Some(indexed) = self.unfinal(endpoint, &header, &mut history).await? else {
-                // Those that do not serve them may have another block there, which is not waited for.
-                self.is_backed(endpoint, &header.block).await?;
-                break;
-            };
-            parent = Some(header.block.hash);
-            blocks.push(indexed);
         }
         let backed = self.backed(endpoint, &blocks).await?;
         blocks.truncate(backed);
@@ -453,6 +475,27 @@ impl Indexer {
         let applied = self.writer.apply_proved(&blocks, &history.blocks).await;
         applied.map_err(|error| self.of_unproved(endpoint, error.into()))?;
         Ok(Turn::Advanced(last))
+    }
+
+    /// What is indexed of the block at a height that is not final and follows its parent, if enough operators have it.
+    async fn next_unfinal(
+        &self,
+        endpoint: &Endpoint,
+        number: u64,
+        parent: Option<B256>,
+        history: &mut History,
+    ) -> Result<Option<IndexedBlock>> {
+        let header = endpoint.block_there(number.into()).await?;
+        if let Some(parent) = parent.filter(|parent| *parent != header.block.parent) {
+            // The chain moved while it was read; or another endpoint has what follows the checkpoint, or knows that it is gone.
+            return Err(endpoint.breaks_off(parent, &header.block));
+        }
+        let indexed = self.unfinal(endpoint, &header, history).await?;
+        if indexed.is_none() {
+            // Those that do not serve them may have another block there, which is not waited for.
+            self.is_backed(endpoint, &header.block).await?;
+        }
+        Ok(indexed)
     }
 
     /// What is indexed of a block that is not final, if enough operators serve the same or it is proved.
@@ -586,8 +629,8 @@ impl Indexer {
             return Err(endpoint.inconsistent(format!("{} of block {block}", found.what)));
         }
         if block > stored {
-            let operator = source.to_owned();
-            return Err(Error::Unverified { operator, block, problem: found.what });
+            let (operator, hash) = (source.to_owned(), found.header.block.hash);
+            return Err(Error::Unverified { operator, block, hash, problem: found.what });
         }
         let fork = block.saturating_sub(1);
         tracing::warn!(block, "{} by {source}; indexing it again", found.what);
@@ -810,6 +853,20 @@ fn of_facts(endpoint: &Endpoint, error: Error) -> Error {
         _ => false,
     };
     if is_of_facts { endpoint.inconsistent(chain_of(&error)) } else { error }
+}
+
+/// Marks an endpoint that serves what does not verify, if it does so again when it is asked for that block by its hash: before,
+/// a balancer may have asked a node that was about to have the block.
+async fn convict(suspect: &Endpoint, hash: B256, problem: String) {
+    // One that is marked already is asked nothing more.
+    if !suspect.health(|health| health.is_trusted()) {
+        return;
+    }
+    if proof::is_unverified(suspect, hash).await {
+        suspect.lied(problem);
+    } else {
+        tracing::warn!(operator = suspect.operator(), "{problem}, and not when asked again");
+    }
 }
 
 /// What was untrue of a block's logs.

@@ -63,6 +63,8 @@ pub enum Error {
         operator: String,
         /// Number of the block.
         block: u64,
+        /// Its hash.
+        hash: B256,
         /// What does not.
         problem: String,
     },
@@ -170,6 +172,18 @@ impl Error {
                 | Self::NoBlock { .. }
                 | Self::Inconsistent { .. }
                 | Self::Unverified { .. }
+        )
+    }
+
+    /// Whether fewer blocks at once may fare better. What is untrue of logs is so at any width, and the last block of a
+    /// narrower range may be one whose journal nobody tells.
+    pub(crate) const fn is_of_width(&self) -> bool {
+        matches!(
+            self,
+            Self::Endpoint { .. }
+                | Self::NoBlock { .. }
+                | Self::Unverified { .. }
+                | Self::NoAgreement { .. }
         )
     }
 

@@ -103,6 +103,10 @@ pub(crate) async fn logs_by_receipts(endpoint: &Endpoint, header: &Header) -> Re
         Err(error) => return Err(endpoint.failed(RECEIPTS)(error)),
     };
     if !have_root(&receipts, header) {
+        // A node that has the header and not yet what is in the block, as one behind a balancer may.
+        if without_state_sync(&receipts, header).next().is_none() {
+            return Err(endpoint.no_block(hash.to_string()));
+        }
         if receipts.iter().all(TxReceipt::is_known) {
             return Err(
                 endpoint.unverified(header, "its tx receipts do not have the root of its header")
@@ -264,6 +268,14 @@ pub(crate) async fn journal(
     Ok(word.map(|word| Journal::from_word(word.into())))
 }
 
+/// Whether something that an endpoint serves of a block does not verify when it is asked for the block by its hash.
+pub(crate) async fn is_unverified(endpoint: &Endpoint, hash: B256) -> bool {
+    let Ok(header) = endpoint.block_by_hash(hash).await else { return false };
+    let is_untrue = |error: Option<Error>| matches!(error, Some(Error::Unverified { .. }));
+    is_untrue(logs_by_receipts(endpoint, &header).await.err())
+        || is_untrue(storage(endpoint, &header, &[B256::ZERO]).await.err())
+}
+
 /// The contract's logs of a block, proved by its bloom or its tx receipts where that can be done.
 pub(crate) async fn logs(endpoint: &Endpoint, header: &Header) -> Result<Vec<Log>> {
     match proved_logs(endpoint, header).await? {
@@ -292,6 +304,7 @@ impl Endpoint {
         Error::Unverified {
             operator: self.operator().to_owned(),
             block: header.block.number,
+            hash: header.block.hash,
             problem: problem.to_owned(),
         }
     }

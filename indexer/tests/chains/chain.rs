@@ -258,12 +258,15 @@ pub(crate) enum Lie {
     Reorders(u64),
     Alters(u64),
     ForgesReceipts(u64),
+    ForgesReceiptsOnce(u64),
+    HasNoReceipts(u64),
     /// With the header that they have the root of, under the hash of the true one.
     ForgesReceiptsAndHeader(u64),
     Postdates(u64),
     Misstates,
     MisstatesEveryOtherTime,
     StatesNothing,
+    StatesNothingEveryOtherTime,
     /// Tells some blocks of another branch.
     Keeps {
         from: u64,
@@ -278,6 +281,8 @@ pub(crate) enum Lie {
     IsAnotherChain,
     AsksForPatience,
     RefusesRangesAbove(u64),
+    /// Each time after so many requests.
+    RefusesEvery(u64),
 }
 
 /// An endpoint: a branch of the tree, as it serves it.
@@ -297,8 +302,8 @@ pub(crate) struct Serving {
     pub(crate) oldest: u64,
     /// Whether it has no block of another branch.
     pub(crate) knows_one_branch: bool,
-    /// Widest range of logs that was served.
-    pub(crate) widest: u64,
+    /// Widths of the ranges of logs that were served.
+    pub(crate) ranges: Vec<u64>,
     pub(crate) requests: u64,
     /// How often it was asked for what it tells every other time.
     times: u64,
@@ -316,7 +321,7 @@ impl Server {
             keeps_state_of: None,
             oldest: 0,
             knows_one_branch: false,
-            widest: 0,
+            ranges: Vec::new(),
             requests: 0,
             times: 0,
         };
@@ -360,10 +365,19 @@ impl Serving {
     fn answer(&mut self, method: &str, params: &Value) -> Result<Value, (i64, String)> {
         match self.lie {
             Some(Lie::Garbles) => return Ok(json!("garbage")),
+            Some(Lie::RefusesEvery(requests)) if self.requests.is_multiple_of(requests) => {
+                return Err((-32000, "not now".into()));
+            }
             Some(Lie::AsksForPatience) => return Err((429, "too many requests".into())),
             Some(Lie::IsAnotherChain) if method == "eth_chainId" => return Ok(json!("0x1")),
             Some(Lie::OmitsEveryOtherTime(_)) if method == "eth_getLogs" => self.times += 1,
             Some(Lie::MisstatesEveryOtherTime) if method == "eth_call" => self.times += 1,
+            Some(Lie::StatesNothingEveryOtherTime) if method == "eth_call" => {
+                self.times += 1;
+                if self.times % 2 == 1 {
+                    return Err((-32000, "not now".into()));
+                }
+            }
             Some(Lie::StatesNothing) if method == "eth_call" => {
                 return Err((-32000, "not now".into()));
             }
@@ -496,7 +510,7 @@ impl Serving {
         {
             return Err((-32005, format!("block range is limited to {blocks} blocks")));
         }
-        self.widest = self.widest.max(to - from + 1);
+        self.ranges.push(to - from + 1);
         let is_told = |number: &u64| self.lie != Some(Lie::OmitsFromRanges(*number));
         let nodes = (from..=to).filter(is_told).filter_map(|number| tree.at(self.head, number));
         Ok(json!(nodes.flat_map(|node| self.told(tree, node)).collect::<Vec<_>>()))
@@ -553,11 +567,17 @@ impl Serving {
         logs
     }
 
-    fn receipts(&self, tree: &Tree, hash: &Value) -> Value {
+    fn receipts(&mut self, tree: &Tree, hash: &Value) -> Value {
         let node = self.by_hash(tree, hash).unwrap();
         let number = tree.number(node);
+        match self.lie {
+            Some(Lie::HasNoReceipts(at)) if at == number => return json!([]),
+            Some(Lie::ForgesReceiptsOnce(at)) if at == number => self.times += 1,
+            _ => {}
+        }
         let forgeries = [Lie::ForgesReceipts(number), Lie::ForgesReceiptsAndHeader(number)];
-        let is_forged = self.lie.is_some_and(|lie| forgeries.contains(&lie));
+        let is_forged = self.lie.is_some_and(|lie| forgeries.contains(&lie))
+            || (self.lie == Some(Lie::ForgesReceiptsOnce(number)) && self.times == 1);
         let receipt = |(index, log): (u64, Log)| {
             let mut log = log;
             if is_forged {

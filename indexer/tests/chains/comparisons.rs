@@ -2,7 +2,7 @@
 //! are compared.
 
 use indexer::{Error, Finality, Indexer, State, Turn, chain_of};
-use ledger::audit;
+use ledger::{audit, chain::ChainWriter};
 
 use crate::{
     chain::{Lie, endpoints},
@@ -85,6 +85,15 @@ async fn where_too_few_show_a_balance_nothing_is_concluded() {
         assert!(is_halted(&world).await, "{lie:?} {other:?}: one alone lifted the halt");
         assert_eq!(world.states(), [State::Ok; 3]);
     }
+}
+
+#[tokio::test]
+async fn an_account_that_an_endpoint_says_nothing_of_is_asked_for_once_more() {
+    let world = World::of(&[Some(Lie::StatesNothingEveryOtherTime)]).await;
+    let mut indexer = world.indexer().await;
+    assert!(difference(&mut indexer).await.is_none());
+    let writer = ChainWriter::new(world.ledger.clone());
+    assert_eq!(writer.compared_to().await.unwrap(), writer.finalised().await.unwrap());
 }
 
 #[tokio::test]
