@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     BookWriter, Tariff, decisions::insert_decision, group::Call, insert_payee,
-    orders::decide_as_remembered, payee_of,
+    orders::decide_as_remembered, payee_of, was_named,
 };
 use crate::{
     Amount, Error, Millis, Result, Unit, Units,
@@ -116,7 +116,10 @@ impl BookWriter {
             let record = Record::from_body(&row.text("body")?)?;
             let item = desk.item(&record).await?.ok_or(Error::Corrupt("open item"))?.id;
             let was_let_go = row.flag("was_let_go")?;
-            let hold = record.hold_reason().filter(|_| was_let_go);
+            let hold = match record.hold_reason().filter(|_| was_let_go) {
+                Some(reason) if !was_held(desk.conn, item, &reason).await? => Some(reason),
+                _ => None,
+            };
             let acceptance = desk.accept(item, &record, hold.as_deref()).await?;
             accepted += u64::from(matches!(acceptance, Acceptance::Accepted(_)));
         }
@@ -222,6 +225,9 @@ impl Desk<'_> {
         let highest = accepted(self.conn, item).await?;
         let is_newest = highest.is_none_or(|highest| highest < record.revision.revision);
         let Some(reason) = record.hold_reason().filter(|_| is_newest) else { return Ok(None) };
+        if was_held(self.conn, item, &reason).await? {
+            return Ok(None);
+        }
         let open = read::open_item(self.conn, item).await?;
         if open.is_some_and(|open| open.verdict == Some(Verdict::Release)) {
             return Ok(Some(reason));
@@ -275,19 +281,18 @@ impl Desk<'_> {
             return Ok(Some(format!("{address} is the contract itself, which cannot be paid")));
         }
         let machine = &record.item.machine;
-        match payee_of(self.conn, machine).await? {
-            None => {
-                let (source, times) = (&record.item.source, (0, self.now));
-                insert_payee(self.conn, (machine, address), source, times).await?;
-            }
-            Some(known) if known == address => {}
-            Some(known) => {
-                return Ok(Some(format!(
-                    "{address} is not the payout address of machine {machine}, which is {known}"
-                )));
-            }
+        let Some(newest) = payee_of(self.conn, machine).await? else {
+            let (source, times) = (&record.item.source, (0, self.now));
+            insert_payee(self.conn, (machine, address), source, times).await?;
+            return Ok(None);
+        };
+        // Where it was replaced since, the one that was named last is paid all the same.
+        if was_named(self.conn, machine, address).await? {
+            return Ok(None);
         }
-        Ok(None)
+        Ok(Some(format!(
+            "{address} is not the payout address of machine {machine}, which is {newest}"
+        )))
     }
 
     async fn item(&mut self, record: &Record) -> Result<Option<KnownItem>> {
@@ -471,6 +476,27 @@ impl Desk<'_> {
         read::refresh_open(self.conn, item).await?;
         Ok(Acceptance::Missing(missing))
     }
+}
+
+/// Whether an item was held for a reason as often as its records give it: where decisions came back before the records did,
+/// somebody has decided since.
+async fn was_held(conn: &mut SqliteConnection, item: i64, reason: &str) -> Result<bool> {
+    let holds = sqlx::query(
+        "select count(*) as n from decision where item = ? and verdict = 'hold' and reason = ?",
+    )
+    .bind(item)
+    .bind(reason)
+    .fetch_one(&mut *conn)
+    .await?
+    .int("n")?;
+    let mut given = 0;
+    for row in
+        sqlx::query("select body from workload where item = ?").bind(item).fetch_all(conn).await?
+    {
+        let record = Record::from_body(&row.text("body")?)?;
+        given += i64::from(record.hold_reason().as_deref() == Some(reason));
+    }
+    Ok(holds >= given)
 }
 
 /// The highest accepted revision of an item.

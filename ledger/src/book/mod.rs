@@ -306,6 +306,16 @@ async fn payee_of(conn: &mut SqliteConnection, machine: &str) -> Result<Option<A
     Ok(newest_payee(conn, machine).await?.map(|(address, _)| address))
 }
 
+/// Whether an address was ever named for a machine.
+async fn was_named(conn: &mut SqliteConnection, machine: &str, address: Address) -> Result<bool> {
+    let named = sqlx::query("select 1 from payee where machine = ? and address = ?")
+        .bind(machine)
+        .bind(address.to_vec())
+        .fetch_optional(conn)
+        .await?;
+    Ok(named.is_some())
+}
+
 /// The address that was named last for a machine, and from when it acts, ms.
 async fn newest_payee(
     conn: &mut SqliteConnection,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use alloy::primitives::B256;
+use alloy::primitives::{Address, B256};
 use ledger::{
     Amount, Error, Unit, Units,
     book::{Copied, SourceFile},
@@ -574,6 +574,63 @@ async fn a_dispute_and_a_replaced_address_come_back_after_a_loss_before_anything
         assert_eq!((open[0].verdict, open[0].is_held()), (Some(Verdict::Dispute), true));
         assert_eq!((open[1].verdict, open[1].provider), (None, Some(4)));
         assert_eq!(invariants::violations(&lost.ledger).await.unwrap(), []);
+    }
+}
+
+/// What would break it: comparing an address with the newest one alone, which comes back before the records do.
+#[tokio::test]
+async fn a_record_that_names_an_address_replaced_since_is_taken_in_again_after_a_loss() {
+    let naming = |number: u64, address: Address| {
+        let mut naming = record(number, 9, 0, 1_000_000);
+        naming.payout = Some(address);
+        naming
+    };
+    let day = [naming(1, payout(2)), naming(2, payout(2))];
+    let world = funded(100_000_000, 0).await;
+    let taken = take(&world, &day).await;
+    assert!(world.book.set_payee("machine-9", payout(3), (0, 7)).await.unwrap());
+    let (orders, _) = world.book.orders(Copied::default()).await.unwrap();
+
+    let lost = world.after_loss(None).await;
+    lost.book.bring_back(&orders).await.unwrap();
+    assert_eq!(take(&lost, &day).await, taken);
+    let paid_at: Vec<_> = books(&lost).await.open.iter().map(|item| item.provider).collect();
+    assert_eq!(paid_at, [Some(3), Some(3)], "the operator named it last");
+    let unheard = take(&lost, &[naming(3, payout(4))]).await;
+    assert!(matches!(&unheard[..], [Outcome::Rejected { .. }]), "{unheard:?}");
+}
+
+/// What would break it: holding work anew for a reason that the operator has decided upon.
+#[tokio::test]
+async fn work_that_was_held_and_then_paid_is_not_held_anew_after_a_loss() {
+    let differing = |revision: u32, micro_usd: u64| {
+        let mut differing = record(1, 2, revision, micro_usd);
+        differing.revision.evidence.digest = Some(B256::repeat_byte(1));
+        differing.revision.evidence.mirror_digest = Some(B256::repeat_byte(2));
+        differing
+    };
+    let verdict = async |world: &World| books(world).await.open[0].verdict;
+    for decided in [Verdict::Pay, Verdict::Release] {
+        let world = funded(100_000_000, 0).await;
+        let backup = world.backup();
+        take(&world, &[differing(0, 1_000_000)]).await;
+        assert_eq!(verdict(&world).await, Some(Verdict::Hold));
+        let item = books(&world).await.open[0].item;
+        world.book.decide(item, decided, "seen", (FEE_BPS, 5)).await.unwrap();
+        let (orders, _) = world.book.orders(Copied::default()).await.unwrap();
+
+        for backup in [None, Some(backup.path())] {
+            let lost = world.after_loss(backup).await;
+            lost.book.bring_back(&orders).await.unwrap();
+            take(&lost, &[differing(0, 1_000_000)]).await;
+            let item = lost.reader.work("salad", "1").await.unwrap().unwrap();
+            assert_eq!(item.verdict, Some(decided), "it was decided");
+            assert_eq!(lost.book.accept_unfunded(ORGANISATION, &tariff(), 9).await.unwrap(), 0);
+            // Nobody has decided about a revision that came since.
+            take(&lost, &[differing(1, 1_500_000)]).await;
+            let item = lost.reader.work("salad", "1").await.unwrap().unwrap();
+            assert_eq!(item.verdict, Some(Verdict::Hold), "{decided:?}");
+        }
     }
 }
 

@@ -160,12 +160,12 @@ impl<'a> Books<'a> {
             return;
         }
         if let Some(payout) = work.payout {
-            let known = self.payees.get(&work.machine).and_then(|known| known.last());
-            if payout == self.case.contract || known.is_some_and(|known| *known != payout) {
+            if payout == self.case.contract {
                 return;
             }
-            if known.is_none() {
-                self.payees.insert(work.machine.clone(), vec![payout]);
+            let named = self.payees.entry(work.machine.clone()).or_insert_with(|| vec![payout]);
+            if !named.contains(&payout) {
+                return;
             }
         }
         let item = self.items.entry(name.clone()).or_insert_with(|| Item {
