@@ -25,6 +25,8 @@ pub struct Paid {
     pub item: i64,
     /// Revision whose record the leaf names.
     pub revision: u32,
+    /// What statements had settled of the item when the leaf was stated, base units; `None` if that is not told.
+    pub settled: Option<i128>,
 }
 
 /// One workload's line in a manifest.

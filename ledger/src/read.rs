@@ -80,7 +80,9 @@ pub struct NextCandidate {
     pub total: Units,
     /// Whether all its signatures are there.
     pub is_signed: bool,
-    /// Whether it could settle on the deposit as it is at the checkpoint.
+    /// Whether it names work that others have paid since it was stated, or can pay: it is not signed.
+    pub pays_again: bool,
+    /// Whether it may settle on the deposit as it is at the checkpoint.
     pub fits: bool,
 }
 
@@ -408,8 +410,8 @@ impl Reader {
             u16::try_from(row.int("fee_bps")?).map_err(|_| Error::Corrupt("fee of a statement"))?;
         let rows = rows(&mut tx, id).await?;
         let found = sqlx::query(
-            "select l.workload, l.provider, l.amount, l.revision, i.source, i.external_id, i.machine, i.started_ms,
-                i.stopped_ms, i.fixed
+            "select l.workload, l.provider, l.amount, l.revision, l.settled, i.source, i.external_id, i.machine,
+                i.started_ms, i.stopped_ms, i.fixed
              from leaf l left join item i on i.id = l.item where l.statement = ? order by l.position",
         )
         .bind(id)
@@ -845,7 +847,7 @@ pub(crate) async fn named_leaves(
     statement: i64,
 ) -> Result<Vec<NamedLeaf>> {
     let rows = sqlx::query(
-        "select l.workload, l.provider, l.amount, l.item, l.revision, i.source, i.external_id
+        "select l.workload, l.provider, l.amount, l.item, l.revision, l.settled, i.source, i.external_id
          from leaf l left join item i on i.id = l.item where l.statement = ? order by l.position",
     )
     .bind(statement)
@@ -854,7 +856,10 @@ pub(crate) async fn named_leaves(
     rows.iter()
         .map(|row| {
             let paid = match row.maybe_int("item")? {
-                Some(item) => Some(Paid { item, revision: row.u32("revision")? }),
+                Some(item) => {
+                    let (revision, settled) = (row.u32("revision")?, row.maybe_signed("settled")?);
+                    Some(Paid { item, revision, settled })
+                }
                 None => None,
             };
             let name = match row.maybe_text("source")? {
@@ -894,10 +899,13 @@ pub(crate) async fn next_candidates(
             total = total.add(row.units)?;
         }
         let is_signed = row.int("signatures")? == needed;
+        // What is signed was looked at then.
+        let pays_again = !is_signed && paid_again(conn, id).await?.is_some();
         let (is_sent, has_waited) = (false, false);
-        let candidate = rules::Candidate { spent, total, is_signed, is_sent, has_waited };
+        let candidate =
+            rules::Candidate { spent, total, is_signed, is_sent, has_waited, pays_again };
         let fits = candidate.fits(state);
-        candidates.push(NextCandidate { id, spent, total, is_signed, fits });
+        candidates.push(NextCandidate { id, spent, total, is_signed, pays_again, fits });
     }
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.total));
     Ok(candidates)
@@ -971,6 +979,7 @@ fn published_leaf(row: &SqliteRow) -> Result<(Leaf, Option<Work>)> {
         source,
         external_id: row.text("external_id")?,
         revision: row.u32("revision")?,
+        settled: row.maybe_signed("settled")?,
         machine: row.text("machine")?,
         started_ms: row.int("started_ms")?,
         stopped_ms: row.int("stopped_ms")?,
@@ -1278,6 +1287,51 @@ fn stated(leaves: &[SqliteRow]) -> Result<BTreeMap<i64, Stated>> {
         }
     }
     Ok(stated)
+}
+
+/// Why a statement that could settle would pay work once more, if it would: since it was stated, more of the work has settled
+/// than it knew, or could settle elsewhere.
+pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<Option<String>> {
+    let leaves = sqlx::query(select_leaves!(
+        "leaf own join leaf l on l.item = own.item",
+        "own.statement = ?"
+    ))
+    .bind(id)
+    .fetch_all(&mut *conn)
+    .await?;
+    let stated = stated(&leaves)?;
+    let own = sqlx::query(
+        "select l.item, l.revision, l.amount, l.settled, i.source, i.external_id, t.deposit, t.epoch
+         from leaf l join item i on i.id = l.item join statement t on t.id = l.statement
+         where l.statement = ? order by l.position",
+    )
+    .bind(id)
+    .fetch_all(conn)
+    .await?;
+    for row in own {
+        let Some(known) = stated.get(&row.int("item")?) else { continue };
+        if row.signed("amount")? <= 0 {
+            continue;
+        }
+        let work =
+            format!("work {:?} of source {:?}", row.text("external_id")?, row.text("source")?);
+        // Amounts alone do not tell, rates differ.
+        let revision = row.u32("revision")?;
+        let told = row.maybe_signed("settled")?;
+        if known.paid_revision.is_some_and(|paid| paid >= revision)
+            || told.is_some_and(|told| known.settled > told)
+        {
+            return Ok(Some(format!("{work} was paid meanwhile, and it would pay it again")));
+        }
+        let place = (row.b256("deposit")?, row.u32("epoch")?);
+        if let Some(other) = known.live.iter().find(|live| (live.deposit, live.epoch) != place) {
+            return Ok(Some(format!(
+                "{work} is in epoch {} of deposit {}, too, which can settle, or has not settled finally",
+                other.epoch, other.deposit
+            )));
+        }
+    }
+    Ok(None)
 }
 
 /// What an organisation can still spend, base units; see [`rules::available`].

@@ -257,7 +257,8 @@ impl OpenItem {
     pub fn to_payable(&self, secret: &Secret, place: (B256, u32)) -> Result<Option<Payable>> {
         let Some((provider, revision, due)) = self.payable(place)? else { return Ok(None) };
         let workload = secret.workload_id(&self.source, &self.external_id, revision);
-        Ok(Some(Payable { paid: Paid { item: self.item, revision }, workload, provider, due }))
+        let paid = Paid { item: self.item, revision, settled: Some(self.settled) };
+        Ok(Some(Payable { paid, workload, provider, due }))
     }
 
     /// What the item keeps reserved: the larger of what is due and what a live statement can still take beyond what has
@@ -633,12 +634,15 @@ pub struct Candidate {
     pub is_sent: bool,
     /// Whether an earlier turn could have sent it and did not.
     pub has_waited: bool,
+    /// Whether it names work that others have paid since it was stated, or can pay.
+    pub pays_again: bool,
 }
 
 impl Candidate {
-    /// Whether it could settle on the deposit as it is: it follows what was spent, and there is enough.
+    /// Whether it may settle on the deposit as it is: it follows what was spent, there is enough, and nobody else pays its work.
     pub fn fits(&self, state: &DepositState) -> bool {
-        self.spent.get().checked_sub(self.total.get()) == Some(state.spent.get())
+        !self.pays_again
+            && self.spent.get().checked_sub(self.total.get()) == Some(state.spent.get())
             && self.total <= state.balance
     }
 }
@@ -735,7 +739,8 @@ mod tests {
 
     fn payable(item: i64, provider: u32, due: i128) -> Payable {
         let workload = B256::left_padding_from(&(item + 100).to_be_bytes());
-        Payable { paid: Paid { item, revision: 0 }, workload, provider, due }
+        let paid = Paid { item, revision: 0, settled: Some(0) };
+        Payable { paid, workload, provider, due }
     }
 
     fn purse(decimals: u8, spendable: u64) -> Purse {
@@ -1220,6 +1225,7 @@ mod tests {
             is_signed: true,
             is_sent: false,
             has_waited: true,
+            pays_again: false,
         }
     }
 
@@ -1236,6 +1242,7 @@ mod tests {
         assert!(!fits(candidate(41)));
         assert!(!fits(Candidate { spent: Units::new(139), ..candidate(40) }));
         assert!(!fits(Candidate { spent: Units::new(39), ..candidate(40) }));
+        assert!(!fits(Candidate { pays_again: true, ..candidate(40) }));
     }
 
     #[test]

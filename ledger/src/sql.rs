@@ -30,6 +30,7 @@ pub(crate) trait Columns {
     fn maybe_int(&self, column: &'static str) -> Result<Option<i64>>;
     fn text(&self, column: &'static str) -> Result<String>;
     fn maybe_text(&self, column: &'static str) -> Result<Option<String>>;
+    fn maybe_bytes<const N: usize>(&self, column: &'static str) -> Result<Option<[u8; N]>>;
 
     fn u64(&self, column: &'static str) -> Result<u64> {
         u64::try_from(self.int(column)?).map_err(|_| Error::Corrupt(column))
@@ -45,6 +46,9 @@ pub(crate) trait Columns {
     }
     fn signed(&self, column: &'static str) -> Result<i128> {
         Ok(i128::from_be_bytes(self.bytes(column)?))
+    }
+    fn maybe_signed(&self, column: &'static str) -> Result<Option<i128>> {
+        Ok(self.maybe_bytes(column)?.map(i128::from_be_bytes))
     }
     fn units(&self, column: &'static str) -> Result<Units> {
         Ok(Units::new(u64::from_be_bytes(self.bytes(column)?)))
@@ -75,5 +79,9 @@ impl Columns for SqliteRow {
     }
     fn maybe_text(&self, column: &'static str) -> Result<Option<String>> {
         Ok(self.try_get(column)?)
+    }
+    fn maybe_bytes<const N: usize>(&self, column: &'static str) -> Result<Option<[u8; N]>> {
+        let blob: Option<Vec<u8>> = self.try_get(column)?;
+        blob.map(|blob| blob.try_into().map_err(|_| Error::Corrupt(column))).transpose()
     }
 }

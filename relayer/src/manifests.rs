@@ -86,6 +86,9 @@ struct WorkEntry {
     source: String,
     external_id: String,
     revision: u32,
+    /// What had settled of it before, base units; manifests of earlier releases do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settled: Option<String>,
     machine: String,
     started_ms: Millis,
     stopped_ms: Millis,
@@ -224,6 +227,7 @@ impl From<&Import> for Content {
                 source: work.source.clone(),
                 external_id: work.external_id.clone(),
                 revision: work.revision,
+                settled: work.settled.map(|settled| settled.to_string()),
                 machine: work.machine.clone(),
                 started_ms: work.started_ms,
                 stopped_ms: work.stopped_ms,
@@ -263,6 +267,17 @@ fn sighting(name: &str) -> Option<Sighting> {
     })
 }
 
+fn work_of(entry: WorkEntry) -> std::result::Result<Work, String> {
+    let WorkEntry { source, external_id, revision, settled, machine, .. } = entry;
+    let settled = settled
+        .map(|settled| {
+            settled.parse().map_err(|_| format!("settled is {settled:?}, not base units"))
+        })
+        .transpose()?;
+    let WorkEntry { started_ms, stopped_ms, fixed, .. } = entry;
+    Ok(Work { source, external_id, revision, settled, machine, started_ms, stopped_ms, fixed })
+}
+
 /// Reads a manifest. Whether its parts follow from each other is for the ledger to check.
 fn parse(bytes: &[u8], sighting: &Sighting) -> std::result::Result<Import, String> {
     let content: Content = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
@@ -293,15 +308,8 @@ fn parse(bytes: &[u8], sighting: &Sighting) -> std::result::Result<Import, Strin
         let amount = amount
             .parse()
             .map_err(|_| format!("the amount of leaf {index} is {amount:?}, not base units"))?;
-        let work = work.map(|work| Work {
-            source: work.source,
-            external_id: work.external_id,
-            revision: work.revision,
-            machine: work.machine,
-            started_ms: work.started_ms,
-            stopped_ms: work.stopped_ms,
-            fixed: work.fixed,
-        });
+        let work =
+            work.map(work_of).transpose().map_err(|error| format!("leaf {index}: {error}"))?;
         leaves.push((Leaf { workload, provider, amount, paid: None }, work));
     }
     let packed = statement::pack(&rows).map_err(|error| error.to_string())?;

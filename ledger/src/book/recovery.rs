@@ -46,6 +46,8 @@ pub struct Work {
     pub external_id: String,
     /// The revision that the leaf pays for.
     pub revision: u32,
+    /// What statements had settled of the work when the leaf was stated, base units; `None` if the manifest does not say.
+    pub settled: Option<i128>,
     /// Which machine did it.
     pub machine: String,
     /// Start of the work.
@@ -136,9 +138,6 @@ impl BookWriter {
             return Err(unimportable(import, "its content does not have its digest"));
         }
         refuse_false(&mut tx, import, secret).await?;
-        if known.is_none() {
-            refuse_overpaying(&mut tx, import).await?;
-        }
         insert_deposit(&mut tx, &import.statement.key).await?;
         insert_paid_for(&mut tx, import.statement.key.id(), &import.organisation).await?;
         let id = match known {
@@ -152,13 +151,16 @@ impl BookWriter {
                 Some(work) => {
                     let item = ensure_item(&mut tx, import, work).await?;
                     items.push(item);
-                    Some(Paid { item, revision: work.revision })
+                    Some(Paid { item, revision: work.revision, settled: work.settled })
                 }
                 None => None,
             };
             leaves.push(Leaf { paid, ..leaf.clone() });
         }
         insert_leaves(&mut tx, id, &leaves).await?;
+        if known.is_none() {
+            refuse_overpaying(&mut tx, id, import).await?;
+        }
         let checkpoint = read::checkpoint(&mut tx).await?;
         sqlx::query("insert into imported (statement, until_block, at) values (?, ?, ?)")
             .bind(id)
@@ -368,26 +370,17 @@ async fn refuse_false(conn: &mut SqliteConnection, import: &Import, secret: &Sec
     Ok(())
 }
 
-/// Refuses a manifest of a statement that could settle and would pay work once more: it was taken in again and paid by another
-/// statement while nobody here knew of this one.
-async fn refuse_overpaying(conn: &mut SqliteConnection, import: &Import) -> Result<()> {
+/// Refuses a manifest of a statement that could settle and would pay work once more: it was taken in again, and stated or paid,
+/// while nobody here knew of this one.
+async fn refuse_overpaying(conn: &mut SqliteConnection, id: i64, import: &Import) -> Result<()> {
     let state = read::deposit_state(conn, import.statement.key.id()).await?;
     if import.statement.epoch <= state.epoch {
         return Ok(());
     }
-    for (leaf, work) in &import.leaves {
-        let Some(Work { source, external_id, revision, .. }) = work else { continue };
-        let Some(known) = read::known_item(conn, source, external_id).await? else { continue };
-        let Some(item) = read::open_item(conn, known.id).await? else { continue };
-        // A statement adds what a revision above those that are paid comes to; amounts do not tell, rates differ.
-        if leaf.amount > 0 && item.paid_revision.is_some_and(|paid| paid >= *revision) {
-            let why = format!(
-                "work {external_id:?} of source {source:?} was paid meanwhile, and it would pay it again; cut its deposit off"
-            );
-            return Err(unimportable(import, &why));
-        }
+    match read::paid_again(conn, id).await? {
+        Some(why) => Err(unimportable(import, &format!("{why}; cut its deposit off"))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Makes a statement that the chain showed first one of ours.

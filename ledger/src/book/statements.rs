@@ -81,7 +81,8 @@ impl BookWriter {
     /// Signs a recorded statement with the attester's key and stores the signature.
     ///
     /// Enforces the signers' rules that recording leaves open: digest, manifest root and rows follow from the stored
-    /// leaves, the epoch is the deposit's next, nothing is unknown of the deposit, and the key is one that it names.
+    /// leaves, the epoch is the deposit's next, nobody else pays its work, nothing is unknown of the deposit, and the key is one
+    /// that it names.
     pub async fn sign_statement(&self, id: i64, key: &SigningKey) -> Result<SignedStatement> {
         let mut tx = self.0.begin().await?;
         let (statement, digest) = read::statement(&mut tx, id).await?;
@@ -99,6 +100,9 @@ impl BookWriter {
                 "statement {id} is for epoch {}, the deposit is at {}",
                 statement.epoch, state.epoch
             ));
+        }
+        if let Some(why) = read::paid_again(&mut tx, id).await? {
+            return refuse(format!("statement {id}: {why}"));
         }
         // Whose work it names, whoever the deposit pays for by now; it may name none.
         let organisations = sqlx::query(
@@ -234,13 +238,14 @@ pub(super) async fn insert_leaves(
 ) -> Result<()> {
     for (position, leaf) in leaves.iter().enumerate() {
         sqlx::query(
-            "insert into leaf (statement, position, item, revision, workload, provider, amount)
-             values (?, ?, ?, ?, ?, ?, ?)",
+            "insert into leaf (statement, position, item, revision, settled, workload, provider, amount)
+             values (?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(statement)
         .bind(integer(position as u64)?)
         .bind(leaf.paid.map(|paid| paid.item))
         .bind(leaf.paid.map(|paid| i64::from(paid.revision)))
+        .bind(leaf.paid.and_then(|paid| paid.settled).map(sql::signed))
         .bind(leaf.workload.to_vec())
         .bind(i64::from(leaf.provider))
         .bind(sql::signed(leaf.amount))

@@ -319,7 +319,7 @@ pub(super) async fn leaves(
     ids: &str,
 ) -> Result<BTreeMap<i64, Vec<Leaf>>> {
     let stored = sqlx::query(
-        "select statement, item, revision, workload, provider, amount
+        "select statement, item, revision, settled, workload, provider, amount
          from leaf where statement in (select value from json_each(?)) order by statement, position",
     )
     .bind(ids)
@@ -328,7 +328,10 @@ pub(super) async fn leaves(
     let mut leaves: BTreeMap<i64, Vec<Leaf>> = BTreeMap::new();
     for row in stored {
         let paid = match row.maybe_int("item")? {
-            Some(item) => Some(Paid { item, revision: row.u32("revision")? }),
+            Some(item) => {
+                let (revision, settled) = (row.u32("revision")?, row.maybe_signed("settled")?);
+                Some(Paid { item, revision, settled })
+            }
             None => None,
         };
         leaves.entry(row.int("statement")?).or_default().push(Leaf {

@@ -312,7 +312,7 @@ const CASES: &[Case] = &[
         &[
             "insert into statement select 9, deposit, epoch, spent, manifest, randomblob(32), 1, fee_bps from statement where id = 4",
             "insert into \"row\" select 9, provider, units, carry_in, carry_out from \"row\" where statement = 4",
-            "insert into leaf select 9, position, item, revision, workload, provider, amount from leaf where statement = 4",
+            "insert into leaf select 9, position, item, revision, workload, provider, amount, settled from leaf where statement = 4",
         ],
         "L13",
         "statement 9",

@@ -8,6 +8,7 @@ use ledger::{
     chain::Event,
     manifest::{CARRY, Tree},
     read::SignedStatement,
+    rules::Proposal,
     statement,
 };
 
@@ -124,6 +125,94 @@ async fn refuses_a_manifest_beside_another_candidate_of_the_same_sum() {
     assert_eq!(first.statement.spent, second.statement.spent);
     let said = refusal(&other, &manifest).await;
     assert!(said.contains("another candidate of the same epoch and sum"), "{said}");
+}
+
+/// What would break it: looking at what settled, and not at what can.
+#[tokio::test]
+async fn refuses_a_manifest_over_work_that_can_settle_elsewhere() {
+    let world = funded(100_000_000, 100_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let signed = state(&world, 1, None).await;
+    let manifest = world.reader.export(signed.id).await.unwrap();
+
+    let mut lost = world.after_loss(None).await;
+    take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
+    let elsewhere = state(&lost, 2, None).await;
+    let said = refusal(&lost, &manifest).await;
+    assert!(said.contains("is in epoch 1 of deposit") && said.contains("can settle"), "{said}");
+    // An empty statement retires the epoch, and nothing but the manifest pays the work then.
+    let deposit = lost.reader.deposit_state(deposit_key(2).id()).await.unwrap();
+    let empty = Proposal::default();
+    let retiring =
+        lost.book.record_statement(deposit_key(2).id(), &deposit, &empty, FEE_BPS).await.unwrap();
+    assert_ne!(retiring.id, elsewhere.id);
+    let retiring = lost.book.sign_statement(retiring.id, &attester()).await.unwrap();
+    settle(&mut lost, &retiring).await;
+    lost.finalise(0).await;
+    assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+}
+
+/// What would break it: taking the revision of a leaf for all that tells whether it pays once more.
+#[tokio::test]
+async fn refuses_a_manifest_of_the_whole_where_a_part_was_paid_meanwhile() {
+    let day = [record(1, 2, 0, 1_000_000), record(1, 2, 1, 1_500_000)];
+    let world = funded(100_000_000, 100_000_000).await;
+    take(&world, &day).await;
+    let whole = state(&world, 1, None).await;
+    let manifest = world.reader.export(whole.id).await.unwrap();
+    let mut lost = world.after_loss(None).await;
+    take(&lost, &day[..1]).await;
+    let part = state(&lost, 2, None).await;
+    settle(&mut lost, &part).await;
+    lost.finalise(0).await;
+    let said = refusal(&lost, &manifest).await;
+    assert!(said.contains("was paid meanwhile, and it would pay it again"), "{said}");
+
+    // What adds to a part that it knows of is brought back, whichever of the two comes first.
+    take(&lost, &day).await;
+    let rest = state(&lost, 1, None).await;
+    for order in [[&part, &rest], [&rest, &part]] {
+        let again = lost.after_loss(None).await;
+        for statement in order {
+            let manifest = lost.reader.export(statement.id).await.unwrap();
+            assert!(again.book.import(&manifest, &secret(), 0).await.unwrap());
+        }
+        again.book.sign_statement(statement_id(&again, &rest).await, &attester()).await.unwrap();
+    }
+}
+
+async fn statement_id(world: &World, signed: &SignedStatement) -> i64 {
+    let candidates = world.reader.next_candidates(signed.statement.key.id()).await.unwrap();
+    candidates.iter().find(|candidate| candidate.spent == signed.statement.spent).unwrap().id
+}
+
+/// What would break it: signing what was brought back before the manifest that says that others have paid it.
+#[tokio::test]
+async fn what_a_second_loss_brings_back_before_what_paid_it_is_not_signed_and_stops_nobody() {
+    let world = funded(100_000_000, 100_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let signed = state(&world, 1, None).await;
+    let mut manifests = vec![world.reader.export(signed.id).await.unwrap()];
+    let mut lost = world.after_loss(None).await;
+    take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
+    let paid = state(&lost, 2, None).await;
+    settle(&mut lost, &paid).await;
+    manifests.push(lost.reader.export(paid.id).await.unwrap());
+
+    let mut again = lost.after_loss(None).await;
+    for manifest in &manifests {
+        assert!(again.book.import(manifest, &secret(), 0).await.unwrap());
+    }
+    again.finalise(0).await;
+    let candidate = again.reader.next_candidates(deposit_key(1).id()).await.unwrap().remove(0);
+    assert_eq!((candidate.pays_again, candidate.fits), (true, false));
+    let said = again.book.sign_statement(candidate.id, &attester()).await.unwrap_err().to_string();
+    assert!(said.contains("was paid meanwhile, and it would pay it again"), "{said}");
+    take(&again, &[record(3, 4, 0, 1_000_000)]).await;
+    let next = state(&again, 1, None).await;
+    settle(&mut again, &next).await;
+    again.finalise(0).await;
+    assert_eq!(again.reader.next_candidates(deposit_key(1).id()).await.unwrap(), []);
 }
 
 /// What would break it: bringing back, and signing, whatever was signed once.

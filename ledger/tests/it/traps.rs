@@ -209,6 +209,7 @@ async fn a_deposit_emptied_under_a_live_candidate_and_work_moved_on() {
             is_signed: c.is_signed,
             is_sent: false,
             has_waited: true,
+            pays_again: c.pays_again,
         })
         .collect();
     let prospect = Prospect { state: deposit, fresh: Units::ZERO, can_move: true };
@@ -243,6 +244,7 @@ async fn the_fee_bound_against_a_thaw() {
         is_signed: true,
         is_sent: false,
         has_waited: true,
+        pays_again: false,
     };
     let prospect = |state, fresh| Prospect { state, fresh: Units::new(fresh), can_move: false };
     assert_eq!(rules::next_candidate(&[known(100)], &prospect(deposit, 124)), Next::Nothing);

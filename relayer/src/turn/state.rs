@@ -161,6 +161,7 @@ impl Relayer {
                 is_signed: candidate.is_signed,
                 is_sent: view.busy.statements.contains(&candidate.id),
                 has_waited: self.was_unsent(candidate.id),
+                pays_again: candidate.pays_again,
             })
             .collect();
         let prospect = rules::Prospect {
