@@ -1,6 +1,6 @@
 //! The hosted attester: publishes a statement's manifest, then signs it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use alloy::primitives::Address;
 use k256::ecdsa::SigningKey;
@@ -17,7 +17,7 @@ use crate::{Result, manifests::Manifests};
 pub struct Attester {
     key: SigningKey,
     secret: Secret,
-    manifests: Manifests,
+    manifests: Arc<Manifests>,
     reader: Reader,
     book: BookWriter,
 }
@@ -33,7 +33,7 @@ impl Attester {
     pub const fn new(
         key: SigningKey,
         secret: Secret,
-        manifests: Manifests,
+        manifests: Arc<Manifests>,
         reader: Reader,
         book: BookWriter,
     ) -> Self {
@@ -43,6 +43,11 @@ impl Attester {
     /// The address that deposits name as their signer.
     pub fn address(&self) -> Address {
         ledger::statement::address_of(self.key.verifying_key())
+    }
+
+    /// Where it publishes.
+    pub const fn manifests(&self) -> &Arc<Manifests> {
+        &self.manifests
     }
 
     /// The secret of one organisation's workload ids.

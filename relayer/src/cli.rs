@@ -481,7 +481,7 @@ async fn run_decide(args: DecideArgs) -> Result<()> {
             let manifests = Manifests::new(&config, keys::secret(&config)?);
             manifests.notice(&reader, &book, now).await?;
             decide::decide(&config, &book, &reader, &decision, now).await?;
-            manifests.keep_orders(&book).await?;
+            manifests.keep_orders(&book, now).await?;
         }
         Writer::Server(remote) => remote.decide(&decision).await?,
     }
@@ -506,8 +506,9 @@ async fn run_recover(args: RecoverArgs) -> Result<()> {
             match &cut_off {
                 Some(cut_off) => recover::cut_off(cut_off, &book, &reader, now).await?,
                 None => {
-                    let secret = Keys::open(&config)?.secret;
-                    recover::recover(&config, &secret, &book, &reader, now).await?
+                    let secret = keys::secret(&config)?;
+                    let manifests = Manifests::new(&config, secret.clone());
+                    recover::recover(&manifests, &secret, &book, &reader, now).await?
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Read, Seek, SeekFrom, Write},
+    io::{ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
 };
@@ -47,11 +47,13 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], access: Access) -> Result<(
 
 /// Appends lines to a file, on a line of their own whatever an earlier attempt left behind, and syncs it.
 pub(crate) fn append_whole(path: &Path, lines: &[u8]) -> Result<()> {
-    if !path.exists() {
-        return write_whole(path, lines, Access::Usual);
-    }
-    let mut file =
-        OpenOptions::new().read(true).append(true).open(path).map_err(Error::file(path))?;
+    let mut file = match OpenOptions::new().read(true).append(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return write_whole(path, lines, Access::Usual);
+        }
+        Err(error) => return Err(Error::file(path)(error)),
+    };
     let mut append = || {
         let mut last = [b'\n'];
         if file.seek(SeekFrom::End(-1)).is_ok() {

@@ -126,15 +126,20 @@ impl Manifests {
         Ok(())
     }
 
-    /// Brings payout addresses and decisions back that only the folders tell, the first time, and copies what is new into them.
-    pub async fn keep_orders(&self, book: &BookWriter) -> Result<()> {
-        self.orders.keep(book).await
+    /// Brings payout addresses and decisions back that only the folders tell, and copies what is new into them.
+    pub async fn keep_orders(&self, book: &BookWriter, now: Millis) -> Result<()> {
+        self.orders.keep(book, now).await
+    }
+
+    /// Whether payout addresses and decisions were brought back from every folder. Until then nobody may say more of them.
+    pub fn are_orders_read(&self) -> bool {
+        self.orders.are_read()
     }
 
     /// Keeps the orders, and notices the manifests that appeared in the folders and whose statements are not known here, with
     /// whom they paid for, and what the chain has settled; see [`BookWriter::notice`]. Returns how many statements are new.
     pub async fn notice(&self, reader: &Reader, book: &BookWriter, now: Millis) -> Result<usize> {
-        self.keep_orders(book).await?;
+        self.keep_orders(book, now).await?;
         let mut sightings = self.unseen()?;
         for sighting in &mut sightings {
             if !reader.is_own(sighting.digest).await? {

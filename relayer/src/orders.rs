@@ -8,10 +8,12 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use alloy::primitives::B256;
 use ledger::{
+    Millis,
     book::{BookWriter, Copied, Order},
     manifest::Secret,
     point::{self, Side},
@@ -19,7 +21,10 @@ use ledger::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use crate::{Error, Result, files::append_whole};
+use crate::{
+    Error, Result,
+    files::{Access, append_whole, write_whole},
+};
 
 /// Name of the file in each folder of manifests.
 const FILE: &str = "orders.jsonl";
@@ -36,6 +41,8 @@ struct Line {
 #[derive(Debug)]
 pub(crate) struct Orders {
     files: Mutex<Vec<OrderFile>>,
+    /// Whether each copy was read once.
+    are_read: AtomicBool,
     secret: Secret,
 }
 
@@ -43,56 +50,87 @@ pub(crate) struct Orders {
 #[derive(Debug)]
 struct OrderFile {
     path: PathBuf,
-    /// Whether what was in it was brought back.
+    /// Whether what was in it was brought back once.
     is_read: bool,
+    /// Its size as it was left, bytes; `None` until it was read and written to.
+    size: Option<u64>,
     /// What was in it when it was read, until it was written to.
-    held: BTreeSet<Order>,
+    held: Vec<Order>,
     /// How far it has come.
     copied: Copied,
+}
+
+impl OrderFile {
+    const fn new(path: PathBuf) -> Self {
+        Self { path, is_read: false, size: None, held: Vec::new(), copied: Copied::NONE }
+    }
+
+    /// Whether nobody has changed it since it was written to.
+    fn is_as_left(&self) -> bool {
+        self.size.is_some() && self.size == size(&self.path)
+    }
 }
 
 impl Orders {
     /// The copies in these folders.
     pub(crate) fn new(folders: &[PathBuf], secret: Secret) -> Self {
-        let file = |folder: &PathBuf| OrderFile {
-            path: folder.join(FILE),
-            is_read: false,
-            held: BTreeSet::new(),
-            copied: Copied::default(),
-        };
-        Self { files: Mutex::new(folders.iter().map(file).collect()), secret }
+        let files = folders.iter().map(|folder| OrderFile::new(folder.join(FILE)));
+        Self { files: Mutex::new(files.collect()), are_read: AtomicBool::new(false), secret }
     }
 
-    /// Brings back from the copies, once, what the ledger does not know, and writes into each what it lacks. A line that is
-    /// written twice is one order. Nothing may be ordered before this succeeded once, since what is brought back later counts
-    /// as said later. Fails if a copy cannot be read, or, with the others written all the same, if one cannot be written.
-    pub(crate) async fn keep(&self, book: &BookWriter) -> Result<()> {
+    /// Whether every copy was read once. Nothing may be ordered before that, as what is brought back comes before it.
+    pub(crate) fn are_read(&self) -> bool {
+        self.are_read.load(Ordering::Relaxed)
+    }
+
+    /// Brings back from the copies what the ledger does not know, at first and wherever one was changed by others, and makes
+    /// each say what the ledger says, in its order. A line that is written twice is one order. Fails if a copy cannot be read
+    /// or written, with the others kept all the same.
+    pub(crate) async fn keep(&self, book: &BookWriter, now: Millis) -> Result<()> {
         let mut files = self.files.lock().await;
-        for file in files.iter_mut().filter(|file| !file.is_read) {
-            let held = self.read(&file.path)?;
-            book.bring_back(&held).await?;
-            file.held = held.into_iter().collect();
-            file.is_read = true;
-        }
         let mut outcome = Ok(());
         for file in files.iter_mut() {
-            outcome = outcome.and(self.write(file, book).await);
+            outcome = outcome.and(self.keep_one(file, book, now).await);
         }
+        self.are_read.store(files.iter().all(|file| file.is_read), Ordering::Relaxed);
         outcome
     }
 
-    /// Writes into a copy what it lacks.
+    async fn keep_one(&self, file: &mut OrderFile, book: &BookWriter, now: Millis) -> Result<()> {
+        if !file.is_as_left() {
+            let held = self.read(file)?;
+            book.bring_back(&held, now).await?;
+            *file = OrderFile { is_read: true, held, ..OrderFile::new(file.path.clone()) };
+        }
+        self.write(file, book).await
+    }
+
+    /// Writes into a copy what it lacks: behind what is in it, or all of it anew where that is in another order.
     async fn write(&self, file: &mut OrderFile, book: &BookWriter) -> Result<()> {
         let (orders, reached) = book.orders(file.copied).await?;
-        let lacking = orders.iter().filter(|order| !file.held.contains(*order));
-        let text = lacking.map(|order| self.line(order)).collect::<Result<String>>()?;
+        let held: BTreeSet<_> = file.held.iter().collect();
+        let said: BTreeSet<_> = orders.iter().collect();
+        let (unknown, known): (Vec<_>, Vec<_>) =
+            file.held.iter().partition(|order| !said.contains(order));
+        let is_in_order = is_beginning(&known, &orders);
+        // Decisions about work that is not known are in the file alone.
+        let lines: Vec<_> = if is_in_order {
+            orders.iter().filter(|order| !held.contains(order)).collect()
+        } else {
+            orders.iter().chain(unknown).collect()
+        };
+        let text = lines.into_iter().map(|order| self.line(order)).collect::<Result<String>>()?;
         if !text.is_empty() {
+            let write = |bytes| match is_in_order {
+                true => append_whole(&file.path, bytes),
+                false => write_whole(&file.path, bytes, Access::Usual),
+            };
             point::reach("file orders", Side::Before).await;
-            let written = append_whole(&file.path, text.as_bytes());
+            let written = write(text.as_bytes());
             point::reach("file orders", Side::After).await;
             written?;
         }
-        file.copied = reached;
+        (file.copied, file.size) = (reached, Some(size(&file.path).unwrap_or_default()));
         file.held.clear();
         Ok(())
     }
@@ -102,12 +140,15 @@ impl Orders {
         Ok(serde_json::to_string(&Line { order: order.clone(), seal })? + "\n")
     }
 
-    /// The orders of a file that bear our seal, in their order; none if there is no such file.
-    fn read(&self, file: &Path) -> Result<Vec<Order>> {
-        let text = match fs::read(file) {
+    /// The orders of a file that bear our seal, in their order, each once; none if there is no such file.
+    fn read(&self, file: &OrderFile) -> Result<Vec<Order>> {
+        let path = &file.path;
+        let is_gone = file.is_read && !path.parent().is_some_and(Path::is_dir);
+        let text = match fs::read(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(Error::file(file)(error)),
+            // A folder that was there may come back.
+            Err(error) if error.kind() == ErrorKind::NotFound && !is_gone => return Ok(Vec::new()),
+            Err(error) => return Err(Error::file(path)(error)),
         };
         let mut orders = Vec::new();
         for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
@@ -121,10 +162,32 @@ impl Orders {
                 None if line.is_empty() => {}
                 None => tracing::warn!(
                     "line {number} of {} is no order of this installation; it is passed over",
-                    file.display()
+                    path.display()
                 ),
             }
         }
+        let mut known = BTreeSet::new();
+        orders.retain(|order| known.insert(order.clone()));
         Ok(orders)
     }
+}
+
+/// Size of a file, bytes; 0 if there is none, `None` if that cannot be told.
+fn size(path: &Path) -> Option<u64> {
+    match fs::metadata(path) {
+        Ok(metadata) => Some(metadata.len()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(0),
+        Err(_) => None,
+    }
+}
+
+/// Whether orders are the first ones of all orders of their kind. The two kinds do not bear on each other.
+fn is_beginning(orders: &[&Order], all: &[Order]) -> bool {
+    let is_payee = |order: &&Order| matches!(order, Order::Payee { .. });
+    let mut payees = all.iter().filter(is_payee);
+    let mut decisions = all.iter().filter(|order| !is_payee(order));
+    orders.iter().all(|order| {
+        let next = if is_payee(order) { payees.next() } else { decisions.next() };
+        next == Some(order)
+    })
 }

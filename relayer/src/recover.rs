@@ -10,7 +10,7 @@ use ledger::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, chain_of, config::Config, manifests::Manifests};
+use crate::{Error, Result, chain_of, manifests::Manifests};
 
 /// What recovering came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,15 +53,14 @@ pub struct CutOff {
 
 /// Imports every manifest that the ledger does not know. Importing again changes nothing.
 pub async fn recover(
-    config: &Config,
+    manifests: &Manifests,
     secret: &Secret,
     book: &BookWriter,
     reader: &Reader,
     now: Millis,
 ) -> Result<Recovery> {
-    let manifests = Manifests::new(config, secret.clone());
     let mut recovery = Recovery::default();
-    manifests.keep_orders(book).await?;
+    manifests.keep_orders(book, now).await?;
     for sighting in manifests.list()? {
         if reader.is_own(sighting.digest).await? {
             continue;

@@ -37,7 +37,8 @@ use crate::{
     decide::{self, Decision},
     doctor::Doctor,
     intake,
-    keys::Keys,
+    keys::{self, Keys},
+    manifests::Manifests,
     recover::{self, CutOff},
     remote,
     status::Status,
@@ -74,6 +75,7 @@ pub async fn run(config: Config) -> Result<()> {
     let standing = indexer.standing();
     let keys = Keys::open(&config)?;
     let relayer = Relayer::new(config.clone(), keys, ledger.clone(), endpoints.clone());
+    let manifests = relayer.manifests();
     // Before anything is taken in: what a known manifest pays is not accepted once more.
     match relayer.notice(now()).await {
         // Each turn tries again, and promises and signs nothing before.
@@ -95,7 +97,16 @@ pub async fn run(config: Config) -> Result<()> {
         Desk { relayer, doctor, config: config.clone(), ledger: ledger.clone(), report, halt };
     let relaying = stopped.clone();
     tasks.spawn(async move { ("relayer", relay(desk, relaying).await) });
-    let app = App { config, ledger: ledger.clone(), book, reports, halted, endpoints, standing };
+    let app = App {
+        config,
+        ledger: ledger.clone(),
+        book,
+        manifests,
+        reports,
+        halted,
+        endpoints,
+        standing,
+    };
     tasks.spawn(async move { ("HTTP server", listen(app, stopped).await) });
 
     let ended = tokio::select! {
@@ -285,6 +296,7 @@ struct App {
     config: Config,
     ledger: Ledger,
     book: BookWriter,
+    manifests: Arc<Manifests>,
     reports: watch::Receiver<Report>,
     endpoints: Endpoints,
     standing: watch::Receiver<Standing>,
@@ -300,6 +312,32 @@ impl App {
             Some(reason) => Err((StatusCode::SERVICE_UNAVAILABLE, format!("halted: {reason}"))),
         }
     }
+
+    /// Refuses what would be said before what a copy of the orders tells, which comes back first.
+    async fn refuse_until_orders_are_read(&self) -> std::result::Result<(), (StatusCode, String)> {
+        if self.manifests.are_orders_read() {
+            return Ok(());
+        }
+        let kept = self.manifests.keep_orders(&self.book, now()).await;
+        match kept {
+            Err(error) if !self.manifests.are_orders_read() => {
+                let reason = format!(
+                    "the orders that were said before are to be read first: {}",
+                    chain_of(&error)
+                );
+                Err((StatusCode::SERVICE_UNAVAILABLE, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Copies what was just said into the folders of the manifests. What cannot be copied yet, the next turn tries again, and
+    /// says so.
+    async fn copy_orders(&self) {
+        if let Err(error) = self.manifests.keep_orders(&self.book, now()).await {
+            tracing::warn!("{}", chain_of(&error));
+        }
+    }
 }
 
 /// Serves the status of a finished demo until interrupted.
@@ -313,7 +351,8 @@ pub(crate) async fn listen_until(
     let (_standing, standing) = watch::channel(Standing::default());
     let (_halt, halted) = watch::channel(None);
     let (book, endpoints) = (BookWriter::new(ledger.clone()), config.endpoints()?);
-    let app = App { config, ledger, book, reports, halted, endpoints, standing };
+    let manifests = Arc::new(Manifests::new(&config, keys::secret(&config)?));
+    let app = App { config, ledger, book, manifests, reports, halted, endpoints, standing };
     let server = tokio::spawn(listen(app, stopped));
     interrupts.next().await;
     stop.send_replace(true);
@@ -441,6 +480,7 @@ async fn ingest(
 ) -> Answer {
     authorise(&headers, &token)?;
     app.refuse_if_halted()?;
+    app.refuse_until_orders_are_read().await?;
     let refused = |error: Error| match error {
         Error::Input { .. } | Error::Ledger(ledger::Error::FileOverlap { .. }) => {
             (StatusCode::UNPROCESSABLE_ENTITY, chain_of(&error))
@@ -451,6 +491,7 @@ async fn ingest(
         intake::parse(&name, &body, &app.config.policy.earnings_source).map_err(refused)?;
     let report =
         intake::take_in(&app.book, &parsed, &app.config.tariff(), now()).await.map_err(refused)?;
+    app.copy_orders().await;
     Ok(Json(json!(report)))
 }
 
@@ -468,17 +509,19 @@ async fn close(
 async fn decisions(State((app, token)): Context, headers: HeaderMap, body: Bytes) -> Answer {
     authorise(&headers, &token)?;
     app.refuse_if_halted()?;
+    app.refuse_until_orders_are_read().await?;
     let decision: Decision = from_json(&body)?;
-    let reader = Reader::new(app.ledger);
+    let reader = Reader::new(app.ledger.clone());
     decide::decide(&app.config, &app.book, &reader, &decision, now()).await.map_err(refused)?;
+    app.copy_orders().await;
     Ok(Json(json!(decision)))
 }
 
 async fn recovery(State((app, token)): Context, headers: HeaderMap) -> Answer {
     authorise(&headers, &token)?;
-    let secret = Keys::open(&app.config).map_err(|error| internal(&error))?.secret;
+    let secret = keys::secret(&app.config).map_err(|error| internal(&error))?;
     let reader = Reader::new(app.ledger);
-    let recovered = recover::recover(&app.config, &secret, &app.book, &reader, now()).await;
+    let recovered = recover::recover(&app.manifests, &secret, &app.book, &reader, now()).await;
     Ok(Json(json!(recovered.map_err(refused)?)))
 }
 

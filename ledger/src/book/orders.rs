@@ -1,5 +1,7 @@
 //! Orders: what people said and nothing else tells. They come back from copies kept beside the database when that is lost.
 
+use std::collections::BTreeSet;
+
 use alloy::primitives::Address;
 use serde::{Deserialize, Serialize};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
@@ -40,11 +42,35 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// The same, said at another time, ms.
+    fn at(&self, time: Millis) -> Self {
+        let mut order = self.clone();
+        match &mut order {
+            Self::Payee { at_ms, .. } | Self::Decision { at_ms, .. } => *at_ms = time,
+        }
+        order
+    }
+
+    /// What it is about.
+    fn subject(&self) -> (&str, Option<&str>) {
+        match self {
+            Self::Payee { machine, .. } => (machine, None),
+            Self::Decision { source, external_id, .. } => (source, Some(external_id)),
+        }
+    }
+}
+
 /// How far a copy of the orders has come: the last payee and the last decision in it, by row id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Copied {
     payee: i64,
     decision: i64,
+}
+
+impl Copied {
+    /// Of an empty copy.
+    pub const NONE: Self = Self { payee: 0, decision: 0 };
 }
 
 impl BookWriter {
@@ -58,12 +84,7 @@ impl BookWriter {
             .await?
         {
             reached.payee = row.int("id")?;
-            orders.push(Order::Payee {
-                machine: row.text("machine")?,
-                address: row.address("address")?,
-                effective_ms: row.int("effective_ms")?,
-                at_ms: row.int("at")?,
-            });
+            orders.push(payee(&row)?);
         }
         for row in sqlx::query(
             "select d.id, i.source, i.external_id, d.verdict, d.reason, d.at
@@ -80,12 +101,25 @@ impl BookWriter {
     }
 
     /// Brings back the orders that are not known here, given oldest first. One about work that is not known is remembered until
-    /// that is taken in. Returns how many were new.
-    pub async fn bring_back(&self, orders: &[Order]) -> Result<usize> {
+    /// that is taken in. What was said here last about the same, and is not among them, was said after them: it is said again.
+    /// Returns how many were new.
+    pub async fn bring_back(&self, orders: &[Order], now: Millis) -> Result<usize> {
+        let given: BTreeSet<_> = orders.iter().map(|order| order.at(0)).collect();
         let mut tx = self.0.begin().await?;
-        let mut new = 0;
+        let (mut new, mut subjects, mut later) = (0, BTreeSet::new(), Vec::new());
         for order in orders {
-            new += usize::from(bring_back_one(&mut tx, order).await?);
+            if is_known(&mut tx, order).await? {
+                continue;
+            }
+            if subjects.insert(order.subject()) {
+                let last = last(&mut tx, order).await?;
+                later.extend(last.filter(|last| !given.contains(&last.at(0))));
+            }
+            insert(&mut tx, order).await?;
+            new += 1;
+        }
+        for order in later {
+            insert(&mut tx, &order.at(now)).await?;
         }
         if new > 0 {
             store::commit(tx, "orders").await?;
@@ -94,63 +128,86 @@ impl BookWriter {
     }
 }
 
-async fn bring_back_one(conn: &mut SqliteConnection, order: &Order) -> Result<bool> {
+async fn is_known(conn: &mut SqliteConnection, order: &Order) -> Result<bool> {
+    let query = match order {
+        Order::Payee { machine, address, effective_ms, at_ms } => sqlx::query(
+            "select 1 from payee where machine = ? and address = ? and effective_ms = ? and at = ?",
+        )
+        .bind(machine)
+        .bind(address.to_vec())
+        .bind(effective_ms)
+        .bind(at_ms),
+        Order::Decision { source, external_id, verdict, reason, at_ms } => sqlx::query(
+            "select 1 from decision d join item i on i.id = d.item
+             where i.source = ?1 and i.external_id = ?2 and d.verdict = ?3 and d.reason = ?4 and d.at = ?5
+             union all select 1 from remembered
+             where (source, external_id, verdict, reason, at) = (?1, ?2, ?3, ?4, ?5)",
+        )
+        .bind(source)
+        .bind(external_id)
+        .bind(verdict.name())
+        .bind(reason)
+        .bind(at_ms),
+    };
+    Ok(query.fetch_optional(conn).await?.is_some())
+}
+
+/// What was said here last of what an order is about.
+async fn last(conn: &mut SqliteConnection, order: &Order) -> Result<Option<Order>> {
+    match order {
+        Order::Payee { machine, .. } => {
+            sqlx::query("select * from payee where machine = ? order by id desc limit 1")
+                .bind(machine)
+                .fetch_optional(conn)
+                .await?
+                .map(|row| payee(&row))
+        }
+        Order::Decision { source, external_id, .. } => sqlx::query(
+            "select i.source, i.external_id, d.verdict, d.reason, d.at from decision d join item i on i.id = d.item
+             where i.source = ? and i.external_id = ? order by d.id desc limit 1",
+        )
+        .bind(source)
+        .bind(external_id)
+        .fetch_optional(conn)
+        .await?
+        .map(|row| decision(&row)),
+    }
+    .transpose()
+}
+
+async fn insert(conn: &mut SqliteConnection, order: &Order) -> Result<()> {
     match order {
         Order::Payee { machine, address, effective_ms, at_ms } => {
-            let known = sqlx::query(
-                "select 1 from payee where machine = ? and address = ? and effective_ms = ? and at = ?",
-            )
-            .bind(machine)
-            .bind(address.to_vec())
-            .bind(effective_ms)
-            .bind(at_ms)
-            .fetch_optional(&mut *conn)
-            .await?;
-            if known.is_some() {
-                return Ok(false);
-            }
-            insert_payee(conn, (machine, *address), ACTOR, (*effective_ms, *at_ms)).await?;
-            Ok(true)
+            insert_payee(conn, (machine, *address), ACTOR, (*effective_ms, *at_ms)).await
         }
         Order::Decision { source, external_id, verdict, reason, at_ms } => {
             let Some(item) = read::known_item(conn, source, external_id).await? else {
-                return remember(conn, order).await;
+                return remember(conn, (source, external_id), (*verdict, reason), *at_ms).await;
             };
-            let known = sqlx::query(
-                "select 1 from decision where item = ? and verdict = ? and reason = ? and at = ?",
-            )
-            .bind(item.id)
-            .bind(verdict.name())
-            .bind(reason)
-            .bind(at_ms)
-            .fetch_optional(&mut *conn)
-            .await?;
-            if known.is_some() {
-                return Ok(false);
-            }
             insert_decision(conn, item.id, (*verdict, reason), ACTOR, *at_ms).await?;
-            read::refresh_open(conn, item.id).await?;
-            Ok(true)
+            read::refresh_open(conn, item.id).await
         }
     }
 }
 
 /// Remembers a decision about work that is not known yet.
-async fn remember(conn: &mut SqliteConnection, order: &Order) -> Result<bool> {
-    let Order::Decision { source, external_id, verdict, reason, at_ms } = order else {
-        return Ok(false);
-    };
-    let done = sqlx::query(
-        "insert into remembered (source, external_id, verdict, reason, at) values (?, ?, ?, ?, ?) on conflict do nothing",
+async fn remember(
+    conn: &mut SqliteConnection,
+    (source, external_id): (&str, &str),
+    (verdict, reason): (Verdict, &str),
+    at: Millis,
+) -> Result<()> {
+    sqlx::query(
+        "insert into remembered (source, external_id, verdict, reason, at) values (?, ?, ?, ?, ?)",
     )
     .bind(source)
     .bind(external_id)
     .bind(verdict.name())
     .bind(reason)
-    .bind(at_ms)
+    .bind(at)
     .execute(conn)
     .await?;
-    Ok(done.rows_affected() > 0)
+    Ok(())
 }
 
 /// Decides about new work what was decided about it before it was lost.
@@ -172,6 +229,15 @@ pub(super) async fn decide_as_remembered(
         insert_decision(conn, item, (verdict, &reason), ACTOR, at_ms).await?;
     }
     Ok(())
+}
+
+fn payee(row: &SqliteRow) -> Result<Order> {
+    Ok(Order::Payee {
+        machine: row.text("machine")?,
+        address: row.address("address")?,
+        effective_ms: row.int("effective_ms")?,
+        at_ms: row.int("at")?,
+    })
 }
 
 fn decision(row: &SqliteRow) -> Result<Order> {

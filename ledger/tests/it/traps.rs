@@ -556,7 +556,7 @@ async fn a_dispute_and_a_replaced_address_come_back_after_a_loss_before_anything
     let world = funded(100_000_000, 0).await;
     take(&world, &[record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)]).await;
     let backup = world.backup();
-    let (before, copied) = world.book.orders(Copied::default()).await.unwrap();
+    let (before, copied) = world.book.orders(Copied::NONE).await.unwrap();
     let item = books(&world).await.open[0].item;
     world.book.decide(item, Verdict::Dispute, "it is black", (FEE_BPS, 5)).await.unwrap();
     assert!(world.book.set_payee("machine-3", payout(4), (0, 7)).await.unwrap());
@@ -568,8 +568,8 @@ async fn a_dispute_and_a_replaced_address_come_back_after_a_loss_before_anything
         let lost = world.after_loss(backup).await;
         // A copy may hold a line twice.
         let orders = [&before[..], &before[..], &after[..], &before[..]].concat();
-        assert_eq!(lost.book.bring_back(&orders).await.unwrap(), 2, "the rest is known");
-        assert_eq!(lost.book.bring_back(&orders).await.unwrap(), 0);
+        assert_eq!(lost.book.bring_back(&orders, 9).await.unwrap(), 2, "the rest is known");
+        assert_eq!(lost.book.bring_back(&orders, 9).await.unwrap(), 0);
         take(&lost, &[record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)]).await;
         lost.finalise(0).await;
         let open = books(&lost).await.open;
@@ -577,6 +577,50 @@ async fn a_dispute_and_a_replaced_address_come_back_after_a_loss_before_anything
         assert_eq!((open[1].verdict, open[1].provider), (None, Some(4)));
         assert_eq!(invariants::violations(&lost.ledger).await.unwrap(), []);
     }
+}
+
+/// What would break it: taking what comes back last for what was said last.
+#[tokio::test]
+async fn orders_that_come_back_late_do_not_replace_what_was_said_meanwhile() {
+    let day = [record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)];
+    let world = funded(100_000_000, 0).await;
+    take(&world, &day).await;
+    let first = books(&world).await.open[0].item;
+    let decide = async |world: &World, item, verdict, reason: &str| {
+        world.book.decide(item, verdict, reason, (FEE_BPS, 5)).await.unwrap();
+    };
+    decide(&world, first, Verdict::Hold, "a review").await;
+    world.book.set_payee("machine-3", payout(4), (0, 7)).await.unwrap();
+    world.book.set_payee("machine-2", payout(4), (0, 7)).await.unwrap();
+    let (orders, _) = world.book.orders(Copied::NONE).await.unwrap();
+
+    // Its folder is not there at first. Machine 2 gets another address meanwhile, and nobody says anything of machine 3.
+    let lost = world.after_loss(None).await;
+    take(&lost, &day).await;
+    let first = books(&lost).await.open[0].item;
+    decide(&lost, first, Verdict::Pay, "reviewed").await;
+    lost.book.set_payee("machine-2", payout(1), (0, 8)).await.unwrap();
+    lost.book.bring_back(&orders, 9).await.unwrap();
+    let open = books(&lost).await.open;
+    assert_eq!((open[0].verdict, open[0].provider), (Some(Verdict::Pay), Some(1)));
+    assert_eq!(open[1].provider, Some(4), "the records' own address was replaced before");
+    assert_eq!(lost.book.bring_back(&orders, 10).await.unwrap(), 0);
+    assert_eq!(invariants::violations(&lost.ledger).await.unwrap(), []);
+
+    // A copy that has all of it tells it in the same order.
+    let (all, _) = lost.book.orders(Copied::NONE).await.unwrap();
+    let again = lost.after_loss(None).await;
+    again.book.bring_back(&all, 11).await.unwrap();
+    take(&again, &day).await;
+    assert_eq!(
+        books(&again)
+            .await
+            .open
+            .iter()
+            .map(|item| (item.verdict, item.provider))
+            .collect::<Vec<_>>(),
+        open.iter().map(|item| (item.verdict, item.provider)).collect::<Vec<_>>()
+    );
 }
 
 /// What would break it: comparing an address with the newest one alone, which comes back before the records do.
@@ -591,10 +635,10 @@ async fn a_record_that_names_an_address_replaced_since_is_taken_in_again_after_a
     let world = funded(100_000_000, 0).await;
     let taken = take(&world, &day).await;
     assert!(world.book.set_payee("machine-9", payout(3), (0, 7)).await.unwrap());
-    let (orders, _) = world.book.orders(Copied::default()).await.unwrap();
+    let (orders, _) = world.book.orders(Copied::NONE).await.unwrap();
 
     let lost = world.after_loss(None).await;
-    lost.book.bring_back(&orders).await.unwrap();
+    lost.book.bring_back(&orders, 9).await.unwrap();
     assert_eq!(take(&lost, &day).await, taken);
     let paid_at: Vec<_> = books(&lost).await.open.iter().map(|item| item.provider).collect();
     assert_eq!(paid_at, [Some(3), Some(3)], "the operator named it last");
@@ -619,11 +663,11 @@ async fn work_that_was_held_and_then_paid_is_not_held_anew_after_a_loss() {
         assert_eq!(verdict(&world).await, Some(Verdict::Hold));
         let item = books(&world).await.open[0].item;
         world.book.decide(item, decided, "seen", (FEE_BPS, 5)).await.unwrap();
-        let (orders, _) = world.book.orders(Copied::default()).await.unwrap();
+        let (orders, _) = world.book.orders(Copied::NONE).await.unwrap();
 
         for backup in [None, Some(backup.path())] {
             let lost = world.after_loss(backup).await;
-            lost.book.bring_back(&orders).await.unwrap();
+            lost.book.bring_back(&orders, 9).await.unwrap();
             take(&lost, &[differing(0, 1_000_000)]).await;
             let item = lost.reader.work("salad", "1").await.unwrap().unwrap();
             assert_eq!(item.verdict, Some(decided), "it was decided");

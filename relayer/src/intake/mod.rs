@@ -174,7 +174,7 @@ impl Desk {
                 let parsed = parse(name, &bytes, &config.policy.earnings_source)?;
                 let now = Timestamp::now().as_millisecond();
                 let report = take_in(book, &parsed, &config.tariff(), now).await?;
-                manifests.keep_orders(book).await?;
+                manifests.keep_orders(book, now).await?;
                 Ok(report)
             }
         }

@@ -12,7 +12,7 @@ mod state;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use alloy::{eips::BlockId, primitives::Address, providers::DynProvider};
@@ -149,7 +149,7 @@ impl Relayer {
         let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger));
         let sender =
             Sender::new(provider.clone(), keys.sender, limits, reader.clone(), book.clone());
-        let manifests = Manifests::new(&config, keys.secret.clone());
+        let manifests = Arc::new(Manifests::new(&config, keys.secret.clone()));
         let attester =
             Attester::new(keys.attester, keys.secret, manifests, reader.clone(), book.clone());
         let unsent = Mutex::default();
@@ -174,6 +174,11 @@ impl Relayer {
     /// Notices what was signed and is not known here; see [`Attester::notice`].
     pub async fn notice(&self, now: Millis) -> Result<usize> {
         self.attester.notice(now).await
+    }
+
+    /// The folders that it publishes into.
+    pub fn manifests(&self) -> Arc<Manifests> {
+        Arc::clone(self.attester.manifests())
     }
 
     /// One turn at time `now`. Claims are pushed only if `push` is set, as that reads every credit.

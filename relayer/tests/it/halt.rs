@@ -199,6 +199,41 @@ async fn a_damaged_ledger_sends_nothing_and_goes_on_reading_until_it_is_repaired
     }
 }
 
+/// What would break it: taking orders while those that were said before wait to be read, and come back as the newer ones.
+#[tokio::test]
+async fn nothing_is_ordered_until_the_orders_that_were_said_before_are_read() {
+    let env = Env::after_demo(20).await;
+    let orders = env.dir().join("manifests/orders.jsonl");
+    let aside = env.folder.path().join("aside");
+    std::fs::rename(&orders, &aside).unwrap();
+    std::fs::create_dir(&orders).unwrap();
+    let server = env.serve();
+    eventually("the reason", async || {
+        let waiting = status(&env).await?["waiting"].to_string();
+        waiting.contains("statements wait for the manifests").then_some(())
+    })
+    .await;
+    let address = "0x90f79bf6eb2c4f870365e785982e1f101e93b906";
+    let line = json!({ "schema": "payee/1", "machine": "new", "address": address }).to_string();
+    let file = write(&env.folder.path().join("payees.jsonl"), &line);
+    let named = ["release", "--source", "salad", "--external-id", "1", "--reason", "none"];
+    let calls = [("ingest", vec![file.to_str().unwrap()]), ("decide", named.to_vec())];
+    for (command, arguments) in &calls {
+        let refused = env.run(command, arguments).await;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("are to be read first") && said.contains("orders.jsonl"), "{said}");
+    }
+
+    std::fs::remove_dir(&orders).unwrap();
+    std::fs::rename(&aside, &orders).unwrap();
+    assert_success(&env.run("ingest", &calls[0].1).await);
+    let kept = std::fs::read_to_string(&orders).unwrap();
+    assert!(kept.contains(r#""machine":"new""#), "it is copied before the answer: {kept}");
+    let refused = env.run("decide", &calls[1].1).await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("there is no work"));
+    assert!(terminate(server).await.success());
+}
+
 #[tokio::test]
 async fn a_request_without_the_token_changes_nothing() {
     let env = Env::after_demo(12).await;

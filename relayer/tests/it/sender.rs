@@ -20,8 +20,8 @@ use ledger::{
     Ledger, Millis, Units,
     book::{BookWriter, Obligation},
     invariants::violations,
-    read::{AttemptKind, Books, Reader, Slot, Table},
-    rules::Verdict,
+    read::{AttemptKind, Reader, Slot, Table},
+    rules::{OpenItem, Verdict},
 };
 use relayer::{
     anvil::MNEMONIC,
@@ -200,6 +200,33 @@ impl World {
         }
         self.live = Live::open(&self.config).await;
         self.index().await;
+    }
+
+    /// The same, and brings back what the manifests tell.
+    async fn lose_database_and_recover(&mut self) {
+        self.lose_database().await;
+        let book = BookWriter::new(self.live.ledger.clone());
+        let secret = Keys::open(&self.config).unwrap().secret;
+        let manifests = self.live.relayer.manifests();
+        let recovery = recover(&manifests, &secret, &book, &self.live.reader, 0).await.unwrap();
+        assert_eq!(recovery.refused, Vec::<String>::new());
+        self.mine(FINAL_WITHIN + 1).await;
+    }
+
+    /// The first organisation's work that is open.
+    async fn open_work(&self) -> OpenItem {
+        let name = &self.config.organisations[0].name;
+        self.live.reader.books(name).await.unwrap().unwrap().open.pop().unwrap()
+    }
+
+    async fn verdict(&self) -> Option<Verdict> {
+        self.open_work().await.verdict
+    }
+
+    async fn decide(&self, verdict: Verdict, reason: &str, now: Millis) {
+        let book = BookWriter::new(self.live.ledger.clone());
+        let item = self.open_work().await.item;
+        book.decide(item, verdict, reason, (0, now)).await.unwrap();
     }
 
     /// Turns and blocks until nothing is open any more.
@@ -571,11 +598,7 @@ async fn a_copy_of_the_manifests_that_cannot_be_read_keeps_back_signatures_and_n
 async fn held_work_stays_held_after_the_database_is_lost() {
     let mut world = World::new().await;
     world.work(0, 1).await;
-    let name = world.config.organisations[0].name.clone();
-    let open = |books: Option<Books>| books.unwrap().open;
-    let item = open(world.live.reader.books(&name).await.unwrap()).pop().unwrap().item;
-    let book = BookWriter::new(world.live.ledger.clone());
-    book.decide(item, Verdict::Hold, "a review", (0, 5)).await.unwrap();
+    world.decide(Verdict::Hold, "a review", 5).await;
     assert_eq!(world.turn().await.signed, 0);
     // Whoever can write to the folder has no say, and a line that was not finished is no line.
     let orders = world.env.dir().join("manifests/orders.jsonl");
@@ -583,19 +606,14 @@ async fn held_work_stays_held_after_the_database_is_lost() {
     let forged = text.lines().last().unwrap().replace("hold", "pay");
     std::fs::write(&orders, format!("{text}{forged}\n{{\"order")).unwrap();
 
-    world.lose_database().await;
-    let book = BookWriter::new(world.live.ledger.clone());
-    let secret = Keys::open(&world.config).unwrap().secret;
-    let recovery = recover(&world.config, &secret, &book, &world.live.reader, 0).await.unwrap();
-    assert_eq!(recovery.refused, Vec::<String>::new());
-    world.mine(FINAL_WITHIN + 1).await;
+    world.lose_database_and_recover().await;
     world.work(0, 1).await;
     let report = world.turn().await;
     assert_eq!(report.signed, 0, "{report:?}");
-    let item = open(world.live.reader.books(&name).await.unwrap()).pop().unwrap();
+    let item = world.open_work().await;
     assert_eq!((item.external_id.as_str(), item.verdict), ("1", Some(Verdict::Hold)));
     // What is said from now on is kept behind what was not finished.
-    book.decide(item.item, Verdict::Pay, "looked at", (0, 6)).await.unwrap();
+    world.decide(Verdict::Pay, "looked at", 6).await;
     assert_eq!(world.turn().await.signed, 1);
     let kept = std::fs::read_to_string(&orders).unwrap();
     assert!(kept.lines().last().unwrap().contains("looked at"), "{kept}");
@@ -627,6 +645,57 @@ async fn a_copy_of_the_orders_that_cannot_be_written_does_not_make_the_other_gro
     std::fs::rename(&aside, &copy).unwrap();
     assert_eq!(world.turn().await.signed, 1);
     assert_eq!((lines(&first), lines(&copy)), (before + 1, before + 1));
+}
+
+/// What would break it: reading a copy once, or taking what it tells for what was said last.
+#[tokio::test]
+async fn orders_that_turn_up_later_come_before_what_was_said_meanwhile() {
+    let mut world = World::new().await;
+    world.work(0, 1).await;
+    world.decide(Verdict::Hold, "a review", 5).await;
+    world.turn().await;
+    let orders = world.env.dir().join("manifests/orders.jsonl");
+    let aside = world.env.folder.path().join("aside");
+    std::fs::rename(&orders, &aside).unwrap();
+    world.lose_database_and_recover().await;
+    world.work(0, 1).await;
+    world.decide(Verdict::Dispute, "it is black", 6).await;
+    world.turn().await;
+    std::fs::rename(&aside, &orders).unwrap();
+    world.turn().await;
+    assert_eq!(world.verdict().await, Some(Verdict::Dispute));
+
+    // It says the same in the same order, whatever somebody makes of its lines.
+    let kept = std::fs::read_to_string(&orders).unwrap();
+    let mut lines: Vec<_> = kept.lines().collect();
+    assert!(lines[lines.len() - 2].contains("a review") && kept.ends_with('\n'), "{kept}");
+    let last = lines.len() - 1;
+    lines.swap(last, last - 1);
+    std::fs::write(&orders, format!("{}\n\n", lines.join("\n"))).unwrap();
+    world.turn().await;
+    assert_eq!(std::fs::read_to_string(&orders).unwrap(), kept);
+    world.lose_database_and_recover().await;
+    world.work(0, 1).await;
+    assert_eq!(world.verdict().await, Some(Verdict::Dispute));
+}
+
+/// What would break it: making a folder anew that is not mounted for a while.
+#[tokio::test]
+async fn a_folder_of_manifests_that_goes_away_is_waited_for() {
+    let mut world = World::new().await;
+    let (copies, aside) =
+        (world.env.folder.path().join("copies"), world.env.folder.path().join("aside"));
+    std::fs::create_dir(&copies).unwrap();
+    world.config.files.manifest_copies.push(copies.clone());
+    world.reopen().await;
+    world.turn().await;
+    std::fs::rename(&copies, &aside).unwrap();
+    world.work(0, 1).await;
+    let report = world.turn().await;
+    assert!(says(&report, "statements wait for the manifests"), "{report:?}");
+    assert!(!copies.exists() && report.signed == 0, "{report:?}");
+    std::fs::rename(&aside, &copies).unwrap();
+    assert_eq!(world.turn().await.signed, 1);
 }
 
 /// What would break it: looking at the revision that was paid only.

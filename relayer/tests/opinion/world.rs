@@ -234,7 +234,7 @@ impl World {
             }
             let revision = known.record.revision.revision;
             let item = i64::try_from(keys.len()).unwrap();
-            let paid = Paid { item, revision, settled: i128::try_from(known.settled).ok() };
+            let paid = Paid { item, revision, settled: Some(known.settled) };
             let workload = secret.workload_id(&key.0, &key.1, revision);
             payables.push(Payable { paid, workload, provider: known.provider, due });
             keys.push(key.clone());

@@ -18,7 +18,7 @@ use ledger::{
     workload::{Evidence, Item, Kind, Outcome, Price, Rate, Record, Revision, WorkResult},
 };
 use rand::Rng;
-use relayer::recover::recover;
+use relayer::{manifests::Manifests, recover::recover};
 
 use crate::{
     chain::unsigned,
@@ -544,7 +544,8 @@ impl World {
         let done = self.net.until_cut(async {
             let mut said = Vec::new();
             if needs.manifests {
-                let found = recover(config, &secret, &running.book, &reader, now).await?;
+                let manifests = Manifests::new(config, secret.clone());
+                let found = recover(&manifests, &secret, &running.book, &reader, now).await?;
                 said.push(("manifests", found.imported, found.refused.join("\n")));
             }
             if needs.sender {
