@@ -394,6 +394,24 @@ pub fn propose(payables: &[Payable], purse: &Purse, fee: Fee, limits: Limits) ->
     Ok(Proposal { rows: rows_of(&leaves, purse.unit)?, leaves })
 }
 
+/// The payables of providers that are owed at least `least` in all, what was carried included. A row costs gas: what is owed
+/// to the others waits until it has grown, and nothing else waits for it.
+pub fn worth_a_row(payables: &[Payable], purse: &Purse, least: Amount) -> Result<Vec<Payable>> {
+    let mut owed = BTreeMap::new();
+    for (provider, carry) in &purse.carries {
+        owed.insert(*provider, carry.signed()?);
+    }
+    for payable in payables {
+        let owed = owed.entry(payable.provider).or_default();
+        *owed = sum([*owed, payable.due].into_iter())?;
+    }
+    let is_worth_it = |provider| {
+        owed.get(provider)
+            .is_some_and(|owed| u128::try_from(*owed).unwrap_or(0) >= least.base_units())
+    };
+    Ok(payables.iter().filter(|payable| is_worth_it(&payable.provider)).cloned().collect())
+}
+
 /// The rows that leaves come to: per provider ⌊Σ leaves ÷ unit⌋, the remainder being the carry. Leaves of one provider
 /// stand together, providers ascend. This is also the check that an attester makes before it signs.
 pub fn rows_of(leaves: &[Leaf], unit: Unit) -> Result<Vec<Row>> {
@@ -753,6 +771,30 @@ mod tests {
 
     fn units(proposal: &Proposal) -> Vec<(u32, u64)> {
         proposal.rows.iter().map(|row| (row.provider, row.units.get())).collect()
+    }
+
+    #[test]
+    fn what_a_provider_is_owed_in_all_decides_whether_it_gets_a_row() {
+        let payables = [
+            payable(1, 1, 60),
+            payable(2, 2, 99),
+            payable(3, 1, 40),
+            payable(4, 3, 150),
+            payable(5, 3, -51),
+            payable(6, 4, 93),
+            payable(7, 5, -200),
+        ];
+        let carries = BTreeMap::from([(4, Amount::new(7)), (2, Amount::ZERO)]);
+        let purse = Purse { carries, ..purse(6, 1000) };
+        let items = |least| -> Vec<_> {
+            let worth = worth_a_row(&payables, &purse, Amount::new(least)).unwrap();
+            worth.iter().map(|payable| payable.paid.item).collect()
+        };
+        assert_eq!(items(0), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(items(99), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(items(100), [1, 3, 6]);
+        assert_eq!(items(101), [] as [i64; 0]);
+        assert_eq!(items(u128::MAX), [] as [i64; 0]);
     }
 
     #[test]

@@ -127,21 +127,23 @@ pub fn price_within(allowed: u128, gas: u64, native_usd: &Decimal) -> u128 {
     native_usd.most_within(allowed, 18).base_units() / u128::from(gas.max(1))
 }
 
-/// The least value, in millionths of a USD, at which a row of `gas` gas is within the fee bound at a price of gas in wei.
-/// What is below waits in the unsigned proposal. `None` where fees are not judged.
+/// Gas of one more row in a statement of many whose credits were used before; decisions/0001.
+const ROW_GAS: u128 = 1_650;
+
+/// The least value, in millionths of a USD, at which a row is within the fee bound at a price of gas in wei. What is below
+/// waits in the unsigned proposal. `None` where fees are not judged.
 pub fn least_row(
-    gas: u64,
     price: u128,
     native_usd: Option<&Decimal>,
     max_fee_bps: u16,
 ) -> Result<Option<u128>> {
     let Some(native_usd) = native_usd else { return Ok(None) };
-    let wei = u128::from(gas).saturating_mul(price);
-    let cost = native_usd.value_of(Amount::new(wei), 18)?;
+    let wei = ROW_GAS.saturating_mul(price);
     if max_fee_bps == 0 {
-        return Ok((cost > 0).then_some(u128::MAX));
+        return Ok((wei > 0).then_some(u128::MAX));
     }
-    Ok(Some(cost.saturating_mul(10_000).div_ceil(u128::from(max_fee_bps))))
+    let least = wei.saturating_mul(10_000).div_ceil(u128::from(max_fee_bps));
+    Ok(Some(native_usd.value_of(Amount::new(least), 18)?))
 }
 
 #[cfg(test)]
@@ -242,10 +244,10 @@ mod tests {
     fn a_row_that_costs_more_than_its_share_is_below_the_least() {
         let native: Decimal = "2000".parse().unwrap();
         // 1,650 gas at 10 gwei are 33 thousandths of a USD.
-        let least = least_row(1_650, 10 * GWEI, Some(&native), 50).unwrap();
+        let least = least_row(10 * GWEI, Some(&native), 50).unwrap();
         assert_eq!(least, Some(6_600_000));
-        assert_eq!(least_row(1_650, 10 * GWEI, None, 50).unwrap(), None);
-        assert_eq!(least_row(1_650, 10 * GWEI, Some(&native), 0).unwrap(), Some(u128::MAX));
-        assert_eq!(least_row(1_650, 0, Some(&native), 0).unwrap(), None);
+        assert_eq!(least_row(10 * GWEI, None, 50).unwrap(), None);
+        assert_eq!(least_row(10 * GWEI, Some(&native), 0).unwrap(), Some(u128::MAX));
+        assert_eq!(least_row(0, Some(&native), 0).unwrap(), None);
     }
 }

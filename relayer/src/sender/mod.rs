@@ -74,9 +74,9 @@ pub struct Standing {
     pub plan: Plan,
 }
 
-/// What a transaction carries and may cost.
+/// What a slot is opened with: what its transaction carries and may cost.
 #[derive(Debug)]
-pub struct Order<'a> {
+pub struct Opening<'a> {
     /// Whether it carries the obligation or nothing.
     pub kind: AttemptKind,
     /// The obligation.
@@ -189,7 +189,7 @@ impl Sender {
     pub async fn open(
         &self,
         standing: &Standing,
-        order: Order<'_>,
+        opening: Opening<'_>,
         now: Millis,
     ) -> Result<Option<String>> {
         let slots = self.reader.open_slots(self.address()).await?;
@@ -198,13 +198,14 @@ impl Sender {
         if opened.count() >= standing.plan.room {
             return Ok(Some("it waits for transactions before it".into()));
         }
-        let fees = standing.prices.fees(order.bound.urgency, order.bound.cap.min(self.limits.cap));
+        let fees =
+            standing.prices.fees(opening.bound.urgency, opening.bound.cap.min(self.limits.cap));
         // What was mined since the block of the balance has not been taken from it.
         let unpaid = slots.iter().filter(|slot| slot.tx_nonce >= standing.counts.indexed);
         let promised = unpaid.filter_map(|slot| slot.attempts.last());
         let needed = promised
             .map(|attempt| U256::from(attempt.gas_limit) * U256::from(attempt.max_fee))
-            .fold(U256::from(order.gas_limit) * U256::from(fees.max_fee), U256::saturating_add);
+            .fold(U256::from(opening.gas_limit) * U256::from(fees.max_fee), U256::saturating_add);
         if standing.balance < needed {
             return Ok(Some(format!(
                 "the sender {} has {} wei and needs {needed} with what is under way; send it {} wei more",
@@ -214,17 +215,17 @@ impl Sender {
             )));
         }
         let tx_nonce = plan::next_nonce(standing.counts.latest, &slots);
-        let content = match order.kind {
-            AttemptKind::Work => (AttemptKind::Work, TxKind::Call(self.contract), order.input),
+        let content = match opening.kind {
+            AttemptKind::Work => (AttemptKind::Work, TxKind::Call(self.contract), opening.input),
             AttemptKind::Cancel => self.nothing(),
         };
-        let attempt = match self.sign(tx_nonce, content, order.gas_limit, fees, now).await {
+        let attempt = match self.sign(tx_nonce, content, opening.gas_limit, fees, now).await {
             Ok(attempt) => attempt,
             Err(error @ Error::Signer(_)) => return Ok(Some(error.to_string())),
             Err(error) => return Err(error),
         };
         let place = (self.address(), tx_nonce);
-        let opened = self.book.open_slot(self.lease().await?, place, order.obligation, &attempt);
+        let opened = self.book.open_slot(self.lease().await?, place, opening.obligation, &attempt);
         let slot = match opened.await {
             Ok(slot) => slot,
             Err(error @ ledger::Error::Busy { .. }) => return Ok(Some(error.to_string())),
@@ -248,7 +249,7 @@ impl Sender {
         let (kind, obligation) = (AttemptKind::Cancel, &Obligation::Settle(Vec::new()));
         let bound = Bound { cap: self.limits.cap, urgency: Urgency::Normal };
         let (input, gas_limit) = (Bytes::new(), CANCEL_GAS);
-        self.open(standing, Order { kind, obligation, input, gas_limit, bound }, now).await
+        self.open(standing, Opening { kind, obligation, input, gas_limit, bound }, now).await
     }
 
     /// What an attempt does that only consumes its tx nonce.

@@ -10,7 +10,7 @@ use super::{Relayer, Report, View, later};
 use crate::{
     Result,
     sender::{
-        Order,
+        Opening,
         fees::{self, Urgency},
         plan::Bound,
     },
@@ -60,8 +60,8 @@ impl Relayer {
             self.wait(report, view.now, &subject, &why);
             return Ok(());
         }
-        let order = Order { kind: AttemptKind::Work, obligation, input, gas_limit, bound };
-        match self.sender.open(&view.standing, order, view.now).await? {
+        let opening = Opening { kind: AttemptKind::Work, obligation, input, gas_limit, bound };
+        match self.sender.open(&view.standing, opening, view.now).await? {
             None => report.sent += 1,
             Some(reason) => self.wait(report, view.now, &subject, &reason),
         }
@@ -175,6 +175,20 @@ impl Relayer {
              at most {} wei instead of {price}{pressure}",
             self.config.policy.max_fee_bps, bound.cap
         ))
+    }
+
+    /// What a provider must be owed in a token, base units, for a row to be worth its gas now; nothing where fees are not judged.
+    pub(super) async fn least_row(&self, token: Address, view: &View) -> Result<Amount> {
+        let Some(config) = self.config.token(token) else { return Ok(Amount::ZERO) };
+        let tokens = self.reader.tokens().await?;
+        let Some(token) = tokens.iter().find(|known| known.address == token) else {
+            return Ok(Amount::ZERO);
+        };
+        let policy = &self.config.policy;
+        let price = view.standing.prices.now(Urgency::Normal);
+        let least = fees::least_row(price, policy.native_usd.as_ref(), policy.max_fee_bps)?;
+        Ok(least
+            .map_or(Amount::ZERO, |least| config.usd_per_token.most_within(least, token.decimals)))
     }
 
     /// What units of a token are worth at its configured rate, in millionths of a USD.

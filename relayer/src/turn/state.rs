@@ -9,7 +9,7 @@ use alloy::primitives::B256;
 use ledger::{
     Amount, Millis, Unit, Units,
     read::{Books, FundingDeposit, NextCandidate},
-    rules::{self, Fee, Limits, Next, Proposal, Purse},
+    rules::{self, Fee, Limits, Next, Payable, Proposal, Purse},
 };
 
 use super::{Relayer, Report, View};
@@ -21,9 +21,17 @@ struct Desk<'a> {
     unit: Unit,
     fee: Fee,
     closings: &'a [(i64, Millis)],
+    /// What a provider must be owed, base units, for a row to be worth its gas.
+    least: Amount,
 }
 
 impl Desk<'_> {
+    /// What is worth stating of a deposit's payables: all of it while the requestor takes money out.
+    fn worth_stating(&self, payables: &[Payable], purse: &Purse) -> Result<Vec<Payable>> {
+        let least = if purse.is_thawing { Amount::ZERO } else { self.least };
+        Ok(rules::worth_a_row(payables, purse, least)?)
+    }
+
     fn purse(&self, deposit: &FundingDeposit) -> Purse {
         Purse {
             unit: self.unit,
@@ -109,6 +117,8 @@ impl Relayer {
             report.waiting.push(format!("organisation {name:?} is frozen: {}", freeze.reason));
             return Ok(());
         }
+        let least = self.least_row(books.pays_in, view).await?;
+        let desk = Desk { name, unit: token.unit, fee, closings, least };
         let mut free = BTreeMap::new();
         let mut outgrown = BTreeSet::new();
         for deposit in books.deposits.clone() {
@@ -117,7 +127,6 @@ impl Relayer {
                 continue;
             }
             let candidates = self.reader.next_candidates(deposit.id).await?;
-            let desk = Desk { name, unit: token.unit, fee, closings };
             let next = self.next_statement(&desk, &books, (&deposit, &candidates), view)?;
             let taken = candidates.iter().filter(|candidate| candidate.fits).map(|c| c.total).max();
             if taken.is_none() && next.is_none() {
@@ -139,6 +148,9 @@ impl Relayer {
             free.insert(deposit.id, left);
         }
         report.waiting.extend(too_large(&books, (token.unit, fee), &free, &outgrown)?);
+        if let Some(reason) = too_small(&books, &desk)? {
+            self.wait(report, view.now, &format!("work of organisation {name:?}"), &reason);
+        }
         Ok(())
     }
 
@@ -222,10 +234,16 @@ impl Relayer {
         let purse = desk.purse(deposit);
         let propose = |covered: usize| {
             let spent = (deposit.state.spent, taken);
-            rules::propose_apart(&payables[..covered], &purse, (desk.fee, Limits::default()), spent)
+            let payables = desk.worth_stating(&payables[..covered], &purse)?;
+            Ok::<_, Error>(rules::propose_apart(
+                &payables,
+                &purse,
+                (desk.fee, Limits::default()),
+                spent,
+            )?)
         };
         if deposit.state.is_thawing() {
-            return Ok(propose(payables.len())?);
+            return propose(payables.len());
         }
         let last = desk.closings.iter().map(|(_, until)| *until).max();
         let mut tried = 0;
@@ -253,6 +271,7 @@ impl Relayer {
         }
         for to in books.deposits.iter().filter(|to| to.is_usable && to.id != from.id) {
             let purse = desk.purse(to);
+            let payables = desk.worth_stating(&payables, &purse)?;
             if !rules::propose(&payables, &purse, desk.fee, Limits::default())?.rows.is_empty() {
                 return Ok(true);
             }
@@ -300,6 +319,27 @@ fn unaddressed(name: &str, books: &Books) -> Result<Option<String>> {
             first.id,
             machines.len(),
             first.state.thaw_ends
+        )
+    }))
+}
+
+/// Why closed work waits that no candidate names: a row of what its provider is owed is not worth its gas.
+fn too_small(books: &Books, desk: &Desk<'_>) -> Result<Option<String>> {
+    let least = desk.least;
+    let Some(last) = desk.closings.iter().map(|(_, until)| *until).max() else { return Ok(None) };
+    let mut owed: BTreeMap<_, i128> = BTreeMap::new();
+    for item in books.open.iter().filter(|item| item.live.is_empty() && item.stopped_ms <= last) {
+        if let Some((_, provider, due)) = item.payable(Default::default())? {
+            let owed = owed.entry(provider).or_default();
+            *owed = owed.saturating_add(due);
+        }
+    }
+    let is_small = |owed: &i128| *owed > 0 && owed.unsigned_abs() < least.base_units();
+    let small = owed.into_values().filter(is_small).count();
+    Ok((small > 0).then(|| {
+        format!(
+            "{small} providers are owed less than {least} base units each, which is what a row has to move for its gas to be within \
+             policy.max_fee_bps now; they are paid when more is owed to them, when gas is cheaper, or when the requestor thaws"
         )
     }))
 }

@@ -210,23 +210,31 @@ async fn a_sender_without_gas_money_says_so_and_goes_on_when_it_has_some() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_waits_out_a_spike_of_the_base_fee_and_says_so() {
     let ground = Ground::new(Script::three_days()).await;
-    let expected = undisturbed(&ground).await;
-    for gwei in [20_u64, 100] {
+    let expected = without_epochs(undisturbed(&ground).await);
+    for gwei in [200_u64, 800] {
         let mut run = Run::new(&ground, &[]).await;
         let path = run.dir().join("quittance.toml");
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text.replace("[policy]\n", "[policy]\nnative_usd = \"20\"\n"))
+        std::fs::write(&path, text.replace("[policy]\n", "[policy]\nnative_usd = \"2\"\n"))
             .unwrap();
         let mut spike = Spike { wei: gwei * 1_000_000_000, is_on: false };
         run.hand_in(&ground.script.payees, &mut spike).await;
         run.until_registered(&mut spike).await;
         spike.is_on = true;
         run.hand_in(&ground.script.files[0], &mut spike).await;
-        run.until_waiting("bps", &mut spike).await;
+        run.until_waiting("bps of the", &mut spike).await;
         spike.is_on = false;
         run.play(&mut spike).await;
-        assert_eq!(run.finish().await, expected, "at {gwei} gwei");
+        assert_eq!(without_epochs(run.finish().await), expected, "at {gwei} gwei");
     }
+}
+
+/// What is left at the end, whatever number of statements it took: a row that is not worth its gas comes with a later one.
+fn without_epochs(mut left: Value) -> Value {
+    for deposit in left["deposits"].as_object_mut().unwrap().values_mut() {
+        deposit.as_array_mut().unwrap().pop();
+    }
+    left
 }
 
 /// Keeps the base fee up while it is on.

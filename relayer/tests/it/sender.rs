@@ -122,7 +122,10 @@ impl World {
 
     /// The same, for the machine's owner at `payout`.
     async fn work_of(&mut self, organisation: usize, id: u32, payout: Address) {
-        let line = self.line_of(organisation, id, payout);
+        self.take_in(&self.line_of(organisation, id, payout)).await;
+    }
+
+    async fn take_in(&self, line: &str) {
         let parsed = relayer::intake::parse("more.jsonl", line.as_bytes(), "salad").unwrap();
         let book = BookWriter::new(self.live.ledger.clone());
         relayer::intake::take_in(&book, &parsed, &self.config.tariff(), 0).await.unwrap();
@@ -888,6 +891,43 @@ async fn what_waits_for_room_pays_for_the_transaction_before_it() {
         report = mine_dear(&mut world).await;
     }
     assert_eq!(world.settled().await, settled + 2, "{report:?}");
+}
+
+/// Goal: what is worth less than its gas is not sent, delays nobody, and is not forgotten.
+/// Method: work of five hundred-thousandths of a USD beside such of five hundredths, where a row has to move some twenty-five.
+/// What would break it: judging whole batches only, so that one dear row carries any number of worthless ones.
+#[tokio::test]
+async fn a_row_that_is_worth_less_than_its_gas_waits_alone() {
+    let mut world = World::new().await;
+    let settled = world.settled().await;
+    world.config.policy.native_usd = Some("0.40".parse().unwrap());
+    world.reopen().await;
+    world.live.endpoints.look().await.unwrap();
+    let other = relayer::generate::payout_address("owner 2 of seed 1");
+    let small = world.line_of(0, 1, other).replace("0.050000", "0.000050");
+    world.take_in(&small).await;
+    world.work(0, 2).await;
+    let turn_at_a_gwei = async |world: &mut World| {
+        let params = format!("[\"{:#x}\"]", 1_000_000_000);
+        rpc(&world.provider, "anvil_setNextBlockBaseFeePerGas", &params).await;
+        world.mine(1).await;
+        world.turn().await
+    };
+    let report = turn_at_a_gwei(&mut world).await;
+    assert_eq!((report.signed, report.sent), (1, 1), "{report:?}");
+    assert!(says(&report, "1 providers are owed less than"), "{report:?}");
+    world.finish().await;
+    let report = turn_at_a_gwei(&mut world).await;
+    assert!(report.signed == 0 && says(&report, "1 providers are owed less than"), "{report:?}");
+    assert_eq!(world.settled().await, settled + 1);
+
+    world.config.policy.native_usd = None;
+    world.reopen().await;
+    world.live.endpoints.look().await.unwrap();
+    let report = turn_at_a_gwei(&mut world).await;
+    assert_eq!((report.signed, report.sent), (1, 1), "{report:?}");
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 2);
 }
 
 /// Goal: the order in which an operator moves its payout address, on chain and in the configuration, stops nothing.

@@ -62,7 +62,8 @@ async fn cast_reads_what_status_shows() {
 /// Makes the installation's sender too thrifty to settle, so that a signed statement waits for somebody else.
 fn forbid_sending(env: &Env) {
     let mut config = env.config();
-    config.policy.max_fee_bps = 0;
+    config.policy.native_usd = None;
+    config.policy.max_gas_gwei = 0;
     config.write().unwrap();
 }
 
@@ -97,10 +98,10 @@ async fn a_stranger_settles_and_claims_with_cast_and_the_ledger_sees_it() {
         get(&env, "/v1/status")
             .await
             .map(|status| status["waiting"].to_string())
-            .filter(|w| w.contains("bps"))
+            .filter(|w| w.contains("gas costs"))
     })
     .await;
-    assert!(waiting.contains("more than 0 bps"), "{waiting}");
+    assert!(waiting.contains("policy.max_gas_gwei allows 0"), "{waiting}");
 
     cast(
         &env,
@@ -146,9 +147,10 @@ async fn a_stranger_settles_and_claims_with_cast_and_the_ledger_sees_it() {
     env.json("verify", &[]).await;
 }
 
-/// A record of the organisation, whose machine brings its payout address along.
+/// A record of the organisation, whose new machine belongs to an owner that has a number.
 fn more_work(organisation: &str) -> String {
+    let payout = relayer::generate::payout_address("owner 1 of seed 1");
     format!(
-        r#"{{"schema":"workload/1","source":"test","external_id":"1","organisation":"{organisation}","machine":"new","provider":"0x00000000000000000000000000000000000a11ce","kind":"render","started_at":"2026-11-20T07:00:00Z","ended_at":"2026-11-20T09:00:00Z","result":"completed","price":{{"currency":"USD","amount":"0.050000"}}}}"#
+        r#"{{"schema":"workload/1","source":"test","external_id":"1","organisation":"{organisation}","machine":"new","provider":"{payout}","kind":"render","started_at":"2026-11-20T07:00:00Z","ended_at":"2026-11-20T09:00:00Z","result":"completed","price":{{"currency":"USD","amount":"0.050000"}}}}"#
     ) + "\n"
 }
