@@ -125,7 +125,6 @@ impl Health {
 
     /// Takes note of how a request ended.
     pub(crate) fn note(&mut self, outcome: Outcome, now: Instant) {
-        let times = 1 << self.failures.min(10);
         match outcome {
             Outcome::Answered => {
                 (self.failures, self.is_rate_limited, self.retry_at) = (0, false, None);
@@ -133,20 +132,30 @@ impl Health {
             }
             Outcome::RateLimited(patience) => {
                 self.is_rate_limited = true;
-                let pause = FIRST_PATIENCE.saturating_mul(times).min(LONGEST_PATIENCE);
-                let pause = patience.unwrap_or(pause).min(MOST_PATIENCE);
+                let pause = self.patience(patience);
                 self.retry_at = now.checked_add(pause);
                 self.last_error = Some(format!("it asked to be left alone for {pause:?}"));
             }
             Outcome::Failed(reason) => {
                 self.is_rate_limited = false;
                 self.is_identified = false;
-                let pause = FIRST_PAUSE.saturating_mul(times).min(LONGEST_PAUSE);
+                let pause = FIRST_PAUSE.saturating_mul(self.times()).min(LONGEST_PAUSE);
                 self.retry_at = now.checked_add(pause);
                 self.last_error = Some(reason);
             }
         }
         self.failures = self.failures.saturating_add(1);
+    }
+
+    /// How long it is left alone if it asks for patience now, for as long as it names or without saying how long.
+    pub(crate) fn patience(&self, named: Option<Duration>) -> Duration {
+        let pause = FIRST_PATIENCE.saturating_mul(self.times()).min(LONGEST_PATIENCE);
+        named.unwrap_or(pause).min(MOST_PATIENCE)
+    }
+
+    /// How many times the first pause the next one is.
+    fn times(&self) -> u32 {
+        1 << self.failures.min(10)
     }
 
     /// Blocks that a log range may have.

@@ -152,10 +152,11 @@ pub struct EndpointReport {
 impl Endpoints {
     /// Endpoints for the contract, the preferred one first, held to the default settings.
     pub fn new(upstreams: Vec<Upstream>, contract: Address, finality: Finality) -> Self {
-        let settings = Settings::default();
+        let (settings, is_alone) = (Settings::default(), upstreams.len() == 1);
         let member = |upstream: Upstream| {
             let transport = upstream.provider.client().transport().clone();
             let wire = Wire::new(upstream.operator.into(), transport, upstream.hidden);
+            let wire = if is_alone { wire.alone() } else { wire };
             Endpoint::new(wire, (contract, finality), settings.header_hash)
         };
         Self {
@@ -272,6 +273,11 @@ impl Endpoints {
     /// Looks at all of them again, whatever comes of it.
     pub async fn look(&self) -> Result<()> {
         self.survey().await.map(|_| ())
+    }
+
+    /// Whether there is one endpoint only.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.members.len() == 1
     }
 
     pub(crate) fn members(&self) -> &[Endpoint] {
@@ -480,7 +486,7 @@ impl Endpoints {
 
     /// Ways to the endpoints that agree on the final block, the preferred one first.
     pub(crate) async fn agreeing(&self) -> Vec<Wire> {
-        let is_alone = self.members.len() == 1;
+        let is_alone = self.is_alone();
         if !is_alone && !self.is_fresh() {
             // What it found is in the endpoints' health; what it did not find leaves nobody to ask.
             if let Err(error) = self.survey().await {
@@ -498,7 +504,7 @@ impl Endpoints {
 
     /// Ways to all endpoints of the right chain: a transaction is no secret, and a liar may pass it on.
     pub(crate) async fn reachable(&self) -> Vec<Wire> {
-        if self.members.len() > 1 && !self.is_fresh() {
+        if !self.is_alone() && !self.is_fresh() {
             self.agreeing().await;
         }
         let is_of_chain = |member: &&Endpoint| member.health(|health| health.wrong_chain.is_none());

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     future::{Future, poll_fn},
+    iter::successors,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -13,7 +14,9 @@ use alloy::{
     eips::eip2718::Encodable2718,
     primitives::{B256, Bytes, U64, U256, keccak256},
     rpc::{
-        json_rpc::{ErrorPayload, RequestPacket, ResponsePacket, ResponsePayload},
+        json_rpc::{
+            ErrorPayload, RequestPacket, ResponsePacket, ResponsePayload, SerializedRequest,
+        },
         types::{Block, FeeHistory, Transaction, TransactionReceipt},
     },
     transports::{
@@ -29,7 +32,7 @@ use tokio::time::timeout;
 use tower::Service;
 
 use super::{
-    Endpoints, agreement,
+    Endpoints, SHORT, agreement,
     health::{Health, Outcome},
 };
 use crate::endpoint::without_url;
@@ -40,10 +43,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MOMENT: Duration = Duration::from_secs(1);
 /// What is said of an endpoint that took longer.
 pub(crate) const TIMED_OUT: &str = "it did not answer in time";
-/// How often a read that brought nothing, or garbage, is asked again.
-const AGAIN: u32 = 7;
+/// How often a read that brought nothing, or garbage, is asked again where another endpoint can answer.
+const AGAIN: usize = 7;
+/// How often where there is no other.
+const AGAIN_ALONE: usize = 12;
 /// Pause before it is asked again; twice as long before each further time.
 const BREATH: Duration = Duration::from_millis(10);
+/// Longest of these pauses.
+const LONGEST_BREATH: Duration = Duration::from_millis(160);
 /// JSON-RPC's own code of an error inside the server.
 pub(crate) const INTERNAL_ERROR: i64 = -32603;
 /// Requests to which `null` is an answer: that there is no such thing.
@@ -67,6 +74,8 @@ pub(crate) struct Wire {
     transport: BoxTransport,
     hidden: Arc<[String]>,
     health: Arc<Mutex<Health>>,
+    /// Whether there is no other endpoint that could answer.
+    is_alone: bool,
 }
 
 impl fmt::Debug for Wire {
@@ -78,7 +87,14 @@ impl fmt::Debug for Wire {
 
 impl Wire {
     pub(crate) fn new(operator: Arc<str>, transport: BoxTransport, hidden: Vec<String>) -> Self {
-        Self { operator, transport, hidden: hidden.into(), health: Arc::default() }
+        let (hidden, health, is_alone) = (hidden.into(), Arc::default(), false);
+        Self { operator, transport, hidden, health, is_alone }
+    }
+
+    /// The same way, to the only endpoint.
+    #[must_use]
+    pub(crate) fn alone(self) -> Self {
+        Self { is_alone: true, ..self }
     }
 
     pub(crate) fn operator(&self) -> &str {
@@ -94,19 +110,54 @@ impl Wire {
     /// through an endpoint that fails at every other one.
     async fn request(self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
         let name = format!("rpc {}", method(&packet));
-        let mut breath = BREATH;
-        let mut answer = self.ask(&name, packet.clone()).await;
-        for _ in 0..AGAIN {
-            if is_send(&packet) || !came_to_nothing(&answer) {
-                break;
+        let began = point::now();
+        let mut breaths = self.breaths();
+        loop {
+            let answer = self.ask(&name, packet.clone()).await;
+            let outcome = outcome(&name, &answer);
+            let may_ask_again =
+                !is_send(&packet) && point::now().duration_since(began) < self.persistence();
+            let breath = breaths.next().filter(|_| may_ask_again);
+            let pause = breath.and_then(|breath| self.pause(breath, &outcome, &packet, &answer));
+            // Others who would ask heed a pause while it is waited out here.
+            if pause.is_none() || matches!(outcome, Outcome::RateLimited(_)) {
+                self.health(|health| health.note(outcome, point::now()));
             }
-            point::pause(breath).await;
-            breath *= 2;
-            answer = self.ask(&name, packet.clone()).await;
+            let Some(pause) = pause else { return answer };
+            point::pause(pause).await;
         }
-        let outcome = outcome(&name, &answer);
-        self.health(|health| health.note(outcome, point::now()));
-        answer
+    }
+
+    /// Pauses before a read is asked again, as many as there may be.
+    fn breaths(&self) -> impl Iterator<Item = Duration> + use<> {
+        let longer = |breath: &Duration| Some((*breath * 2).min(LONGEST_BREATH));
+        let times = if self.is_alone { AGAIN_ALONE } else { AGAIN };
+        successors(Some(BREATH), longer).take(times)
+    }
+
+    /// How long after it was asked first a read may be asked again: not long where another endpoint can answer.
+    const fn persistence(&self) -> Duration {
+        if self.is_alone { PATIENCE } else { SHORT }
+    }
+
+    /// How long to wait before a read is asked again, if that may bring more than this answer did. From one endpoint alone,
+    /// nothing better is to be had than what it answers next: its short pauses are waited out, and its answers have to be such.
+    fn pause(
+        &self,
+        breath: Duration,
+        outcome: &Outcome,
+        packet: &RequestPacket,
+        answer: &TransportResult<ResponsePacket>,
+    ) -> Option<Duration> {
+        match outcome {
+            Outcome::RateLimited(patience) => {
+                let pause = self.health(|health| health.patience(*patience)).max(breath);
+                (self.is_alone && pause <= SHORT).then_some(pause)
+            }
+            _ if came_to_nothing(answer) => Some(breath),
+            _ if self.is_alone && problem(packet, answer).is_some() => Some(breath),
+            _ => None,
+        }
     }
 
     async fn ask(&self, name: &str, packet: RequestPacket) -> TransportResult<ResponsePacket> {
@@ -169,6 +220,11 @@ impl Chooser {
 
     /// Reads, and waits out an endpoint's short pause if that is all that is missing.
     async fn read(self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
+        if self.0.is_alone() {
+            // What it asks for in answer to this request is waited out on the way to it.
+            self.0.wait_out().await;
+            return self.read_now(&packet).await;
+        }
         let mut answer = self.read_now(&packet).await;
         for _ in 0..AGAIN {
             if is_answered(&answer) || !self.0.wait_out().await {
@@ -334,8 +390,7 @@ enum Question {
 impl Question {
     fn of(packet: &RequestPacket) -> Option<Self> {
         let request = packet.as_single()?;
-        let params = request.params().map_or("[]", |params| params.get());
-        let params: Value = serde_json::from_str(params).ok()?;
+        let params = params(request)?;
         let block = &params[1];
         let is_hash = block["blockHash"].is_string()
             || block.as_str().is_some_and(|text| text.len() == 2 + 2 * B256::len_bytes());
@@ -459,13 +514,24 @@ fn problem(packet: &RequestPacket, answer: &TransportResult<ResponsePacket>) -> 
         let answer = answers.iter().find(|answer| answer.id == *request.id())?;
         let method = request.method();
         let result = answer.payload.as_success()?.get();
-        let is_empty = (result == "null" && !MAY_BE_NULL.contains(&method))
+        let is_empty = (result == "null"
+            && (!MAY_BE_NULL.contains(&method) || asks_for_newest(request)))
             || (result == "\"0x\"" && method == "eth_call");
         if is_empty {
             return Some(format!("its answer to {method} is empty"));
         }
         (!is_answer_to(method, result)).then(|| format!("its answer to {method} is not one"))
     })
+}
+
+/// Whether it is the newest block that is asked for, of which there always is one.
+fn asks_for_newest(request: &SerializedRequest) -> bool {
+    let is_newest = |params: Value| params[0] == "latest";
+    request.method() == "eth_getBlockByNumber" && params(request).is_some_and(is_newest)
+}
+
+fn params(request: &SerializedRequest) -> Option<Value> {
+    serde_json::from_str(request.params().map_or("[]", |params| params.get())).ok()
 }
 
 /// Whether a result can be read as the relayer reads it.
@@ -496,7 +562,8 @@ fn came_to_nothing(answer: &TransportResult<ResponsePacket>) -> bool {
         Ok(answer) => answer
             .responses()
             .iter()
-            .any(|answer| answer.payload.as_error().is_some_and(|e| e.code == INTERNAL_ERROR)),
+            .filter_map(|answer| answer.payload.as_error())
+            .any(|error| error.code == INTERNAL_ERROR && !is_refusal(error)),
         Err(RpcError::Transport(TransportErrorKind::HttpError(error))) => error.status >= 500,
         Err(RpcError::Transport(TransportErrorKind::Custom(error))) => {
             error.to_string() != TIMED_OUT

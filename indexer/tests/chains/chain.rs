@@ -9,7 +9,9 @@ use alloy::{
     consensus::{
         Header, Receipt, ReceiptEnvelope, ReceiptWithBloom, proofs::calculate_receipt_root,
     },
-    primitives::{Address, B256, Bloom, Bytes, Log as PrimitiveLog, LogData, U256, keccak256},
+    primitives::{
+        Address, B256, Bloom, Bytes, Log as PrimitiveLog, LogData, U256, bytes, keccak256,
+    },
     providers::{Provider, ProviderBuilder},
     rpc::{
         client::RpcClient,
@@ -34,6 +36,7 @@ use tower::Service;
 
 pub(crate) const CHAIN_ID: u64 = 31_337;
 pub(crate) const CONTRACT: Address = Address::repeat_byte(0xcc);
+pub(crate) const CODE: Bytes = bytes!("6001");
 
 pub(crate) fn key() -> DepositKey {
     DepositKey {
@@ -283,6 +286,13 @@ pub(crate) enum Lie {
     RefusesRangesAbove(u64),
     /// Each time after so many requests.
     RefusesEvery(u64),
+    /// As a gateway that waits for its node for so many seconds, which the thread's clock is moved by.
+    #[cfg(feature = "crash-points")]
+    TimesOutAfter(u64),
+    /// Answers each time after so many requests, and nothing that can be read to those between.
+    AnswersEvery(u64),
+    /// With the code of an error inside the server.
+    Reverts,
 }
 
 /// An endpoint: a branch of the tree, as it serves it.
@@ -347,6 +357,14 @@ impl Service<RequestPacket> for Server {
         let request = packet.as_single().unwrap();
         let body: Value = serde_json::from_str(request.serialized().get()).unwrap();
         serving.requests += 1;
+        #[cfg(feature = "crash-points")]
+        if let Some(Lie::TimesOutAfter(seconds)) = serving.lie {
+            let now = ledger::point::now() + std::time::Duration::from_secs(seconds);
+            ledger::point::set_clock(Some(now));
+            let error =
+                alloy::transports::TransportErrorKind::http_error(504, "gateway timeout".into());
+            return Box::pin(std::future::ready(Err(error)));
+        }
         let payload = match serving.answer(request.method(), &body["params"]) {
             Ok(answer) => {
                 ResponsePayload::Success(serde_json::value::to_raw_value(&answer).unwrap())
@@ -367,6 +385,15 @@ impl Serving {
             Some(Lie::Garbles) => return Ok(json!("garbage")),
             Some(Lie::RefusesEvery(requests)) if self.requests.is_multiple_of(requests) => {
                 return Err((-32000, "not now".into()));
+            }
+            Some(Lie::AnswersEvery(requests)) => match self.requests % requests {
+                0 => {}
+                1 => return Ok(json!("garbage")),
+                2 => return Ok(Value::Null),
+                _ => return Err((-32603, "internal error".into())),
+            },
+            Some(Lie::Reverts) if method == "eth_call" => {
+                return Err((-32603, "execution reverted".into()));
             }
             Some(Lie::AsksForPatience) => return Err((429, "too many requests".into())),
             Some(Lie::IsAnotherChain) if method == "eth_chainId" => return Ok(json!("0x1")),
@@ -389,6 +416,7 @@ impl Serving {
         let tree = self.tree.clone();
         let tree = tree.lock().unwrap();
         match method {
+            "eth_getCode" => Ok(json!(CODE)),
             "eth_chainId" => Ok(json!(format!("0x{CHAIN_ID:x}"))),
             "eth_getBlockByNumber" => Ok(self.by_number(&tree, &params[0])),
             "eth_getBlockByHash" => Ok(self

@@ -68,7 +68,7 @@ impl World {
         }
     }
 
-    async fn assert_is_head(&self) {
+    pub(crate) async fn assert_is_head(&self) {
         let tree = self.tree.lock().unwrap().clone();
         assert_is(&self.ledger, &tree, self.head).await;
     }
@@ -92,7 +92,7 @@ impl World {
 }
 
 /// Turns until nothing is to be done, or until `errors` of them failed. Returns the last failure.
-async fn settle(indexer: &mut Indexer, errors: u32) -> Option<Error> {
+pub(crate) async fn settle(indexer: &mut Indexer, errors: u32) -> Option<Error> {
     let mut failures = 0;
     for _ in 0..500 {
         match indexer.turn().await {

@@ -11,6 +11,7 @@
 
 mod chain;
 mod comparisons;
+mod gateways;
 mod lies;
 mod reorgs;
 mod trees;
