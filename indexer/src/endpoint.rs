@@ -8,7 +8,7 @@ use alloy::{
         client::RpcClient,
         types::{self, Filter, Log},
     },
-    transports::{RpcError, TransportErrorKind},
+    transports::{RpcError, TransportErrorKind, TransportResult},
 };
 use ledger::chain::Block;
 use serde::{Deserialize, Serialize};
@@ -132,7 +132,7 @@ impl Endpoint {
 
     /// The block at a height, if it has one.
     pub(crate) async fn block(&self, number: BlockNumberOrTag) -> Result<Option<Header>> {
-        let block = self.provider.get_block_by_number(number).await;
+        let block = self.find(|| self.provider.get_block_by_number(number)).await;
         let block = block.map_err(self.failed("eth_getBlockByNumber"))?;
         let Some(block) = block else { return Ok(None) };
         let header = self.header(&block.header)?;
@@ -142,6 +142,18 @@ impl Endpoint {
                     .inconsistent(format!("asked for block {number}, got {}", header.block.number)))
             }
             _ => Ok(Some(header)),
+        }
+    }
+
+    /// What is asked for of a block. Where there is no other endpoint to ask, that it has no such thing has to be said twice:
+    /// of the nodes behind one address, the next one may have it.
+    pub(crate) async fn find<T, A>(&self, ask: impl Fn() -> A) -> TransportResult<Option<T>>
+    where
+        A: IntoFuture<Output = TransportResult<Option<T>>>,
+    {
+        match ask().await {
+            Ok(None) if self.wire.is_alone() => ask().await,
+            found => found,
         }
     }
 
@@ -164,7 +176,7 @@ impl Endpoint {
 
     /// The block with a hash that is known.
     pub(crate) async fn block_by_hash(&self, hash: B256) -> Result<Header> {
-        let block = self.provider.get_block_by_hash(hash).await;
+        let block = self.find(|| self.provider.get_block_by_hash(hash)).await;
         let block = block.map_err(self.failed("eth_getBlockByHash"))?;
         let block = block.ok_or_else(|| self.no_block(hash.to_string()))?;
         let header = self.header(&block.header)?;

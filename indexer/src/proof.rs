@@ -88,11 +88,10 @@ pub(crate) async fn logs_by_receipts(endpoint: &Endpoint, header: &Header) -> Re
         return Ok(Receipts::Unproved);
     }
     let hash = header.block.hash;
-    let answer = endpoint
-        .provider()
-        .client()
-        .request::<_, Option<Vec<TxReceipt>>>(RECEIPTS, (BlockId::hash(hash),))
-        .await;
+    let params = (BlockId::hash(hash),);
+    let ask =
+        || endpoint.provider().client().request::<_, Option<Vec<TxReceipt>>>(RECEIPTS, params);
+    let answer = endpoint.find(ask).await;
     let receipts = match answer {
         Ok(Some(receipts)) => receipts,
         Ok(None) => return Err(endpoint.no_block(hash.to_string())),

@@ -97,6 +97,10 @@ impl Wire {
         Self { is_alone: true, ..self }
     }
 
+    pub(crate) const fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
     pub(crate) fn operator(&self) -> &str {
         &self.operator
     }

@@ -291,6 +291,7 @@ pub(crate) enum Lie {
     TimesOutAfter(u64),
     /// Answers each time after so many requests, and nothing that can be read to those between.
     AnswersEvery(u64),
+    HasNoBlocksEveryOtherTime,
     /// With the code of an error inside the server.
     Reverts,
 }
@@ -392,6 +393,12 @@ impl Serving {
                 2 => return Ok(Value::Null),
                 _ => return Err((-32603, "internal error".into())),
             },
+            Some(Lie::HasNoBlocksEveryOtherTime) if method.starts_with("eth_getBlock") => {
+                self.times += 1;
+                if self.times % 2 == 1 {
+                    return Ok(Value::Null);
+                }
+            }
             Some(Lie::Reverts) if method == "eth_call" => {
                 return Err((-32603, "execution reverted".into()));
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy::{providers::Provider, rpc::types::TransactionRequest};
-use indexer::Turn;
+use indexer::{State, Turn};
 use tokio::time::sleep;
 
 use crate::{
@@ -65,6 +65,16 @@ async fn the_only_endpoint_is_asked_until_its_answer_can_be_read() {
     assert_eq!(provider.get_chain_id().await.unwrap(), 31_337);
     assert_eq!(provider.get_code_at(CONTRACT).await.unwrap(), CODE);
     assert_eq!(world.servers[0].lock().requests, 20);
+}
+
+#[tokio::test]
+async fn a_block_that_the_only_endpoint_lacks_for_a_moment_is_asked_for_once_more() {
+    let world = World::of(&[Some(Lie::HasNoBlocksEveryOtherTime)]).await;
+    world.servers[0].lock().serves_receipts = true;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 1).await.is_none());
+    world.assert_is_head().await;
+    assert_eq!(world.states(), [State::Ok]);
 }
 
 #[tokio::test]
