@@ -20,7 +20,9 @@ use alloy::{
 
 pub use decode::fact;
 pub use endpoint::{Finality, without_url};
-pub use endpoints::{EndpointReport, Endpoints, HeaderHash, Settings, State, Upstream, is_refusal};
+pub use endpoints::{
+    EndpointReport, Endpoints, HeaderHash, Settings, State, Upstream, is_known, is_refusal,
+};
 pub use follow::{Indexer, Standing, Turn, chain_of, run};
 
 /// Result of indexer functions.

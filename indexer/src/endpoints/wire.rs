@@ -308,13 +308,19 @@ impl Chooser {
                 leave(asked).await;
                 return answer;
             }
-            // A refusal says more than a silence.
-            if refusal.as_ref().is_none_or(Result::is_err) {
+            if refusal.as_ref().is_none_or(|known| weight(&answer) > weight(known)) {
                 refusal = Some(answer);
             }
         }
         refusal.unwrap_or_else(|| Err(failure("there is no endpoint to send to")))
     }
+}
+
+/// How much what came of sending a transaction says: a silence nothing, a refusal something, and most one for having it already.
+fn weight(answer: &TransportResult<ResponsePacket>) -> u8 {
+    let Ok(answer) = answer else { return 0 };
+    let mut errors = answer.responses().iter().filter_map(|answer| answer.payload.as_error());
+    if errors.any(is_known) { 2 } else { 1 }
 }
 
 /// The first answer, taken out of what is waited for, which keeps its order.
@@ -370,6 +376,13 @@ pub fn is_refusal(error: &ErrorPayload) -> bool {
     let words =
         ["revert", "out of gas", "outofgas", "gas required exceeds", "intrinsic gas", "evm error"];
     words.iter().any(|words| text.contains(words)) || error.as_revert_data().is_some()
+}
+
+/// Whether a refusal of a transaction says that it is there already. Nodes agree on no code, hence the words.
+pub fn is_known(error: &ErrorPayload) -> bool {
+    let text = error.message.to_lowercase();
+    let words = ["already known", "already imported", "alreadyknown"];
+    words.iter().any(|words| text.contains(words)) || text.starts_with("known transaction")
 }
 
 /// What more than one operator is asked about.

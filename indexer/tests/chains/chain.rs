@@ -294,6 +294,7 @@ pub(crate) enum Lie {
     HasNoBlocksEveryOtherTime,
     /// With the code of an error inside the server.
     Reverts,
+    RefusesTransactions(&'static str),
 }
 
 /// An endpoint: a branch of the tree, as it serves it.
@@ -401,6 +402,9 @@ impl Serving {
             }
             Some(Lie::Reverts) if method == "eth_call" => {
                 return Err((-32603, "execution reverted".into()));
+            }
+            Some(Lie::RefusesTransactions(why)) if method == "eth_sendRawTransaction" => {
+                return Err((-32000, why.into()));
             }
             Some(Lie::AsksForPatience) => return Err((429, "too many requests".into())),
             Some(Lie::IsAnotherChain) if method == "eth_chainId" => return Ok(json!("0x1")),

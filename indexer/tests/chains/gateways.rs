@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use alloy::{providers::Provider, rpc::types::TransactionRequest};
+use alloy::{
+    providers::Provider,
+    rpc::types::TransactionRequest,
+    transports::{RpcError, TransportErrorKind},
+};
 use indexer::{State, Turn};
 use tokio::time::sleep;
 
@@ -99,4 +103,21 @@ async fn the_only_endpoint_is_waited_for_once_and_not_by_each_who_asks() {
     let (id, requests) = world.requests_of(0, provider.get_chain_id().into_future()).await;
     // After one second, after two, and not after four.
     assert!(id.is_err() && requests == 3, "{requests}: {id:?}");
+}
+
+/// Goal: a transaction that some have already is not taken for one that has to outbid another.
+/// What would break it: passing on whichever refusal comes first.
+#[tokio::test]
+async fn that_a_transaction_is_known_says_more_than_any_other_refusal() {
+    const UNDERPRICED: Lie = Lie::RefusesTransactions("replacement transaction underpriced");
+    const KNOWN: Lie = Lie::RefusesTransactions("already known");
+    for lies in [[UNDERPRICED, KNOWN, KNOWN], [KNOWN, UNDERPRICED, UNDERPRICED]] {
+        let world = World::of(&lies.map(Some)).await;
+        let error = world.endpoints.provider().send_raw_transaction(&[1]).await.unwrap_err();
+        assert_eq!(told(&error), "already known", "{lies:?}");
+    }
+}
+
+fn told(error: &RpcError<TransportErrorKind>) -> &str {
+    error.as_error_resp().map_or("no answer", |answer| &answer.message)
 }

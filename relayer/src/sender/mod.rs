@@ -21,7 +21,7 @@ use alloy::{
     rpc::types::TransactionRequest,
     transports::{RpcError, TransportErrorKind},
 };
-use indexer::{is_refusal, without_url};
+use indexer::{is_known, is_refusal, without_url};
 use ledger::{
     Millis,
     book::{BookWriter, Lease, Obligation},
@@ -446,7 +446,7 @@ impl Answer {
         let Some(answer) = error.as_error_resp() else { return Self::Unknown };
         let text = answer.message.to_lowercase();
         let says = |words: &[&str]| words.iter().any(|words| text.contains(words));
-        if says(&["already known", "already imported", "alreadyknown", "known transaction"]) {
+        if is_known(answer) {
             Self::Taken
         } else if says(&["nonce too low", "nonce is too low", "old nonce"]) {
             Self::TxNonceTooLow

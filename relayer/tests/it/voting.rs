@@ -241,6 +241,25 @@ async fn an_endpoint_that_keeps_silent_when_it_is_sent_to_does_not_delay_the_oth
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
+/// Goal: a transaction that the others have is not replaced by a dearer one because one endpoint would take only that.
+/// Method: the preferred endpoint does not find it, and refuses it as one that does not outbid another.
+/// What would break it: passing on the refusal that comes first.
+#[tokio::test]
+async fn an_endpoint_that_calls_a_known_transaction_underpriced_makes_nothing_dearer() {
+    let world = World::with_one_sent().await;
+    let mut world = world
+        .beside_two(|request| match request["method"].as_str()? {
+            "eth_getTransactionByHash" => Some(json!({ "result": null })),
+            "eth_sendRawTransaction" => Some(refusal("replacement transaction underpriced")),
+            _ => None,
+        })
+        .await;
+    for _ in 0..3 {
+        world.turn().await;
+    }
+    assert_eq!(world.slots().await[0].attempts.len(), 1);
+}
+
 #[tokio::test]
 async fn an_endpoint_that_lets_every_call_revert_is_outvoted() {
     let world = World::new().await;
