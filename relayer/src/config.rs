@@ -9,7 +9,7 @@ use std::{
 
 use alloy::{
     primitives::{Address, B256},
-    providers::{Provider, ProviderBuilder},
+    providers::{DynProvider, Provider, ProviderBuilder},
 };
 use indexer::{Endpoints, Finality, HeaderHash, Settings, Upstream};
 use ledger::{
@@ -545,9 +545,7 @@ impl Config {
         for (operator, url) in self.upstream_urls() {
             let url = parse_url(operator, url)
                 .map_err(|reason| config_error(Path::new(FILE_NAME), reason))?;
-            let hidden = hidden_parts(&url);
-            let provider = ProviderBuilder::new().connect_reqwest(client.clone(), url).erased();
-            upstreams.push(Upstream { operator: operator.to_owned(), provider, hidden });
+            upstreams.push(upstream(operator, url, client.clone()));
         }
         let Chain { id, genesis, contract, finality, .. } = self.chain;
         let endpoints = Endpoints::new(upstreams, contract, finality).with_settings(Settings {
@@ -558,12 +556,6 @@ impl Config {
         });
         endpoints.expect_chain(id, genesis);
         Ok(endpoints)
-    }
-
-    /// Address of the preferred endpoint.
-    pub(crate) fn first_url(&self) -> Result<Url> {
-        let (operator, url) = self.upstream_urls().next().unwrap_or((DEFAULT_OPERATOR, ""));
-        parse_url(operator, url).map_err(|reason| config_error(Path::new(FILE_NAME), reason))
     }
 
     /// A path of this installation.
@@ -643,6 +635,19 @@ fn parse_url(operator: &str, url: &str) -> std::result::Result<Url, String> {
     url.parse().map_err(|_| {
         format!("the url of endpoint {operator} is not a URL; it begins with http:// or https://")
     })
+}
+
+/// The endpoint at an address, of which nothing that it answers tells a secret part.
+fn upstream(operator: &str, url: Url, client: reqwest::Client) -> Upstream {
+    let (operator, hidden) = (operator.to_owned(), hidden_parts(&url));
+    let provider = ProviderBuilder::new().connect_reqwest(client, url).erased();
+    Upstream { operator, provider, hidden }
+}
+
+/// A provider that asks one endpoint alone, for an installation that is yet to be made.
+pub(crate) fn lone_provider(url: Url, finality: Finality) -> DynProvider {
+    let alone = upstream(DEFAULT_OPERATOR, url, reqwest::Client::new());
+    Endpoints::new(vec![alone], Address::ZERO, finality).provider()
 }
 
 /// What of an address may be a secret: names and passwords, and whatever is long enough to be a key.

@@ -1,6 +1,9 @@
 //! `init` and `deploy`: an installation, and the contract it works with.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use alloy::{
     eips::BlockNumberOrTag,
@@ -22,9 +25,12 @@ use serde_json::json;
 
 use crate::{
     Error, Result,
-    config::{Chain, Config, FILE_NAME, Files, Http, Pace, Policy},
+    config::{self, Chain, Config, FILE_NAME, Files, Http, Pace, Policy},
     keys::{self, Keys, PASSWORD_VARIABLE, Password, TxKey},
 };
+
+/// Pause between looks for a transaction that was sent.
+const POLL: Duration = Duration::from_secs(1);
 
 /// Writes a configuration and new keys into a folder, for the chain behind an endpoint. Returns what to do next.
 pub async fn init(
@@ -38,7 +44,7 @@ pub async fn init(
         return Err(Error::Config { path, reason: "it exists already and is not replaced".into() });
     }
     let url = rpc_url.parse().map_err(|_| Error::Usage("--rpc-url is not a URL".into()))?;
-    let provider = ProviderBuilder::new().connect_http(url);
+    let provider = config::lone_provider(url, finality);
     let id = provider.get_chain_id().await.map_err(Error::endpoint("eth_chainId"))?;
     let genesis = genesis(&provider).await?;
     let start_block =
@@ -103,8 +109,7 @@ pub async fn deploy(config: &Config) -> Result<String> {
         ));
     };
     let book = open_book(config).await?;
-    let provider =
-        ProviderBuilder::new().wallet(EthereumWallet::new(key)).connect_http(config.first_url()?);
+    let provider = signing_provider(config, key).await?;
     if provider.get_balance(sender).await.map_err(Error::endpoint("eth_getBalance"))?.is_zero() {
         return Err(Error::Usage(format!(
             "the sender {sender} has no gas money; send it some first"
@@ -146,6 +151,18 @@ pub async fn deploy(config: &Config) -> Result<String> {
         .push_str(&format!("\nwrote what explorers verify the source by to {}", folder.display()));
     report.push_str("\nnext: quittance serve");
     Ok(report)
+}
+
+/// A provider that signs with the sender's key. Fails if the endpoints serve another chain than the configured one: what that
+/// says of the sender would be accounted for all the same.
+async fn signing_provider(config: &Config, key: PrivateKeySigner) -> Result<impl Provider> {
+    let endpoints = config.endpoints()?;
+    let provider = endpoints.provider();
+    // By itself first, so that a refusal is told as it is.
+    provider.get_chain_id().await.map_err(Error::endpoint("eth_chainId"))?;
+    endpoints.look().await?;
+    provider.client().set_poll_interval(POLL);
+    Ok(ProviderBuilder::new().wallet(EthereumWallet::new(key)).connect_provider(provider))
 }
 
 /// The ledger, for the transactions that deploying takes; nothing else may send meanwhile.

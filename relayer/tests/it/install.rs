@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    process::Output,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     env::{Env, assert_success, rpc},
-    proxy::{BREAK, proxy},
+    proxy::{BREAK, proxy, refusal},
 };
 
 fn read(path: &Path) -> Value {
@@ -113,6 +114,74 @@ async fn a_deployment_that_breaks_off_tells_no_key_and_leaves_the_sender_free() 
     let reader = Reader::new(Ledger::open_read_only(&path).await.unwrap());
     let sent = env.provider().get_transaction_count(sender).await.unwrap();
     assert_eq!(reader.memory(sender).await.unwrap().next(), sent, "serve would be frozen");
+}
+
+/// A key in an endpoint's address, as providers put it there. Nothing may print it.
+const KEY: &str = "canary-endpoint-key-5d7f1c";
+
+/// An endpoint before the chain that refuses one kind of request, and repeats its own address in it.
+async fn indiscreet(env: &Env, method: &'static str) -> String {
+    let rule = move |request: &Value| {
+        (request["method"] == method).then(|| refusal(&format!("no plan for /v2/{KEY}")))
+    };
+    format!("{}/v2/{KEY}", proxy(&env.anvil.url, rule).await)
+}
+
+/// That a command fails at its endpoint and prints the refusal without the key.
+fn assert_hides_the_key(output: &Output, method: &str) {
+    let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    let text = text.join("\n");
+    assert_eq!(output.status.code(), Some(4), "{method}: {text}");
+    assert!(text.contains("no plan for") && !text.contains(KEY), "{method}: {text}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_repeats_its_address_makes_init_and_deploy_print_no_key() {
+    let env = Env::new().await;
+    for method in ["eth_chainId", "eth_getBlockByNumber", "eth_blockNumber", "eth_getCode"] {
+        let url = indiscreet(&env, method).await;
+        assert_hides_the_key(&env.run("init", &["--rpc-url", &url]).await, method);
+    }
+    let told = init(&env).await;
+    let params = format!("[\"{}\", \"0xde0b6b3a7640000\"]", told_by_init(&told, "sender"));
+    rpc(&env.provider(), "anvil_setBalance", &params).await;
+    let mut config = env.config();
+    for method in [
+        "eth_chainId",
+        "eth_getBalance",
+        "eth_getTransactionCount",
+        "eth_getCode",
+        "eth_estimateGas",
+        "eth_sendRawTransaction",
+    ] {
+        config.chain.rpc_url = Some(indiscreet(&env, method).await);
+        config.write().unwrap();
+        assert_hides_the_key(&env.run("deploy", &[]).await, method);
+    }
+}
+
+/// Goal: what another chain says of the sender is never taken for what this one does.
+/// What would break it: asking for the chain's id only when a transaction is signed.
+#[tokio::test]
+async fn a_deployment_through_an_endpoint_of_another_chain_accounts_for_nothing() {
+    let env = Env::new().await;
+    let told = init(&env).await;
+    let sender: Address = told_by_init(&told, "sender").parse().unwrap();
+    let params = format!("[\"{sender}\", \"0xde0b6b3a7640000\"]");
+    rpc(&env.provider(), "anvil_setBalance", &params).await;
+    let other = proxy(&env.anvil.url, |request| {
+        (request["method"] == "eth_chainId").then(|| json!({ "result": "0x1" }))
+    });
+    let mut config = env.config();
+    config.chain.rpc_url = Some(other.await);
+    config.write().unwrap();
+    let output = env.run("deploy", &[]).await;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    let path = config.path(&config.files.database);
+    let reader = Reader::new(Ledger::open_read_only(&path).await.unwrap());
+    assert_eq!(reader.memory(sender).await.unwrap().next(), 0, "{text}");
+    assert!(text.contains("chain 1"), "{text}");
 }
 
 /// Goal: an installation names its chain by block 0, whatever the endpoint that it was made with has kept.
