@@ -9,7 +9,7 @@ use ledger::{
     read::Reader,
 };
 
-use crate::{Error, Result, config::Config, manifests};
+use crate::{Error, Result, chain_of, config::Config, manifests};
 
 /// Pause between checks while something is wrong.
 const RECHECK: Duration = Duration::from_secs(30);
@@ -42,9 +42,19 @@ pub async fn examine(config: &Config, ledger: &Ledger, depth: Depth) -> Result<V
     Ok(found)
 }
 
-/// L36: that the manifest of every signature is a file in the manifests folder.
+/// L36: that the manifest of every signature is a file in the manifests folder. Of a folder that cannot be listed, nobody can
+/// say so.
 async fn unpublished(config: &Config, ledger: &Ledger) -> Result<Vec<Violation>> {
-    let names = manifests::names_in(&config.path(&config.files.manifests))?;
+    let names = match manifests::names_in(&config.path(&config.files.manifests)) {
+        Ok(names) => names,
+        Err(error) => {
+            return Ok(vec![Violation {
+                invariant: "L36".into(),
+                row: "the manifests folder".into(),
+                problem: format!("it cannot be listed: {}", chain_of(&error)),
+            }]);
+        }
+    };
     let mut found = Vec::new();
     for (id, deposit, epoch, digest) in Reader::new(ledger.clone()).signed_digests().await? {
         let name = manifests::file_name(deposit, epoch, digest);

@@ -396,3 +396,51 @@ async fn a_difference_from_the_contract_halts_until_a_comparison_finds_none() {
     eventually("a comparison that finds no difference", lifted).await;
     assert!(terminate(server).await.success());
 }
+
+/// Goal: a folder of manifests that cannot be listed stops money, and neither the server nor its reading.
+/// Method: a file in its place before the server starts, then the folder again, then the file while it runs.
+/// What would break it: taking what the system says of the folder for an accident of the process.
+#[tokio::test]
+async fn a_folder_of_manifests_that_cannot_be_listed_halts_money_and_ends_no_server() {
+    let env = Env::after_demo(12).await;
+    let mut config = env.config();
+    config.policy.check_every_seconds = 1;
+    config.write().unwrap();
+    let (folder, aside) = (env.dir().join("manifests"), env.dir().join("aside"));
+    let name = folder.display().to_string();
+    let hide = || {
+        std::fs::rename(&folder, &aside).unwrap();
+        write(&folder, "");
+    };
+    let restore = || {
+        std::fs::remove_file(&folder).unwrap();
+        std::fs::rename(&aside, &folder).unwrap();
+    };
+    let told = async || {
+        let halted = status(&env).await?["status"]["halted"].as_str()?.to_owned();
+        (halted.contains("L36") && halted.contains(&name)).then_some(())
+    };
+    hide();
+    let doctor = env.run("doctor", &[]).await;
+    let said = [doctor.stdout, doctor.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert_eq!(doctor.status.code(), Some(5), "{said}");
+    assert!(said.contains("L36") && said.contains(&name), "{said}");
+
+    let _mining = env.keep_mining();
+    let mut server = env.serve();
+    for _ in 0..2 {
+        eventually("a halt that names the folder", async || {
+            assert_eq!(server.try_wait().unwrap(), None, "it ended");
+            told().await
+        })
+        .await;
+        let ready = reqwest::get(env.url("/health/ready")).await.unwrap();
+        assert_eq!(ready.status(), 503);
+        restore();
+        until_lifted(&env).await;
+        hide();
+    }
+    restore();
+    assert!(terminate(server).await.success());
+}
