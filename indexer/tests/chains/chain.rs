@@ -382,29 +382,37 @@ impl Service<RequestPacket> for Server {
 }
 
 impl Serving {
+    /// What is answered for a moment, or to some requests, instead of what is so.
+    fn lapse(&mut self, method: &str) -> Option<Result<Value, (i64, String)>> {
+        match self.lie? {
+            Lie::AnswersEvery(requests) => match self.requests % requests {
+                0 => None,
+                1 => Some(Ok(json!("garbage"))),
+                2 => Some(Ok(Value::Null)),
+                _ => Some(Err((-32603, "internal error".into()))),
+            },
+            Lie::HasNoBlocksEveryOtherTime if method.starts_with("eth_getBlock") => {
+                self.times += 1;
+                (self.times % 2 == 1).then_some(Ok(Value::Null))
+            }
+            Lie::Reverts if method == "eth_call" => {
+                Some(Err((-32603, "execution reverted".into())))
+            }
+            Lie::RefusesTransactions(why) if method == "eth_sendRawTransaction" => {
+                Some(Err((-32000, why.into())))
+            }
+            _ => None,
+        }
+    }
+
     fn answer(&mut self, method: &str, params: &Value) -> Result<Value, (i64, String)> {
+        if let Some(lapse) = self.lapse(method) {
+            return lapse;
+        }
         match self.lie {
             Some(Lie::Garbles) => return Ok(json!("garbage")),
             Some(Lie::RefusesEvery(requests)) if self.requests.is_multiple_of(requests) => {
                 return Err((-32000, "not now".into()));
-            }
-            Some(Lie::AnswersEvery(requests)) => match self.requests % requests {
-                0 => {}
-                1 => return Ok(json!("garbage")),
-                2 => return Ok(Value::Null),
-                _ => return Err((-32603, "internal error".into())),
-            },
-            Some(Lie::HasNoBlocksEveryOtherTime) if method.starts_with("eth_getBlock") => {
-                self.times += 1;
-                if self.times % 2 == 1 {
-                    return Ok(Value::Null);
-                }
-            }
-            Some(Lie::Reverts) if method == "eth_call" => {
-                return Err((-32603, "execution reverted".into()));
-            }
-            Some(Lie::RefusesTransactions(why)) if method == "eth_sendRawTransaction" => {
-                return Err((-32000, why.into()));
             }
             Some(Lie::AsksForPatience) => return Err((429, "too many requests".into())),
             Some(Lie::IsAnotherChain) if method == "eth_chainId" => return Ok(json!("0x1")),

@@ -142,7 +142,7 @@ impl World {
 
     /// A world with one statement signed and sent, and not mined.
     pub(crate) async fn with_one_sent() -> Self {
-        let mut world = Self::new().await;
+        let mut world = Box::pin(Self::new()).await;
         world.work(0, 1).await;
         let report = world.turn().await;
         assert_eq!((report.signed, report.sent), (1, 1), "{report:?}");
