@@ -688,6 +688,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn that_a_transaction_is_unknown_is_not_taken_for_its_being_known() {
+        for (message, is_so) in [
+            ("already known", true),
+            ("Known transaction: 5f0c", true),
+            ("transaction already imported", true),
+            ("unknown transaction type", false),
+            ("replacement transaction underpriced", false),
+        ] {
+            let error = ErrorPayload { code: -32_000, message: message.into(), data: None };
+            assert_eq!(is_known(&error), is_so, "{message}");
+        }
+    }
+
+    #[test]
     fn a_tx_receipt_that_too_few_keep_is_taken_unless_another_contradicts_it() {
         const ONE: B256 = B256::repeat_byte(1);
         const OTHER: B256 = B256::repeat_byte(2);
