@@ -296,7 +296,7 @@ impl Chooser {
         found.map_or_else(disagreement, |(answer, _)| answer)
     }
 
-    /// Sends to all, and has the first success.
+    /// Sends to all, and has the first answer by which the transaction is there.
     async fn send(self, packet: RequestPacket) -> TransportResult<ResponsePacket> {
         let wires = self.0.reachable().await;
         let mut asked: Vec<TransportFut<'static>> =
@@ -304,7 +304,7 @@ impl Chooser {
         let mut refusal = None;
         while !asked.is_empty() {
             let answer = first(&mut asked).await;
-            if answer.as_ref().is_ok_and(ResponsePacket::is_success) {
+            if weight(&answer) == Weight::Taken {
                 leave(asked).await;
                 return answer;
             }
@@ -316,11 +316,21 @@ impl Chooser {
     }
 }
 
-/// How much what came of sending a transaction says: a silence nothing, a refusal something, and most one for having it already.
-fn weight(answer: &TransportResult<ResponsePacket>) -> u8 {
-    let Ok(answer) = answer else { return 0 };
+/// How much what came of sending a transaction says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    /// Nothing came.
+    Silence,
+    /// It was refused for a reason that others may not have.
+    Refused,
+    /// It is there, by this answer or from before.
+    Taken,
+}
+
+fn weight(answer: &TransportResult<ResponsePacket>) -> Weight {
+    let Ok(answer) = answer else { return Weight::Silence };
     let mut errors = answer.responses().iter().filter_map(|answer| answer.payload.as_error());
-    if errors.any(is_known) { 2 } else { 1 }
+    if errors.all(is_known) { Weight::Taken } else { Weight::Refused }
 }
 
 /// The first answer, taken out of what is waited for, which keeps its order.

@@ -241,6 +241,23 @@ async fn an_endpoint_that_keeps_silent_when_it_is_sent_to_does_not_delay_the_oth
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
+/// What would break it: waiting for all of them when one says that it has the transaction already.
+#[tokio::test]
+async fn a_silent_endpoint_is_not_waited_for_where_the_others_have_the_transaction() {
+    let world = World::with_one_sent().await;
+    let mut world = world
+        .beside_two(|request| match request["method"].as_str()? {
+            "eth_getTransactionByHash" => Some(json!({ "result": null })),
+            "eth_sendRawTransaction" => Some(SILENCE),
+            _ => None,
+        })
+        .await;
+    let began = Instant::now();
+    world.turn().await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
 /// Goal: a transaction that the others have is not replaced by a dearer one because one endpoint would take only that.
 /// Method: the preferred endpoint does not find it, and refuses it as one that does not outbid another.
 /// What would break it: passing on the refusal that comes first.
