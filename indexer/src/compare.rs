@@ -1,19 +1,20 @@
 //! Balances and credits against the contract's own state, as of final blocks.
 
-use std::mem;
+use std::{mem, time::Duration};
 
 use alloy::{eips::BlockId, primitives::keccak256, providers::DynProvider};
 use contracts::Settlement;
 use ledger::{
     chain::ChainWriter,
     completeness::{Account, Holding},
+    point,
     rules::DepositState,
 };
 
 use crate::{
     Endpoints, Error, Result,
     endpoint::{Endpoint, Header},
-    endpoints::wire::all,
+    endpoints::wire::{PATIENCE, all},
 };
 
 /// Most accounts touched by facts that are compared at a final block; the rest are at those after it.
@@ -23,6 +24,14 @@ const SAMPLED: u64 = 4;
 
 /// How often in a row an endpoint may say nothing of an account before it is not waited for at every other one.
 const SILENCES: u32 = 2;
+
+/// Who is asked, and how patience with them stands.
+struct Asked<'a> {
+    endpoint: &'a Endpoint,
+    silences: u32,
+    /// In vain, in all.
+    waited: Duration,
+}
 
 /// Compares, pinned to the hash of a final block. What an account holds is what as many operators show as must agree on a
 /// block; all are asked, and once more at the end of what too few answered to. One that shows something else, and again when
@@ -34,7 +43,8 @@ pub(crate) async fn compare(
     header: &Header,
 ) -> Result<bool> {
     let comparison = writer.comparison(header.block.number, CHANGED, SAMPLED).await?;
-    let mut asked: Vec<(&Endpoint, u32)> = agreeing.iter().map(|endpoint| (endpoint, 0)).collect();
+    let patient = |endpoint| Asked { endpoint, silences: 0, waited: Duration::ZERO };
+    let mut asked: Vec<_> = agreeing.iter().map(patient).collect();
     let mut is_told = true;
     let mut left: Vec<_> = comparison.holdings.iter().collect();
     for is_again in [false, true] {
@@ -42,7 +52,7 @@ pub(crate) async fn compare(
             let (account, ours) = holding;
             let said = said(&mut asked, header, account).await;
             if !endpoints.are_enough(said.iter().map(|(endpoint, _)| *endpoint)) {
-                if is_again || !endpoints.are_enough(asked.iter().map(|(endpoint, _)| *endpoint)) {
+                if is_again || !endpoints.are_enough(asked.iter().map(|asked| asked.endpoint)) {
                     return Ok(false);
                 }
                 left.push(holding);
@@ -74,17 +84,30 @@ pub(crate) async fn compare(
 
 /// What those say who are asked and answer. One that does not says nothing, neither way.
 async fn said<'a>(
-    asked: &mut Vec<(&'a Endpoint, u32)>,
+    asked: &mut Vec<Asked<'a>>,
     header: &Header,
     account: &Account,
 ) -> Vec<(&'a Endpoint, String)> {
-    let answers = all(asked.iter().map(|(endpoint, _)| held(endpoint, header, account))).await;
+    let ask = async |endpoint| {
+        let began = point::now();
+        let answer = held(endpoint, header, account).await;
+        (answer, point::now().duration_since(began))
+    };
+    let answers = all(asked.iter().map(|asked| ask(asked.endpoint))).await;
     let mut said = Vec::new();
-    for ((endpoint, silences), answer) in asked.iter_mut().zip(answers) {
-        *silences = if answer.is_some() { 0 } else { *silences + 1 };
-        said.extend(answer.map(|answer| (*endpoint, answer)));
+    for (asked, (answer, took)) in asked.iter_mut().zip(answers) {
+        match answer {
+            Some(answer) => {
+                asked.silences = 0;
+                said.push((asked.endpoint, answer));
+            }
+            None => {
+                asked.silences += 1;
+                asked.waited += took;
+            }
+        }
     }
-    asked.retain(|(_, silences)| *silences < SILENCES);
+    asked.retain(|asked| asked.silences < SILENCES && asked.waited < PATIENCE);
     said
 }
 

@@ -38,7 +38,7 @@ use super::{
 use crate::endpoint::without_url;
 
 /// Longest that an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest that the other endpoints are waited for when one has taken a transaction.
 const MOMENT: Duration = Duration::from_secs(1);
 /// What is said of an endpoint that took longer.
