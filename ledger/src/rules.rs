@@ -1,6 +1,9 @@
 //! Every rule about money, as pure functions: no database, no clock, no network, no randomness.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use alloy::primitives::{Address, B256};
 use serde::{Deserialize, Serialize};
@@ -396,20 +399,52 @@ pub fn propose(payables: &[Payable], purse: &Purse, fee: Fee, limits: Limits) ->
 
 /// The payables of providers that are owed at least `least` in all, what was carried included. A row costs gas: what is owed
 /// to the others waits until it has grown, and nothing else waits for it.
-pub fn worth_a_row(payables: &[Payable], purse: &Purse, least: Amount) -> Result<Vec<Payable>> {
-    let mut owed = BTreeMap::new();
-    for (provider, carry) in &purse.carries {
-        owed.insert(*provider, carry.signed()?);
+pub fn worth_a_row<'a>(
+    payables: &'a [Payable],
+    purse: &Purse,
+    least: Amount,
+) -> Result<Cow<'a, [Payable]>> {
+    if least == Amount::ZERO {
+        return Ok(payables.into());
     }
+    let mut owed = carried(purse)?;
     for payable in payables {
-        let owed = owed.entry(payable.provider).or_default();
-        *owed = sum([*owed, payable.due].into_iter())?;
+        owe(&mut owed, payable)?;
     }
-    let is_worth_it = |provider| {
-        owed.get(provider)
-            .is_some_and(|owed| u128::try_from(*owed).unwrap_or(0) >= least.base_units())
-    };
-    Ok(payables.iter().filter(|payable| is_worth_it(&payable.provider)).cloned().collect())
+    let is_worth_it = |payable: &&Payable| is_at_least(owed.get(&payable.provider), least);
+    Ok(payables.iter().filter(is_worth_it).cloned().collect())
+}
+
+/// How many payables, in their order, it takes until a provider is owed at least `least`, if any ever is. Fewer make no row.
+pub fn first_worth_a_row(
+    payables: &[Payable],
+    purse: &Purse,
+    least: Amount,
+) -> Result<Option<usize>> {
+    let mut owed = carried(purse)?;
+    for (index, payable) in payables.iter().enumerate() {
+        owe(&mut owed, payable)?;
+        if is_at_least(owed.get(&payable.provider), least) {
+            return Ok(Some(index.saturating_add(1)));
+        }
+    }
+    Ok(None)
+}
+
+/// What each provider was left with by statements before.
+fn carried(purse: &Purse) -> Result<BTreeMap<ProviderNumber, i128>> {
+    let carries = purse.carries.iter();
+    carries.map(|(provider, carry)| Ok((*provider, carry.signed()?))).collect()
+}
+
+fn owe(owed: &mut BTreeMap<ProviderNumber, i128>, payable: &Payable) -> Result<()> {
+    let owed = owed.entry(payable.provider).or_default();
+    *owed = owed.checked_add(payable.due).ok_or(Error::Overflow("sum of leaves"))?;
+    Ok(())
+}
+
+fn is_at_least(owed: Option<&i128>, least: Amount) -> bool {
+    owed.is_some_and(|owed| u128::try_from(*owed).unwrap_or(0) >= least.base_units())
 }
 
 /// The rows that leaves come to: per provider ⌊Σ leaves ÷ unit⌋, the remainder being the carry. Leaves of one provider
@@ -683,7 +718,7 @@ pub struct Prospect {
     pub state: DepositState,
     /// Total of the statement that could be made now; zero if none can.
     pub fresh: Units,
-    /// Whether another deposit could pay work that the candidates name.
+    /// Whether another deposit could pay work that the candidates name, or one of them pays what others have paid.
     pub can_move: bool,
 }
 
@@ -795,6 +830,11 @@ mod tests {
         assert_eq!(items(100), [1, 3, 6]);
         assert_eq!(items(101), [] as [i64; 0]);
         assert_eq!(items(u128::MAX), [] as [i64; 0]);
+        let first = |least| first_worth_a_row(&payables, &purse, Amount::new(least)).unwrap();
+        assert_eq!(
+            [0, 60, 99, 100, 150, 151].map(first),
+            [1, 1, 2, 3, 4, 0].map(|n| (n > 0).then_some(n))
+        );
     }
 
     #[test]

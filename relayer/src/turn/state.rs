@@ -9,7 +9,7 @@ use alloy::primitives::B256;
 use ledger::{
     Amount, Millis, Unit, Units,
     read::{Books, FundingDeposit, NextCandidate},
-    rules::{self, Fee, Limits, Next, Payable, Proposal, Purse},
+    rules::{self, Fee, Limits, Next, Proposal, Purse},
 };
 
 use super::{Relayer, Report, View};
@@ -26,10 +26,9 @@ struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    /// What is worth stating of a deposit's payables: all of it while the requestor takes money out.
-    fn worth_stating(&self, payables: &[Payable], purse: &Purse) -> Result<Vec<Payable>> {
-        let least = if purse.is_thawing { Amount::ZERO } else { self.least };
-        Ok(rules::worth_a_row(payables, purse, least)?)
+    /// What a provider must be owed: anything while the requestor takes money out.
+    const fn least(&self, purse: &Purse) -> Amount {
+        if purse.is_thawing { Amount::ZERO } else { self.least }
     }
 
     fn purse(&self, deposit: &FundingDeposit) -> Purse {
@@ -181,7 +180,8 @@ impl Relayer {
             fresh: proposal.total()?,
             can_move: !candidates.is_empty()
                 && !has_settleable
-                && self.can_move(desk, books, deposit)?,
+                && (candidates.iter().any(|candidate| candidate.pays_again)
+                    || self.can_move(desk, books, deposit)?),
         };
         Ok(match rules::next_candidate(&known, &prospect) {
             Next::Nothing => None,
@@ -232,25 +232,25 @@ impl Relayer {
             }
         }
         let purse = desk.purse(deposit);
+        let least = desk.least(&purse);
+        // Before that many no row is worth its gas.
+        let Some(first) = rules::first_worth_a_row(&payables, &purse, least)? else {
+            return Ok(Proposal::default());
+        };
         let propose = |covered: usize| {
-            let spent = (deposit.state.spent, taken);
-            let payables = desk.worth_stating(&payables[..covered], &purse)?;
-            Ok::<_, Error>(rules::propose_apart(
-                &payables,
-                &purse,
-                (desk.fee, Limits::default()),
-                spent,
-            )?)
+            let (policy, spent) = ((desk.fee, Limits::default()), (deposit.state.spent, taken));
+            let payables = rules::worth_a_row(&payables[..covered], &purse, least)?;
+            rules::propose_apart(&payables, &purse, policy, spent)
         };
         if deposit.state.is_thawing() {
-            return propose(payables.len());
+            return Ok(propose(payables.len())?);
         }
         let last = desk.closings.iter().map(|(_, until)| *until).max();
         let mut tried = 0;
         for (_, until) in desk.closings {
             let until = if has_settleable { last.unwrap_or(*until) } else { *until };
             let covered = stops.partition_point(|stop| *stop <= until);
-            if covered > tried {
+            if covered > tried && covered >= first {
                 tried = covered;
                 let proposal = propose(covered)?;
                 if !proposal.rows.is_empty() {
@@ -270,8 +270,8 @@ impl Relayer {
             payables.extend(item.to_payable(&secret, place)?);
         }
         for to in books.deposits.iter().filter(|to| to.is_usable && to.id != from.id) {
+            // With what else is owed to them there, small rows may be worth their gas.
             let purse = desk.purse(to);
-            let payables = desk.worth_stating(&payables, &purse)?;
             if !rules::propose(&payables, &purse, desk.fee, Limits::default())?.rows.is_empty() {
                 return Ok(true);
             }
@@ -338,8 +338,8 @@ fn too_small(books: &Books, desk: &Desk<'_>) -> Result<Option<String>> {
     let small = owed.into_values().filter(is_small).count();
     Ok((small > 0).then(|| {
         format!(
-            "{small} providers are owed less than {least} base units each, which is what a row has to move for its gas to be within \
-             policy.max_fee_bps now; they are paid when more is owed to them, when gas is cheaper, or when the requestor thaws"
+            "rows that wait: {small}; each would move less than {least} base units, from which on its gas is within \
+             policy.max_fee_bps now; they go when more is owed, when gas is cheaper, or when the requestor thaws"
         )
     }))
 }
