@@ -1144,7 +1144,8 @@ macro_rules! select_items {
 macro_rules! select_leaves {
     ($from:literal, $which:literal) => {
         concat!(
-            "select l.item, l.revision, l.amount, l.provider, t.deposit, t.epoch, s.statement is not null as settled,
+            "select l.item, l.revision, l.amount, l.settled as told, l.provider, t.deposit, t.epoch,
+                s.statement is not null as settled,
                 exists (select 1 from settled s2 join statement t2 on t2.id = s2.statement, chain
                     where t2.deposit = t.deposit and t2.epoch = t.epoch and s2.block <= chain.finalised) as retired
              from ",
@@ -1289,8 +1290,8 @@ fn stated(leaves: &[SqliteRow]) -> Result<BTreeMap<i64, Stated>> {
     Ok(stated)
 }
 
-/// Why a statement that could settle would pay work once more, if it would: since it was stated, more of the work has settled
-/// than it knew, or could settle elsewhere.
+/// Why a statement that could settle would pay work once more, if it would: since it was stated, a cut-off has taken the work for
+/// paid, or more of it has settled, or can settle elsewhere, than was known then.
 pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<Option<String>> {
     let leaves = sqlx::query(select_leaves!(
         "leaf own join leaf l on l.item = own.item",
@@ -1300,8 +1301,15 @@ pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<O
     .fetch_all(&mut *conn)
     .await?;
     let stated = stated(&leaves)?;
+    let mut open: BTreeMap<i64, Vec<OpenLeaf>> = BTreeMap::new();
+    for row in &leaves {
+        if !row.flag("settled")? && !row.flag("retired")? {
+            open.entry(row.int("item")?).or_default().push(OpenLeaf::of(row)?);
+        }
+    }
     let own = sqlx::query(
-        "select l.item, l.revision, l.amount, l.settled, i.source, i.external_id, t.deposit, t.epoch
+        "select l.item, l.revision, l.amount, l.settled as told, i.source, i.external_id, t.deposit, t.epoch,
+            coalesce(i.stopped_ms < (select max(until_ms) from cut_off where organisation = i.organisation), 0) as is_cut_off
          from leaf l join item i on i.id = l.item join statement t on t.id = l.statement
          where l.statement = ? order by l.position",
     )
@@ -1309,29 +1317,60 @@ pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<O
     .fetch_all(conn)
     .await?;
     for row in own {
-        let Some(known) = stated.get(&row.int("item")?) else { continue };
-        if row.signed("amount")? <= 0 {
+        let item = row.int("item")?;
+        let Some(known) = stated.get(&item).filter(|_| row.signed("amount").is_ok_and(|a| a > 0))
+        else {
             continue;
-        }
-        let work =
-            format!("work {:?} of source {:?}", row.text("external_id")?, row.text("source")?);
-        // Amounts alone do not tell, rates differ.
-        let revision = row.u32("revision")?;
-        let told = row.maybe_signed("settled")?;
-        if known.paid_revision.is_some_and(|paid| paid >= revision)
-            || told.is_some_and(|told| known.settled > told)
-        {
-            return Ok(Some(format!("{work} was paid meanwhile, and it would pay it again")));
-        }
-        let place = (row.b256("deposit")?, row.u32("epoch")?);
-        if let Some(other) = known.live.iter().find(|live| (live.deposit, live.epoch) != place) {
-            return Ok(Some(format!(
-                "{work} is in epoch {} of deposit {}, too, which can settle, or has not settled finally",
-                other.epoch, other.deposit
-            )));
+        };
+        if let Some(why) = repetition(&row, known, open.get(&item).map_or(&[], Vec::as_slice))? {
+            let (id, source) = (row.text("external_id")?, row.text("source")?);
+            return Ok(Some(format!("work {id:?} of source {source:?} {why}")));
         }
     }
     Ok(None)
+}
+
+/// A leaf that could settle, as far as one of the same work in another place is concerned.
+struct OpenLeaf {
+    place: (B256, u32),
+    amount: i128,
+    /// What had settled before, if that is told.
+    told: Option<i128>,
+}
+
+impl OpenLeaf {
+    fn of(row: &SqliteRow) -> Result<Self> {
+        let place = (row.b256("deposit")?, row.u32("epoch")?);
+        Ok(Self { place, amount: row.signed("amount")?, told: row.maybe_signed("told")? })
+    }
+
+    /// Whether it was stated when the other one had settled, though that is not seen here yet.
+    fn follows(&self, other: &Self) -> bool {
+        let after = other.told.and_then(|told| told.checked_add(other.amount));
+        self.told.zip(after).is_some_and(|(told, after)| told >= after)
+    }
+}
+
+/// Why a leaf that adds to what was paid of a work would pay it once more, if it would.
+fn repetition(leaf: &SqliteRow, known: &Stated, open: &[OpenLeaf]) -> Result<Option<String>> {
+    if leaf.flag("is_cut_off")? {
+        return Ok(Some("is regarded as paid since a cut-off, and it would pay it again".into()));
+    }
+    let own = OpenLeaf::of(leaf)?;
+    // Amounts alone do not tell, rates differ.
+    let revision = leaf.u32("revision")?;
+    if known.paid_revision.is_some_and(|paid| paid >= revision)
+        || own.told.is_some_and(|told| known.settled > told)
+    {
+        return Ok(Some("was paid meanwhile, and it would pay it again".into()));
+    }
+    let mut elsewhere = open.iter().filter(|other| other.place != own.place && other.amount > 0);
+    let rival = elsewhere.find(|other| !own.follows(other) && !other.follows(&own));
+    Ok(rival.map(|OpenLeaf { place: (deposit, epoch), .. }| {
+        format!(
+            "is in epoch {epoch} of deposit {deposit}, too, which can settle or has not settled finally"
+        )
+    }))
 }
 
 /// What an organisation can still spend, base units; see [`rules::available`].

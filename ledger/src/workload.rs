@@ -172,7 +172,9 @@ impl Record {
     pub fn hold_reason(&self) -> Option<String> {
         let evidence = &self.revision.evidence;
         let (ours, mirror) = (evidence.digest?, evidence.mirror_digest?);
-        (ours != mirror).then(|| format!("output digests differ: {ours} and {mirror}"))
+        let revision = self.revision.revision;
+        (ours != mirror)
+            .then(|| format!("output digests of revision {revision} differ: {ours} and {mirror}"))
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
+    time::SystemTime,
 };
 
 use alloy::primitives::B256;
@@ -52,8 +53,8 @@ struct OrderFile {
     path: PathBuf,
     /// Whether what was in it was brought back once.
     is_read: bool,
-    /// Its size as it was left, bytes; `None` until it was read and written to.
-    size: Option<u64>,
+    /// How it was left; `None` until it was read and written to.
+    left: Option<Look>,
     /// What was in it when it was read, until it was written to.
     held: Vec<Order>,
     /// How far it has come.
@@ -62,12 +63,19 @@ struct OrderFile {
 
 impl OrderFile {
     const fn new(path: PathBuf) -> Self {
-        Self { path, is_read: false, size: None, held: Vec::new(), copied: Copied::NONE }
+        Self { path, is_read: false, left: None, held: Vec::new(), copied: Copied::NONE }
     }
 
     /// Whether nobody has changed it since it was written to.
     fn is_as_left(&self) -> bool {
-        self.size.is_some() && self.size == size(&self.path)
+        self.left.is_some() && self.left == look(&self.path)
+    }
+
+    /// Whether it was there and is not, or the folder that it was to be in: both may come back.
+    fn is_gone(&self) -> bool {
+        let was_there = matches!(self.left, Some(Look::There { .. }));
+        let folder = self.path.parent().is_some_and(Path::is_dir);
+        self.is_read && (was_there || !folder)
     }
 }
 
@@ -130,7 +138,7 @@ impl Orders {
             point::reach("file orders", Side::After).await;
             written?;
         }
-        (file.copied, file.size) = (reached, Some(size(&file.path).unwrap_or_default()));
+        (file.copied, file.left) = (reached, look(&file.path));
         file.held.clear();
         Ok(())
     }
@@ -143,11 +151,11 @@ impl Orders {
     /// The orders of a file that bear our seal, in their order, each once; none if there is no such file.
     fn read(&self, file: &OrderFile) -> Result<Vec<Order>> {
         let path = &file.path;
-        let is_gone = file.is_read && !path.parent().is_some_and(Path::is_dir);
         let text = match fs::read(path) {
             Ok(text) => text,
-            // A folder that was there may come back.
-            Err(error) if error.kind() == ErrorKind::NotFound && !is_gone => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound && !file.is_gone() => {
+                return Ok(Vec::new());
+            }
             Err(error) => return Err(Error::file(path)(error)),
         };
         let mut orders = Vec::new();
@@ -172,11 +180,22 @@ impl Orders {
     }
 }
 
-/// Size of a file, bytes; 0 if there is none, `None` if that cannot be told.
-fn size(path: &Path) -> Option<u64> {
+/// What a look at a file tells of its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// There is no file.
+    Missing,
+    /// Its size, bytes, and when it was written to.
+    There { size: u64, modified: SystemTime },
+}
+
+/// Looks at a file; `None` if that tells nothing.
+fn look(path: &Path) -> Option<Look> {
     match fs::metadata(path) {
-        Ok(metadata) => Some(metadata.len()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Some(0),
+        Ok(metadata) => {
+            Some(Look::There { size: metadata.len(), modified: metadata.modified().ok()? })
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(Look::Missing),
         Err(_) => None,
     }
 }

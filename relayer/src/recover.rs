@@ -1,5 +1,7 @@
 //! `recover`: brings back from manifests what a lost or restored database does not know.
 
+use std::mem;
+
 use alloy::primitives::B256;
 use jiff::Timestamp;
 use ledger::{
@@ -61,20 +63,33 @@ pub async fn recover(
 ) -> Result<Recovery> {
     let mut recovery = Recovery::default();
     manifests.keep_orders(book, now).await?;
-    for sighting in manifests.list()? {
-        if reader.is_own(sighting.digest).await? {
-            continue;
-        }
-        let imported = match manifests.read(&sighting) {
-            Ok(import) => book.import(&import, secret, now).await.map_err(Into::into),
-            Err(error) => Err(error),
-        };
-        match imported {
-            Ok(is_new) => recovery.imported += u64::from(is_new),
-            Err(error @ (Error::Input { .. } | Error::Ledger(ledger::Error::Unimportable(_)))) => {
-                recovery.refused.push(chain_of(&error))
+    let mut left = manifests.list()?;
+    left.sort_by_key(|sighting| (sighting.deposit, sighting.epoch));
+    // What one manifest says may be what lets another be believed, in whichever order they come.
+    loop {
+        let before = recovery.imported;
+        recovery.refused.clear();
+        for sighting in mem::take(&mut left) {
+            if reader.is_own(sighting.digest).await? {
+                continue;
             }
-            Err(error) => return Err(error),
+            let imported = match manifests.read(&sighting) {
+                Ok(import) => book.import(&import, secret, now).await.map_err(Into::into),
+                Err(error) => Err(error),
+            };
+            match imported {
+                Ok(is_new) => recovery.imported += u64::from(is_new),
+                Err(
+                    error @ (Error::Input { .. } | Error::Ledger(ledger::Error::Unimportable(_))),
+                ) => {
+                    recovery.refused.push(chain_of(&error));
+                    left.push(sighting);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if recovery.imported == before || left.is_empty() {
+            break;
         }
     }
     recovery.frozen = frozen(reader).await?;

@@ -108,6 +108,16 @@ async fn refuse_void(
     Ok(())
 }
 
+/// An item as the audit log names it.
+pub(super) fn subject_of(item: i64) -> String {
+    format!("item {item}")
+}
+
+/// A decision as the audit log tells it.
+pub(super) fn told_of_decision(verdict: &str, reason: &str) -> String {
+    format!("{verdict}: {reason}")
+}
+
 /// Appends a decision, and tells it in the audit log.
 pub(super) async fn insert_decision(
     conn: &mut SqliteConnection,
@@ -117,7 +127,7 @@ pub(super) async fn insert_decision(
     now: Millis,
 ) -> Result<()> {
     let verdict = verdict.name();
-    let (subject, detail) = (format!("item {item}"), format!("{verdict}: {reason}"));
+    let (subject, detail) = (subject_of(item), told_of_decision(verdict, reason));
     let event = Event { at: now, actor, action: "decision", subject: &subject, detail: &detail };
     audit::append(conn, &event).await?;
     sqlx::query("insert into decision (item, verdict, reason, at) values (?, ?, ?, ?)")

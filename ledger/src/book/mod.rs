@@ -340,13 +340,18 @@ async fn payee_at(
     row.map(|row| Ok((row.address("address")?, row.int("effective_ms")?))).transpose()
 }
 
+/// A payee as the audit log tells it.
+fn told_of_payee(address: Address, effective: Millis) -> String {
+    format!("{address} acts from {effective}")
+}
+
 async fn insert_payee(
     conn: &mut SqliteConnection,
     (machine, address): (&str, Address),
     actor: &str,
     (effective, now): (Millis, Millis),
 ) -> Result<()> {
-    let (subject, detail) = (machine, format!("{address} acts from {effective}"));
+    let (subject, detail) = (machine, told_of_payee(address, effective));
     let event = Event { at: now, actor, action: "payee", subject, detail: &detail };
     audit::append(conn, &event).await?;
     sqlx::query("insert into payee (machine, address, effective_ms, at) values (?, ?, ?, ?)")

@@ -1,12 +1,16 @@
 //! Orders: what people said and nothing else tells. They come back from copies kept beside the database when that is lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::Address;
 use serde::{Deserialize, Serialize};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
-use super::{BookWriter, decisions::insert_decision, insert_payee};
+use super::{
+    BookWriter,
+    decisions::{insert_decision, subject_of, told_of_decision},
+    insert_payee, told_of_payee,
+};
 use crate::{Error, Millis, Result, read, rules::Verdict, sql::Columns, store};
 
 /// Who acts when an order is brought back, in the audit log.
@@ -52,6 +56,13 @@ impl Order {
         order
     }
 
+    /// When it was said, ms.
+    const fn time(&self) -> Millis {
+        match self {
+            Self::Payee { at_ms, .. } | Self::Decision { at_ms, .. } => *at_ms,
+        }
+    }
+
     /// What it is about.
     fn subject(&self) -> (&str, Option<&str>) {
         match self {
@@ -60,6 +71,9 @@ impl Order {
         }
     }
 }
+
+/// Subject, detail and time of an entry of the audit log.
+type Told = (String, String, Millis);
 
 /// How far a copy of the orders has come: the last payee and the last decision in it, by row id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,10 +115,14 @@ impl BookWriter {
     }
 
     /// Brings back the orders that are not known here, given oldest first. One about work that is not known is remembered until
-    /// that is taken in. What was said here last about the same, and is not among them, was said after them: it is said again.
-    /// Returns how many were new.
+    /// that is taken in. What somebody said here of the same at a later time than any of them is said again, so that it stays
+    /// the last. Returns how many were new.
     pub async fn bring_back(&self, orders: &[Order], now: Millis) -> Result<usize> {
-        let given: BTreeSet<_> = orders.iter().map(|order| order.at(0)).collect();
+        let mut newest = BTreeMap::new();
+        for order in orders {
+            let time = newest.entry(order.subject()).or_insert(order.time());
+            *time = order.time().max(*time);
+        }
         let mut tx = self.0.begin().await?;
         let (mut new, mut subjects, mut later) = (0, BTreeSet::new(), Vec::new());
         for order in orders {
@@ -112,13 +130,20 @@ impl BookWriter {
                 continue;
             }
             if subjects.insert(order.subject()) {
+                let newest = newest.get(&order.subject()).copied();
                 let last = last(&mut tx, order).await?;
-                later.extend(last.filter(|last| !given.contains(&last.at(0))));
+                later.extend(
+                    last.filter(|(last, _)| newest.is_none_or(|newest| last.time() >= newest)),
+                );
             }
             insert(&mut tx, order).await?;
             new += 1;
         }
-        for order in later {
+        if !later.is_empty() {
+            let said = said_by_people(&mut tx).await?;
+            later.retain(|(_, told)| told.as_ref().is_none_or(|told| said.contains(told)));
+        }
+        for (order, _) in &later {
             insert(&mut tx, &order.at(now)).await?;
         }
         if new > 0 {
@@ -152,27 +177,52 @@ async fn is_known(conn: &mut SqliteConnection, order: &Order) -> Result<bool> {
     Ok(query.fetch_optional(conn).await?.is_some())
 }
 
-/// What was said here last of what an order is about.
-async fn last(conn: &mut SqliteConnection, order: &Order) -> Result<Option<Order>> {
+/// What was said here last of what an order is about, and how the audit log tells it; it does not tell what is only remembered.
+async fn last(conn: &mut SqliteConnection, order: &Order) -> Result<Option<(Order, Option<Told>)>> {
     match order {
         Order::Payee { machine, .. } => {
-            sqlx::query("select * from payee where machine = ? order by id desc limit 1")
+            let row = sqlx::query("select * from payee where machine = ? order by id desc limit 1")
                 .bind(machine)
                 .fetch_optional(conn)
-                .await?
-                .map(|row| payee(&row))
+                .await?;
+            let Some(row) = row else { return Ok(None) };
+            let (address, effective) = (row.address("address")?, row.int("effective_ms")?);
+            let told = (machine.clone(), told_of_payee(address, effective), row.int("at")?);
+            Ok(Some((payee(&row)?, Some(told))))
         }
-        Order::Decision { source, external_id, .. } => sqlx::query(
-            "select i.source, i.external_id, d.verdict, d.reason, d.at from decision d join item i on i.id = d.item
-             where i.source = ? and i.external_id = ? order by d.id desc limit 1",
-        )
-        .bind(source)
-        .bind(external_id)
-        .fetch_optional(conn)
-        .await?
-        .map(|row| decision(&row)),
+        Order::Decision { source, external_id, .. } => {
+            let row = sqlx::query(
+                "select i.source, i.external_id, d.verdict, d.reason, d.at, d.id, i.id as item
+                 from decision d join item i on i.id = d.item where i.source = ?1 and i.external_id = ?2
+                 union all select source, external_id, verdict, reason, at, id, null from remembered
+                 where source = ?1 and external_id = ?2
+                    and not exists (select 1 from item where source = ?1 and external_id = ?2)
+                 order by 6 desc limit 1",
+            )
+            .bind(source)
+            .bind(external_id)
+            .fetch_optional(conn)
+            .await?;
+            let Some(row) = row else { return Ok(None) };
+            let detail = told_of_decision(&row.text("verdict")?, &row.text("reason")?);
+            let at = row.int("at")?;
+            let told = row.maybe_int("item")?.map(|item| (subject_of(item), detail, at));
+            Ok(Some((decision(&row)?, told)))
+        }
     }
-    .transpose()
+}
+
+/// What people said, by what the audit log tells of it: the rest follows from records by itself, a hold because of digests as
+/// well as the address that a record named.
+async fn said_by_people(conn: &mut SqliteConnection) -> Result<BTreeSet<Told>> {
+    let rows = sqlx::query(
+        "select subject, detail, at from audit
+         where action = 'payee' and actor in ('operator', 'address delay', 'recovery')
+            or action = 'decision' and actor in ('operator', 'recovery')",
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.iter().map(|row| Ok((row.text("subject")?, row.text("detail")?, row.int("at")?))).collect()
 }
 
 async fn insert(conn: &mut SqliteConnection, order: &Order) -> Result<()> {

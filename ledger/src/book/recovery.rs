@@ -378,7 +378,10 @@ async fn refuse_overpaying(conn: &mut SqliteConnection, id: i64, import: &Import
         return Ok(());
     }
     match read::paid_again(conn, id).await? {
-        Some(why) => Err(unimportable(import, &format!("{why}; cut its deposit off"))),
+        Some(why) => Err(unimportable(
+            import,
+            &format!("{why}; see what its deposit has settled, then run recover again"),
+        )),
         None => Ok(()),
     }
 }

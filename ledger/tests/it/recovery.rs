@@ -8,15 +8,15 @@ use ledger::{
     chain::Event,
     manifest::{CARRY, Tree},
     read::SignedStatement,
-    rules::Proposal,
+    rules::{self, Next, Proposal, Prospect},
     statement,
 };
 
 use crate::{
-    traps::{funded, propose, state, take},
+    traps::{books, funded, propose, state, take},
     world::{
         FEE_BPS, ORGANISATION, World, attester, deposit_key, identity, record, secret, settle,
-        token,
+        tariff, token,
     },
 };
 
@@ -140,6 +140,13 @@ async fn refuses_a_manifest_over_work_that_can_settle_elsewhere() {
     let elsewhere = state(&lost, 2, None).await;
     let said = refusal(&lost, &manifest).await;
     assert!(said.contains("is in epoch 1 of deposit") && said.contains("can settle"), "{said}");
+    // The operator takes it for paid by the one that is missing: the other is not signed any more.
+    let cut = lost.after_loss(Some(lost.backup().path())).await;
+    let seen = sighting(&manifest, Some(ORGANISATION));
+    assert_eq!(cut.book.notice(&[seen], 0).await.unwrap(), 1);
+    cut.book.cut_off(deposit_key(1).id(), 2, "it may have been paid", 0).await.unwrap();
+    let said = cut.book.sign_statement(elsewhere.id, &attester()).await.unwrap_err().to_string();
+    assert!(said.contains("is regarded as paid since a cut-off"), "{said}");
     // An empty statement retires the epoch, and nothing but the manifest pays the work then.
     let deposit = lost.reader.deposit_state(deposit_key(2).id()).await.unwrap();
     let empty = Proposal::default();
@@ -181,6 +188,30 @@ async fn refuses_a_manifest_of_the_whole_where_a_part_was_paid_meanwhile() {
     }
 }
 
+/// What would break it: taking what is not read yet for what could settle besides.
+#[tokio::test]
+async fn manifests_are_brought_back_before_the_blocks_that_settled_them_are_read() {
+    let mut world = funded(100_000_000, 0).await;
+    let day = [record(1, 2, 0, 1_000_000), record(1, 2, 1, 1_500_000)];
+    let mut manifests = Vec::new();
+    for revision in &day {
+        take(&world, std::slice::from_ref(revision)).await;
+        let paid = state(&world, 1, None).await;
+        settle(&mut world, &paid).await;
+        world.finalise(0).await;
+        manifests.push(world.reader.export(paid.id).await.unwrap());
+    }
+    let lost = world.after_loss_behind(1).await;
+    for manifest in manifests.iter().rev().chain(&manifests) {
+        let is_known = lost.reader.is_own(manifest.digest).await.unwrap();
+        assert_eq!(lost.book.import(manifest, &secret(), 0).await.unwrap(), !is_known);
+    }
+    lost.read_on(&world).await;
+    take(&lost, &day).await;
+    lost.book.accept_unfunded(ORGANISATION, &tariff(), 0).await.unwrap();
+    assert_eq!(books(&lost).await.open, []);
+}
+
 async fn statement_id(world: &World, signed: &SignedStatement) -> i64 {
     let candidates = world.reader.next_candidates(signed.statement.key.id()).await.unwrap();
     candidates.iter().find(|candidate| candidate.spent == signed.statement.spent).unwrap().id
@@ -208,6 +239,18 @@ async fn what_a_second_loss_brings_back_before_what_paid_it_is_not_signed_and_st
     assert_eq!((candidate.pays_again, candidate.fits), (true, false));
     let said = again.book.sign_statement(candidate.id, &attester()).await.unwrap_err().to_string();
     assert!(said.contains("was paid meanwhile, and it would pay it again"), "{said}");
+    // Nothing else being due, an empty statement ends what could still settle.
+    let known = rules::Candidate {
+        spent: candidate.spent,
+        total: candidate.total,
+        is_signed: candidate.is_signed,
+        is_sent: false,
+        has_waited: false,
+        pays_again: candidate.pays_again,
+    };
+    let state_of = again.reader.deposit_state(deposit_key(1).id()).await.unwrap();
+    let prospect = Prospect { state: state_of, fresh: Units::ZERO, can_move: true };
+    assert_eq!(rules::next_candidate(&[known], &prospect), Next::Retire);
     take(&again, &[record(3, 4, 0, 1_000_000)]).await;
     let next = state(&again, 1, None).await;
     settle(&mut again, &next).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use alloy::primitives::{Address, B256};
 use ledger::{
     Amount, Error, Unit, Units,
-    book::{Copied, SourceFile},
+    book::{Copied, Order, SourceFile},
     chain::Event,
     invariants,
     read::{Books, SignedStatement},
@@ -623,6 +623,59 @@ async fn orders_that_come_back_late_do_not_replace_what_was_said_meanwhile() {
     );
 }
 
+/// What would break it: telling by words alone, or by which copy is read first, what was said last.
+#[tokio::test]
+async fn of_what_is_told_in_two_places_what_people_said_last_counts() {
+    let said = |verdict, reason: &str, at_ms| Order::Decision {
+        source: "salad".into(),
+        external_id: "1".into(),
+        verdict,
+        reason: reason.into(),
+        at_ms,
+    };
+    let world = funded(100_000_000, 0).await;
+    let day = [record(1, 2, 0, 1_000_000)];
+    let verdict =
+        async |world: &World| world.reader.work("salad", "1").await.unwrap().unwrap().verdict;
+
+    // Somebody says the same as once before.
+    let lost = world.after_loss(None).await;
+    take(&lost, &day).await;
+    let item = books(&lost).await.open[0].item;
+    lost.book.decide(item, Verdict::Dispute, "it is black", (FEE_BPS, 10)).await.unwrap();
+    let before = [said(Verdict::Dispute, "it is black", 1), said(Verdict::Pay, "seen", 2)];
+    lost.book.bring_back(&before, 20).await.unwrap();
+    assert_eq!(verdict(&lost).await, Some(Verdict::Dispute));
+
+    let hold = said(Verdict::Hold, "a review", 1);
+    let mut copies = [
+        [hold.clone(), said(Verdict::Pay, "seen", 2)],
+        [hold, said(Verdict::Dispute, "it is black", 10)],
+    ];
+    for is_known in [true, false, true, false] {
+        copies.reverse();
+        let lost = world.after_loss(None).await;
+        if is_known {
+            take(&lost, &day).await;
+        }
+        for copy in &copies {
+            lost.book.bring_back(copy, 20).await.unwrap();
+        }
+        take(&lost, &day).await;
+        assert_eq!(verdict(&lost).await, Some(Verdict::Dispute), "{copies:?}");
+    }
+
+    // What a record names is nobody's order.
+    let lost = world.after_loss(None).await;
+    let mut naming = record(1, 9, 0, 1_000_000);
+    naming.payout = Some(payout(4));
+    lost.book.take_in(&[naming], &tariff(), 50).await.unwrap();
+    let (machine, address) = ("machine-9".into(), payout(3));
+    let named = Order::Payee { machine, address, effective_ms: 0, at_ms: 1 };
+    lost.book.bring_back(&[named], 60).await.unwrap();
+    assert_eq!(books(&lost).await.open[0].provider, Some(3));
+}
+
 /// What would break it: comparing an address with the newest one alone, which comes back before the records do.
 #[tokio::test]
 async fn a_record_that_names_an_address_replaced_since_is_taken_in_again_after_a_loss() {
@@ -676,6 +729,14 @@ async fn work_that_was_held_and_then_paid_is_not_held_anew_after_a_loss() {
             take(&lost, &[differing(1, 1_500_000)]).await;
             let item = lost.reader.work("salad", "1").await.unwrap().unwrap();
             assert_eq!(item.verdict, Some(Verdict::Hold), "{decided:?}");
+        }
+        // The order comes back behind the hold that it was about, and is about no other.
+        let lost = world.after_loss(None).await;
+        for (revision, expected) in [(0, decided), (1, Verdict::Hold)] {
+            lost.book.take_in(&[differing(revision, 1_000_000)], &tariff(), 10).await.unwrap();
+            lost.book.bring_back(&orders, 20).await.unwrap();
+            let item = lost.reader.work("salad", "1").await.unwrap().unwrap();
+            assert_eq!(item.verdict, Some(expected), "revision {revision}");
         }
     }
 }

@@ -184,6 +184,19 @@ impl World {
 
     /// The same, with these deposits in the configuration.
     pub(crate) async fn after_loss_with(&self, backup: Option<&Path>, deposits: &[u8]) -> Self {
+        let world = self.lost(backup, deposits).await;
+        world.read_on(self).await;
+        world
+    }
+
+    /// The same without a backup, of which so many blocks are read.
+    pub(crate) async fn after_loss_behind(&self, blocks: usize) -> Self {
+        let world = self.lost(None, &[1, 2]).await;
+        world.chain.apply(&world.blocks[..blocks]).await.unwrap();
+        world
+    }
+
+    async fn lost(&self, backup: Option<&Path>, deposits: &[u8]) -> Self {
         let folder = Folder { folder: tempfile::tempdir().unwrap(), is_damaged: Cell::new(false) };
         if let Some(backup) = backup {
             for entry in std::fs::read_dir(backup).unwrap() {
@@ -204,12 +217,16 @@ impl World {
             let name = format!("machine-{machine}");
             world.book.set_payee(&name, payout(machine), (0, 0)).await.unwrap();
         }
-        let from = world.chain.checkpoint().await.unwrap().map_or(0, |block| block.number);
-        let missing: Vec<_> =
-            world.blocks.iter().filter(|indexed| indexed.block.number > from).cloned().collect();
-        world.chain.apply(&missing).await.unwrap();
-        world.chain.set_finalised(self.chain.finalised().await.unwrap()).await.unwrap();
         world
+    }
+
+    /// Reads the blocks that it has not read, as far as they are final elsewhere.
+    pub(crate) async fn read_on(&self, elsewhere: &Self) {
+        let from = self.chain.checkpoint().await.unwrap().map_or(0, |block| block.number);
+        let missing: Vec<_> =
+            self.blocks.iter().filter(|indexed| indexed.block.number > from).cloned().collect();
+        self.chain.apply(&missing).await.unwrap();
+        self.chain.set_finalised(elsewhere.chain.finalised().await.unwrap()).await.unwrap();
     }
 
     /// Copies the ledger's files as they are, as a backup of a ledger that nobody writes to.
