@@ -49,30 +49,13 @@ pub(crate) async fn compare(
     let mut left: Vec<_> = comparison.holdings.iter().collect();
     for is_again in [false, true] {
         for holding in mem::take(&mut left) {
-            let (account, ours) = holding;
-            let said = said(&mut asked, header, account).await;
-            if !endpoints.are_enough(said.iter().map(|(endpoint, _)| *endpoint)) {
-                if is_again || !endpoints.are_enough(asked.iter().map(|asked| asked.endpoint)) {
-                    return Ok(false);
-                }
+            let said = said(&mut asked, header, &holding.0).await;
+            if endpoints.are_enough(said.iter().map(|(endpoint, _)| *endpoint)) {
+                is_told &= judge(writer, endpoints, header, holding, &said).await?;
+            } else if is_again || !endpoints.are_enough(asked.iter().map(|asked| asked.endpoint)) {
+                return Ok(false);
+            } else {
                 left.push(holding);
-                continue;
-            }
-            let shown = shown(ours);
-            let Some(agreed) = agreed(endpoints, &said) else {
-                tracing::warn!(account = name(account), "too few operators show the same");
-                is_told = false;
-                continue;
-            };
-            if agreed != shown {
-                let (block, theirs) = (header.block.number, agreed.into());
-                let difference =
-                    Error::StateDiffers { block, account: name(account), ours: shown, theirs };
-                writer.halt(account, &difference.to_string(), header.block.time).await?;
-                return Err(difference);
-            }
-            for (endpoint, theirs) in said.iter().filter(|(_, theirs)| *theirs != shown) {
-                doubt(endpoint, header, account, (theirs, &shown)).await;
             }
         }
     }
@@ -109,6 +92,31 @@ async fn said<'a>(
     }
     asked.retain(|asked| asked.silences < SILENCES && asked.waited < PATIENCE);
     said
+}
+
+/// Compares what an account holds with what is said of it. Returns whether enough showed the same; fails if that is not ours.
+async fn judge(
+    writer: &ChainWriter,
+    endpoints: &Endpoints,
+    header: &Header,
+    (account, ours): &(Account, Holding),
+    said: &[(&Endpoint, String)],
+) -> Result<bool> {
+    let ours = shown(ours);
+    let Some(agreed) = agreed(endpoints, said) else {
+        tracing::warn!(account = name(account), "too few operators show the same");
+        return Ok(false);
+    };
+    if agreed != ours {
+        let (block, theirs) = (header.block.number, agreed.into());
+        let difference = Error::StateDiffers { block, account: name(account), ours, theirs };
+        writer.halt(account, &difference.to_string(), header.block.time).await?;
+        return Err(difference);
+    }
+    for (endpoint, theirs) in said.iter().filter(|(_, theirs)| *theirs != ours) {
+        doubt(endpoint, header, account, (theirs, &ours)).await;
+    }
+    Ok(true)
 }
 
 /// What enough operators show.

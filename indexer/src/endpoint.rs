@@ -240,6 +240,14 @@ impl Endpoint {
         true
     }
 
+    /// Narrows ranges after one that did not get through, to what its refusal names or to half. What others refused of the same
+    /// range may have narrowed it already.
+    pub(crate) fn narrow_after(&self, error: &Error, asked: u64) {
+        if self.health(|health| health.span()) >= asked && !self.narrow(error, asked) {
+            self.health(|health| health.narrow(asked, None));
+        }
+    }
+
     /// A word of the contract's storage in the state of a block, or nothing whatever the reason.
     pub(crate) async fn word_if_any(&self, block: B256, slot: U256) -> Option<U256> {
         let call = self.provider.get_storage_at(self.contract, slot).block_id(BlockId::hash(block));

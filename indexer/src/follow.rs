@@ -198,9 +198,8 @@ impl Indexer {
                 }
                 Ok(turn) => {
                     // Another operator's endpoint serves what verifies: it was no quirk of the chain.
-                    suspects.retain(|(suspect, ..)| suspect.operator() != endpoint.operator());
                     for (suspect, hash, problem) in suspects {
-                        if turn != Turn::Idle {
+                        if suspect.operator() != endpoint.operator() && turn != Turn::Idle {
                             convict(suspect, hash, problem).await;
                         }
                     }
@@ -321,12 +320,7 @@ impl Indexer {
         let turn = self.index_range(survey, endpoint, checkpoint, (from, to)).await;
         match &turn {
             Ok(Turn::Advanced(_)) => endpoint.health(Health::widen),
-            Err(error) if error.is_of_width() => endpoint.health(|health| {
-                // A refusal may have named a width that is served.
-                if health.span() >= blocks {
-                    health.narrow(blocks, None);
-                }
-            }),
+            Err(error) if error.is_of_width() => endpoint.narrow_after(error, blocks),
             _ => {}
         }
         turn
@@ -342,9 +336,7 @@ impl Indexer {
         checkpoint: Option<&Block>,
         (from, to): (u64, u64),
     ) -> Result<Turn> {
-        let logs = endpoint.logs_between(from, to).await.inspect_err(|error| {
-            endpoint.narrow(error, to - from + 1);
-        })?;
+        let logs = endpoint.logs_between(from, to).await?;
         self.check_parent(survey, endpoint, checkpoint, from).await?;
 
         let before = from.saturating_sub(1);

@@ -155,8 +155,7 @@ impl Endpoints {
         let (settings, is_alone) = (Settings::default(), upstreams.len() == 1);
         let member = |upstream: Upstream| {
             let transport = upstream.provider.client().transport().clone();
-            let wire = Wire::new(upstream.operator.into(), transport, upstream.hidden);
-            let wire = if is_alone { wire.alone() } else { wire };
+            let wire = Wire::new(upstream.operator.into(), transport, upstream.hidden, is_alone);
             Endpoint::new(wire, (contract, finality), settings.header_hash)
         };
         Self {

@@ -86,15 +86,13 @@ impl fmt::Debug for Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(operator: Arc<str>, transport: BoxTransport, hidden: Vec<String>) -> Self {
-        let (hidden, health, is_alone) = (hidden.into(), Arc::default(), false);
-        Self { operator, transport, hidden, health, is_alone }
-    }
-
-    /// The same way, to the only endpoint.
-    #[must_use]
-    pub(crate) fn alone(self) -> Self {
-        Self { is_alone: true, ..self }
+    pub(crate) fn new(
+        operator: Arc<str>,
+        transport: BoxTransport,
+        hidden: Vec<String>,
+        is_alone: bool,
+    ) -> Self {
+        Self { operator, transport, hidden: hidden.into(), health: Arc::default(), is_alone }
     }
 
     pub(crate) const fn is_alone(&self) -> bool {
