@@ -855,22 +855,11 @@ pub(crate) async fn named_leaves(
     .await?;
     rows.iter()
         .map(|row| {
-            let paid = match row.maybe_int("item")? {
-                Some(item) => {
-                    let (revision, settled) = (row.u32("revision")?, row.maybe_signed("settled")?);
-                    Some(Paid { item, revision, settled })
-                }
-                None => None,
-            };
             let name = match row.maybe_text("source")? {
                 Some(source) => Some((source, row.text("external_id")?)),
                 None => None,
             };
-            let (workload, provider) = (row.b256("workload")?, row.u32("provider")?);
-            Ok(NamedLeaf {
-                leaf: Leaf { workload, provider, amount: row.signed("amount")?, paid },
-                name,
-            })
+            Ok(NamedLeaf { leaf: leaf_of(row)?, name })
         })
         .collect()
 }
@@ -964,6 +953,19 @@ pub(crate) async fn freezes(
     freezes.sort();
     freezes.dedup_by_key(|freeze| (freeze.deposit, freeze.epoch));
     Ok(freezes)
+}
+
+/// A leaf as its row holds it.
+pub(crate) fn leaf_of(row: &SqliteRow) -> Result<Leaf> {
+    let paid = match row.maybe_int("item")? {
+        Some(item) => {
+            let (revision, settled) = (row.u32("revision")?, row.maybe_signed("settled")?);
+            Some(Paid { item, revision, settled })
+        }
+        None => None,
+    };
+    let (workload, provider) = (row.b256("workload")?, row.u32("provider")?);
+    Ok(Leaf { workload, provider, amount: row.signed("amount")?, paid })
 }
 
 /// A leaf and the work behind it, as they are published.

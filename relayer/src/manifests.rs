@@ -273,14 +273,18 @@ fn sighting(name: &str) -> Option<Sighting> {
 }
 
 fn work_of(entry: WorkEntry) -> std::result::Result<Work, String> {
-    let WorkEntry { source, external_id, revision, settled, machine, .. } = entry;
-    let settled = settled
-        .map(|settled| {
-            settled.parse().map_err(|_| format!("settled is {settled:?}, not base units"))
-        })
-        .transpose()?;
-    let WorkEntry { started_ms, stopped_ms, fixed, .. } = entry;
-    Ok(Work { source, external_id, revision, settled, machine, started_ms, stopped_ms, fixed })
+    let base_units =
+        |text: String| text.parse().map_err(|_| format!("settled is {text:?}, not base units"));
+    Ok(Work {
+        source: entry.source,
+        external_id: entry.external_id,
+        revision: entry.revision,
+        settled: entry.settled.map(base_units).transpose()?,
+        machine: entry.machine,
+        started_ms: entry.started_ms,
+        stopped_ms: entry.stopped_ms,
+        fixed: entry.fixed,
+    })
 }
 
 /// Reads a manifest. Whether its parts follow from each other is for the ledger to check.

@@ -116,10 +116,7 @@ impl BookWriter {
             let record = Record::from_body(&row.text("body")?)?;
             let item = desk.item(&record).await?.ok_or(Error::Corrupt("open item"))?.id;
             let was_let_go = row.flag("was_let_go")?;
-            let hold = match record.hold_reason().filter(|_| was_let_go) {
-                Some(reason) if !was_held(desk.conn, item, &reason).await? => Some(reason),
-                _ => None,
-            };
+            let hold = reason_to_hold(desk.conn, item, &record).await?.filter(|_| was_let_go);
             let acceptance = desk.accept(item, &record, hold.as_deref()).await?;
             accepted += u64::from(matches!(acceptance, Acceptance::Accepted(_)));
         }
@@ -224,10 +221,8 @@ impl Desk<'_> {
     async fn hold(&mut self, item: i64, record: &Record) -> Result<Option<String>> {
         let highest = accepted(self.conn, item).await?;
         let is_newest = highest.is_none_or(|highest| highest < record.revision.revision);
-        let Some(reason) = record.hold_reason().filter(|_| is_newest) else { return Ok(None) };
-        if was_held(self.conn, item, &reason).await? {
-            return Ok(None);
-        }
+        let reason = reason_to_hold(self.conn, item, record).await?.filter(|_| is_newest);
+        let Some(reason) = reason else { return Ok(None) };
         let open = read::open_item(self.conn, item).await?;
         if open.is_some_and(|open| open.verdict == Some(Verdict::Release)) {
             return Ok(Some(reason));
@@ -478,17 +473,23 @@ impl Desk<'_> {
     }
 }
 
-/// Whether an item was held for a reason before, as where decisions came back before the record did: somebody may have decided
-/// since.
-async fn was_held(conn: &mut SqliteConnection, item: i64, reason: &str) -> Result<bool> {
-    let held = sqlx::query(
+/// Why a record's item is to be held, if it is. Where it was held for that before, as where decisions came back before the record
+/// did, somebody may have decided since.
+async fn reason_to_hold(
+    conn: &mut SqliteConnection,
+    item: i64,
+    record: &Record,
+) -> Result<Option<String>> {
+    let Some(reason) = record.hold_reason() else { return Ok(None) };
+    let was_held = sqlx::query(
         "select 1 from decision where item = ? and verdict = 'hold' and reason = ? limit 1",
     )
     .bind(item)
-    .bind(reason)
+    .bind(&reason)
     .fetch_optional(conn)
-    .await?;
-    Ok(held.is_some())
+    .await?
+    .is_some();
+    Ok((!was_held).then_some(reason))
 }
 
 /// The highest accepted revision of an item.

@@ -130,11 +130,9 @@ impl BookWriter {
                 continue;
             }
             if subjects.insert(order.subject()) {
-                let newest = newest.get(&order.subject()).copied();
+                let newest = newest.get(&order.subject());
                 let last = last(&mut tx, order).await?;
-                later.extend(
-                    last.filter(|(last, _)| newest.is_none_or(|newest| last.time() >= newest)),
-                );
+                later.extend(last.filter(|(last, _)| newest <= Some(&last.time())));
             }
             insert(&mut tx, order).await?;
             new += 1;

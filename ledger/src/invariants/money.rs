@@ -8,7 +8,7 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use super::Found;
 use crate::{
     Amount, ProviderNumber, Result, Unit, Units,
-    manifest::{FEE, Leaf, Paid},
+    manifest::{FEE, Leaf},
     read::{self, Carried},
     rules::{self, DepositEvent, DepositState},
     sql::Columns,
@@ -327,19 +327,7 @@ pub(super) async fn leaves(
     .await?;
     let mut leaves: BTreeMap<i64, Vec<Leaf>> = BTreeMap::new();
     for row in stored {
-        let paid = match row.maybe_int("item")? {
-            Some(item) => {
-                let (revision, settled) = (row.u32("revision")?, row.maybe_signed("settled")?);
-                Some(Paid { item, revision, settled })
-            }
-            None => None,
-        };
-        leaves.entry(row.int("statement")?).or_default().push(Leaf {
-            workload: row.b256("workload")?,
-            provider: row.u32("provider")?,
-            amount: row.signed("amount")?,
-            paid,
-        });
+        leaves.entry(row.int("statement")?).or_default().push(read::leaf_of(&row)?);
     }
     Ok(leaves)
 }

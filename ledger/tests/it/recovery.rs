@@ -31,6 +31,15 @@ async fn lost() -> (World, Import) {
     (world.after_loss(None).await, manifest)
 }
 
+/// A ledger with a signed statement of the first of two deposits over work 1, and that statement's manifest.
+pub(crate) async fn signed_once() -> (World, SignedStatement, Import) {
+    let world = funded(100_000_000, 100_000_000).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let signed = state(&world, 1, None).await;
+    let manifest = world.reader.export(signed.id).await.unwrap();
+    (world, signed, manifest)
+}
+
 /// Makes root and digest those of what the manifest says.
 fn seal(import: &mut Import) {
     let leaves: Vec<_> = import.leaves.iter().map(|(leaf, _)| leaf.clone()).collect();
@@ -130,10 +139,7 @@ async fn refuses_a_manifest_beside_another_candidate_of_the_same_sum() {
 /// What would break it: looking at what settled, and not at what can.
 #[tokio::test]
 async fn refuses_a_manifest_over_work_that_can_settle_elsewhere() {
-    let world = funded(100_000_000, 100_000_000).await;
-    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
-    let signed = state(&world, 1, None).await;
-    let manifest = world.reader.export(signed.id).await.unwrap();
+    let (world, _, manifest) = signed_once().await;
 
     let mut lost = world.after_loss(None).await;
     take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
@@ -220,10 +226,8 @@ async fn statement_id(world: &World, signed: &SignedStatement) -> i64 {
 /// What would break it: signing what was brought back before the manifest that says that others have paid it.
 #[tokio::test]
 async fn what_a_second_loss_brings_back_before_what_paid_it_is_not_signed_and_stops_nobody() {
-    let world = funded(100_000_000, 100_000_000).await;
-    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
-    let signed = state(&world, 1, None).await;
-    let mut manifests = vec![world.reader.export(signed.id).await.unwrap()];
+    let (world, _, manifest) = signed_once().await;
+    let mut manifests = vec![manifest];
     let mut lost = world.after_loss(None).await;
     take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
     let paid = state(&lost, 2, None).await;
@@ -261,10 +265,7 @@ async fn what_a_second_loss_brings_back_before_what_paid_it_is_not_signed_and_st
 /// What would break it: bringing back, and signing, whatever was signed once.
 #[tokio::test]
 async fn refuses_a_manifest_that_would_pay_again_what_was_paid_while_it_was_missing() {
-    let world = funded(100_000_000, 100_000_000).await;
-    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
-    let signed = state(&world, 1, None).await;
-    let manifest = world.reader.export(signed.id).await.unwrap();
+    let (world, signed, manifest) = signed_once().await;
 
     let mut lost = world.after_loss(None).await;
     take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
@@ -369,10 +370,7 @@ async fn configure(world: &World, first: &[u8], second: &[u8]) {
 /// A ledger that is lost after a statement of the first deposit was signed, which now pays for [`OTHER`] or for nobody, and
 /// that statement's manifest.
 async fn lost_and_configured_anew(pays_for_other: bool) -> (World, Import) {
-    let world = funded(100_000_000, 100_000_000).await;
-    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
-    let signed = state(&world, 1, None).await;
-    let manifest = world.reader.export(signed.id).await.unwrap();
+    let (world, _, manifest) = signed_once().await;
     let lost = world.after_loss_with(None, &[2]).await;
     configure(&lost, &[2], if pays_for_other { &[1] } else { &[] }).await;
     (lost, manifest)

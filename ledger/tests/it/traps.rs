@@ -13,9 +13,12 @@ use ledger::{
     workload::{Outcome, Record},
 };
 
-use crate::world::{
-    FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, payout, record, secret, settle,
-    tariff, token,
+use crate::{
+    recovery::signed_once,
+    world::{
+        FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, payout, record, secret,
+        settle, tariff, token,
+    },
 };
 
 const UNIT: u128 = 1_000_000_000_000;
@@ -401,10 +404,7 @@ async fn the_database_lost_after_a_statement_settled_and_the_same_day_ingested_a
 
 #[tokio::test]
 async fn work_of_a_deposit_that_is_configured_no_more_is_not_paid_again_after_a_loss() {
-    let world = funded(100_000_000, 100_000_000).await;
-    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
-    let signed = state(&world, 1, None).await;
-    let manifest = world.reader.export(signed.id).await.unwrap();
+    let (world, signed, manifest) = signed_once().await;
 
     // Nothing but its manifest tells of the statement yet, which whoever holds it may still settle.
     let mut lost = world.after_loss_with(None, &[2]).await;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relayer::config::EndpointConfig;
+use relayer::{config::EndpointConfig, turn::Report};
 use serde_json::{Value, json};
 
 use crate::{
@@ -227,6 +227,24 @@ async fn an_endpoint_that_leads_the_search_for_a_foreign_transaction_astray_is_o
     assert!(says(&report, "which this ledger did not"), "{report:?}");
 }
 
+/// A turn, which does not wait for an endpoint that keeps silent.
+async fn turn_in_time(world: &mut World) -> Report {
+    let began = Instant::now();
+    let report = world.turn().await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    report
+}
+
+/// What an endpoint answers that does not find a transaction, and answers so when it is sent.
+fn without_the_transaction(request: &Value, sent: Value) -> Option<Value> {
+    match request["method"].as_str()? {
+        "eth_getTransactionByHash" => Some(json!({ "result": null })),
+        "eth_sendRawTransaction" => Some(sent),
+        _ => None,
+    }
+}
+
 /// What would break it: waiting for all of them, or asking again each time whoever kept silent.
 #[tokio::test]
 async fn an_endpoint_that_keeps_silent_when_it_is_sent_to_does_not_delay_the_others() {
@@ -235,27 +253,15 @@ async fn an_endpoint_that_keeps_silent_when_it_is_sent_to_does_not_delay_the_oth
         .beside_two(|request| asks(request, "eth_sendRawTransaction").then_some(SILENCE))
         .await;
     world.work(0, 1).await;
-    let began = Instant::now();
-    assert_eq!(world.turn().await.sent, 1);
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(turn_in_time(&mut world).await.sent, 1);
 }
 
 /// What would break it: waiting for all of them when one says that it has the transaction already.
 #[tokio::test]
 async fn a_silent_endpoint_is_not_waited_for_where_the_others_have_the_transaction() {
     let world = World::with_one_sent().await;
-    let mut world = world
-        .beside_two(|request| match request["method"].as_str()? {
-            "eth_getTransactionByHash" => Some(json!({ "result": null })),
-            "eth_sendRawTransaction" => Some(SILENCE),
-            _ => None,
-        })
-        .await;
-    let began = Instant::now();
-    world.turn().await;
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    let mut world = world.beside_two(|request| without_the_transaction(request, SILENCE)).await;
+    turn_in_time(&mut world).await;
 }
 
 /// Goal: a transaction that the others have is not replaced by a dearer one because one endpoint would take only that.
@@ -265,10 +271,8 @@ async fn a_silent_endpoint_is_not_waited_for_where_the_others_have_the_transacti
 async fn an_endpoint_that_calls_a_known_transaction_underpriced_makes_nothing_dearer() {
     let world = World::with_one_sent().await;
     let mut world = world
-        .beside_two(|request| match request["method"].as_str()? {
-            "eth_getTransactionByHash" => Some(json!({ "result": null })),
-            "eth_sendRawTransaction" => Some(refusal("replacement transaction underpriced")),
-            _ => None,
+        .beside_two(|request| {
+            without_the_transaction(request, refusal("replacement transaction underpriced"))
         })
         .await;
     for _ in 0..3 {
