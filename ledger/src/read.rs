@@ -879,6 +879,13 @@ pub(crate) async fn next_candidates(
     .bind(i64::from(state.epoch) + 1)
     .fetch_all(&mut *conn)
     .await?;
+    // Of what was stated here no work is in two places: only what was said besides shows that others have paid it.
+    let is_told_by_others = sqlx::query(
+        "select exists (select 1 from imported) or exists (select 1 from cut_off) as told",
+    )
+    .fetch_one(&mut *conn)
+    .await?
+    .flag("told")?;
     let mut candidates = Vec::new();
     for row in rows {
         let (id, spent) = (row.int("id")?, row.units("spent")?);
@@ -888,8 +895,9 @@ pub(crate) async fn next_candidates(
             total = total.add(row.units)?;
         }
         let is_signed = row.int("signatures")? == needed;
-        // What is signed was looked at then.
-        let pays_again = !is_signed && paid_again(conn, id).await?.is_some();
+        // What is signed was looked at then; it may be public, and is not sent by us for that.
+        let may_repeat = !is_signed || is_told_by_others;
+        let pays_again = may_repeat && paid_again(conn, id).await?.is_some();
         let (is_sent, has_waited) = (false, false);
         let candidate =
             rules::Candidate { spent, total, is_signed, is_sent, has_waited, pays_again };

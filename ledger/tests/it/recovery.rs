@@ -153,6 +153,7 @@ async fn refuses_a_manifest_over_work_that_can_settle_elsewhere() {
     cut.book.cut_off(deposit_key(1).id(), 2, "it may have been paid", 0).await.unwrap();
     let said = cut.book.sign_statement(elsewhere.id, &attester()).await.unwrap_err().to_string();
     assert!(said.contains("is regarded as paid since a cut-off"), "{said}");
+    assert_eq!(cut.reader.ready_deposits().await.unwrap(), [], "nor is it sent");
     // An empty statement retires the epoch, and nothing but the manifest pays the work then.
     let deposit = lost.reader.deposit_state(deposit_key(2).id()).await.unwrap();
     let empty = Proposal::default();

@@ -8,7 +8,7 @@ use std::{
 use alloy::primitives::B256;
 use ledger::{
     Amount, Millis, Unit, Units,
-    read::{Books, FundingDeposit, NextCandidate},
+    read::{Books, FundingDeposit, NextCandidate, UnsettledStatement},
     rules::{self, Fee, Limits, Next, Proposal, Purse},
 };
 
@@ -65,6 +65,7 @@ impl Relayer {
                 Err(error) => return Err(error),
             }
         }
+        report.waiting.extend(self.stranded(&unsettled).await?);
         let fee = self.fee().await?;
         if fee.is_none() {
             let reason = "statements wait until the operator's registration is final";
@@ -78,6 +79,26 @@ impl Relayer {
             }
         }
         Ok(())
+    }
+
+    /// Why work waits that only statements name which cannot settle, of deposits that pay for nobody any more.
+    async fn stranded(&self, unsettled: &[UnsettledStatement]) -> Result<Vec<String>> {
+        let is_configured = |deposit: &B256| {
+            self.config.organisations.iter().any(|known| known.deposits.contains(deposit))
+        };
+        let open = unsettled.iter().filter(|statement| !statement.is_overtaken);
+        let deposits: BTreeSet<_> = open.map(|statement| statement.deposit).collect();
+        let mut reasons = Vec::new();
+        for deposit in deposits.into_iter().filter(|deposit| !is_configured(deposit)) {
+            let candidates = self.reader.next_candidates(deposit).await?;
+            if !candidates.is_empty() && !candidates.iter().any(|candidate| candidate.fits) {
+                reasons.push(format!(
+                    "deposit {deposit} cannot pay what a statement of its next epoch says, and is configured for nobody: the \
+                     work of that statement waits until it is named again, beside one that can pay"
+                ));
+            }
+        }
+        Ok(reasons)
     }
 
     /// The operator's fee; `None` while its registration is not final.

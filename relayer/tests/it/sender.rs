@@ -14,11 +14,11 @@ use alloy::{
     signers::local::{MnemonicBuilder, PrivateKeySigner, coins_bip39::English},
     sol_types::SolCall,
 };
-use contracts::{Settlement, TestToken};
+use contracts::{Settlement, TestToken, eip712::DepositKey};
 use indexer::{Endpoints, Indexer, Turn};
 use ledger::{
     Ledger, Millis, Units,
-    book::{BookWriter, Obligation},
+    book::{BookWriter, Obligation, Sighting},
     invariants::violations,
     read::{AttemptKind, Reader, Slot, Table},
     rules::{OpenItem, Verdict},
@@ -214,6 +214,23 @@ impl World {
         let recovery = recover(&manifests, &secret, &book, &self.live.reader, 0).await.unwrap();
         assert_eq!(recovery.refused, Vec::<String>::new());
         self.mine(FINAL_WITHIN + 1).await;
+    }
+
+    /// Funds another deposit of the same requestor, for the same keys.
+    async fn deposit_besides(&mut self, key: DepositKey) -> B256 {
+        let key = Settlement::DepositKey { salt: B256::repeat_byte(0xa7), ..key.into() };
+        let (contract, requestor) = (self.config.chain.contract, key.requestor);
+        self.meddle("anvil_impersonateAccount", &format!("[\"{requestor}\"]")).await;
+        let token = TestToken::new(key.token, self.provider.clone());
+        let settlement = Settlement::new(contract, self.provider.clone());
+        let much = U256::from(10).pow(U256::from(21));
+        let _sent = token.mint(requestor, much).from(requestor).send().await.unwrap();
+        let _sent = token.approve(contract, much).from(requestor).send().await.unwrap();
+        self.mine(1).await;
+        let deposit = settlement.deposit(key.clone(), 100_000_000).from(requestor);
+        let _sent = deposit.send().await.unwrap();
+        self.mine(FINAL_WITHIN + 1).await;
+        DepositKey::from(key).id()
     }
 
     /// The first organisation's work that is open.
@@ -575,6 +592,25 @@ async fn work_whose_deposit_was_emptied_under_its_statement_says_what_it_lacks()
     world.mine(1).await;
     let report = world.turn().await;
     assert!(says(&report, "units, and the deposits have 7 left"), "{report:?}");
+
+    // Another deposit takes its place in the configuration, and does not get its work.
+    let settled = world.settled().await;
+    let other = world.deposit_besides(deposit.key.clone().unwrap()).await;
+    world.config.organisations[0].deposits = vec![other];
+    world.reopen().await;
+    world.live.endpoints.look().await.unwrap();
+    let report = world.turn().await;
+    assert!(says(&report, "waits until it is named again, beside one that can pay"), "{report:?}");
+    world.config.organisations[0].deposits.insert(0, deposit.id);
+    world.reopen().await;
+    world.live.endpoints.look().await.unwrap();
+    world.meddle("anvil_setBalance", &format!("[\"{sender}\", \"0xde0b6b3a7640000\"]")).await;
+    assert_eq!(world.turn().await.sent, 1, "an empty statement, which retires the epoch");
+    world.finish().await;
+    let name = &world.config.organisations[0].name;
+    let books = world.live.reader.books(name).await.unwrap().unwrap();
+    assert_eq!(books.open, [], "the other one has paid");
+    assert_eq!(world.settled().await, settled + 2);
 }
 
 /// What would break it: ending the process, and with it the reading and the sending, for a disk that holds copies only.
@@ -965,6 +1001,40 @@ async fn an_operator_that_moved_its_address_on_chain_first_is_registered_anew() 
     world.turn().await;
     world.finish().await;
     assert_eq!(world.settled().await, settled + 1);
+}
+
+/// Goal: what the ledger has come to know as paid is not paid again by what was signed before.
+/// Method: a signed statement waits for its gas while a cut-off takes its work for paid.
+/// What would break it: judging what a statement pays once, when it is signed; leaving its epoch to whoever sends it.
+#[tokio::test]
+async fn a_signed_statement_over_work_that_a_cut_off_takes_for_paid_is_retired_instead_of_sent() {
+    let mut world = World::new().await;
+    let (settled, sender) = (world.settled().await, world.live.sender);
+    let credited = world.live.reader.credits_ever().await.unwrap();
+    world.meddle("anvil_setBalance", &format!("[\"{sender}\", \"0x0\"]")).await;
+    world.work(0, 1).await;
+    let report = world.turn().await;
+    assert!(report.signed == 1 && report.sent == 0, "{report:?}");
+
+    let signed = world.live.reader.unsettled_statements().await.unwrap().remove(0);
+    let seen = Sighting {
+        deposit: signed.deposit,
+        epoch: signed.epoch,
+        digest: B256::repeat_byte(7),
+        seen: "a file".into(),
+        organisation: Some(world.config.organisations[0].name.clone()),
+    };
+    let book = BookWriter::new(world.live.ledger.clone());
+    assert_eq!(book.notice(&[seen], 0).await.unwrap(), 1);
+    book.cut_off(signed.deposit, Millis::MAX, "it may have been paid", 0).await.unwrap();
+    world.meddle("anvil_setBalance", &format!("[\"{sender}\", \"0xde0b6b3a7640000\"]")).await;
+    let report = world.turn().await;
+    assert_eq!((report.signed, report.sent), (1, 1), "an empty one: {report:?}");
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+    assert_eq!(world.live.reader.credits_ever().await.unwrap(), credited);
+    world.turn().await;
+    assert_eq!(world.slots().await, [], "nothing is left to do");
 }
 
 #[tokio::test]
