@@ -48,6 +48,9 @@ use crate::{
 /// How long tasks have to end in order once one has, or the process is asked to.
 const GRACE: Duration = Duration::from_secs(8);
 
+/// How long credits are not looked at, at most, while something else is under way.
+const LONGEST_WITHOUT_CLAIMS: Duration = Duration::from_secs(600);
+
 /// Most that the chain's clock may be behind the host's for work to be closed by the host's.
 const MAX_CHAIN_LAG: Millis = 3_600_000;
 
@@ -206,8 +209,7 @@ impl Desk {
 
 /// Takes the relayer's turns. What the next turn can mend is logged; anything else ends the process.
 async fn relay(mut desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()> {
-    // The first look comes as soon as there is nothing else to do: a process that is restarted often pays all the same.
-    let mut pushed: Option<Instant> = None;
+    let mut claims = Claims { began: Instant::now(), pushed: None };
     let mut may_push = false;
     // What the last turn that came to its end waits for.
     let mut waiting = Vec::new();
@@ -218,12 +220,11 @@ async fn relay(mut desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()>
                 desk.report.send_replace(Report { waiting, ..Report::default() });
             }
             Ok(Taken::Done(turn)) => {
+                let now = Instant::now();
                 if may_push {
-                    pushed = Some(Instant::now());
+                    claims.pushed = Some(now);
                 }
-                // Claims wait until everything is stated: a provider is then paid once instead of several times.
-                may_push = turn.is_idle()
-                    && pushed.is_none_or(|pushed| pushed.elapsed() > desk.config.pace.push());
+                may_push = claims.are_due(turn.is_idle(), desk.config.pace.push(), now);
                 for reason in news(&desk.report.borrow().waiting, &turn.waiting) {
                     tracing::info!("{reason}");
                 }
@@ -242,6 +243,23 @@ async fn relay(mut desk: Desk, mut stopped: watch::Receiver<bool>) -> Result<()>
         pause(desk.config.pace.idle(), &mut stopped).await;
     }
     Ok(())
+}
+
+/// When credits are looked at, to push them. Claims wait until everything is stated: a provider is then paid once instead of
+/// several times. They do not wait for ever, where something is always under way or is stuck.
+struct Claims {
+    began: Instant,
+    /// The last look. The first comes as soon as there is nothing else to do: a process that is restarted often pays all the same.
+    pushed: Option<Instant>,
+}
+
+impl Claims {
+    /// Whether they are due, `is_idle` telling whether nothing else is to do or under way.
+    fn are_due(&self, is_idle: bool, pace: Duration, now: Instant) -> bool {
+        let since = |last: Instant| now.duration_since(last);
+        since(self.pushed.unwrap_or(self.began)) >= pace.max(LONGEST_WITHOUT_CLAIMS)
+            || is_idle && self.pushed.is_none_or(|last| since(last) > pace)
+    }
 }
 
 /// The reasons that were not there before. What comes after a colon may change from turn to turn without being news.
@@ -630,6 +648,20 @@ mod tests {
         }
         let by_hand = Policy { close_every_minutes: 0, ..policy };
         assert_eq!(due_closing(&by_hand, chain, chain), None);
+    }
+
+    #[test]
+    fn claims_wait_for_what_is_under_way_and_not_for_what_is_stuck() {
+        let began = Instant::now();
+        let (pace, second) = (Duration::from_secs(5), Duration::from_secs(1));
+        let after = |pushed: Option<u32>, is_idle, seconds: u32| {
+            let claims = Claims { began, pushed: pushed.map(|at| began + second * at) };
+            claims.are_due(is_idle, pace, began + second * seconds)
+        };
+        assert!(after(None, true, 0), "the first look");
+        assert!(!after(None, false, 599) && after(None, false, 600));
+        assert!(!after(Some(600), true, 605) && after(Some(600), true, 606));
+        assert!(!after(Some(600), false, 1_199) && after(Some(600), false, 1_200));
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ mod state;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use alloy::{eips::BlockId, primitives::Address, providers::DynProvider};
@@ -78,6 +78,8 @@ pub struct Relayer {
     since: Mutex<Since>,
     /// Credits that a token refused to pay.
     backoff: Mutex<Backoff>,
+    /// What waits since credits were looked at last, and why.
+    unpushed: Mutex<Vec<String>>,
     /// What bounds the fees of statements that found no room in the last turn.
     roomless: Mutex<Option<Bound>>,
 }
@@ -153,7 +155,8 @@ impl Relayer {
         let attester =
             Attester::new(keys.attester, keys.secret, manifests, reader.clone(), book.clone());
         let unsent = Mutex::default();
-        let (since, backoff, roomless) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (since, backoff, unpushed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let roomless = Mutex::default();
         let began = OnceLock::new();
         Self {
             config,
@@ -167,6 +170,7 @@ impl Relayer {
             unsent,
             since,
             backoff,
+            unpushed,
             roomless,
         }
     }
@@ -200,13 +204,21 @@ impl Relayer {
         self.state(&view, &mut report).await?;
         self.settle(&view, &mut report).await?;
         if push {
+            let told = report.waiting.len();
             self.push(&view, &mut report).await?;
+            *self.unpushed() = report.waiting[told..].to_vec();
+        } else {
+            report.waiting.extend(self.unpushed().iter().cloned());
         }
         if let Some(reason) = self.sender.fill_gap(&view.standing, view.now).await? {
             self.wait(&mut report, view.now, "a transaction that fills a gap", &reason);
         }
         report.in_flight = view.in_flight();
         Ok(report)
+    }
+
+    fn unpushed(&self) -> MutexGuard<'_, Vec<String>> {
+        self.unpushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why nothing may be signed or sent yet, if that is so. A database that is older than the chain, as that of a backup is,

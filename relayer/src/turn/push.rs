@@ -26,8 +26,34 @@ const BATCH_CLAIMS: usize = 200;
 /// How long a credit waits that the token refused to pay, at first and at most.
 const BACKOFF: (Millis, Millis) = (60_000, 24 * 3_600_000);
 
-/// Credits that a token refused to pay: how often, and when they are tried again.
-pub(super) type Backoff = BTreeMap<(Address, ProviderNumber), (u32, Millis)>;
+/// A credit: its token, and whose it is.
+type Key = (Address, ProviderNumber);
+
+/// Credits that a token refused to pay.
+pub(super) type Backoff = BTreeMap<Key, Rest>;
+
+/// How often in a row a credit was refused, when it is tried again, and why it was refused last.
+#[derive(Debug, Clone)]
+pub(super) struct Rest {
+    times: u32,
+    until: Millis,
+    why: String,
+}
+
+/// Providers whose credits one transaction pushes, and what that pays them in all.
+#[derive(Debug, Default)]
+struct Batch {
+    providers: Vec<ProviderNumber>,
+    units: Units,
+}
+
+impl Batch {
+    fn together(batches: &[Self]) -> Self {
+        let units = batches.iter().fold(0_u64, |sum, batch| sum.saturating_add(batch.units.get()));
+        let providers = batches.iter().flat_map(|batch| batch.providers.clone()).collect();
+        Self { providers, units: Units::new(units) }
+    }
+}
 
 impl Relayer {
     /// Pushes credits of at least the token's threshold to their payout addresses.
@@ -40,61 +66,106 @@ impl Relayer {
             let Some(token) = self.config.token(credit.token) else { continue };
             let is_due = credit.units.get() >= token.push_threshold_units;
             let key = (credit.token, credit.provider);
-            if is_due && !view.busy.claims.contains(&key) && !self.rests(key, view.now) {
+            if is_due && !view.busy.claims.contains(&key) && !self.rests(key, view.now, report) {
                 by_token.entry(credit.token).or_default().push(credit.provider);
             }
         }
-        // Claims are worth less for their gas than statements, which may not wait for them.
-        let is_delegated = view.standing.plan.waiting.contains(&Wait::Delegated);
-        let kept_free = if is_delegated { 0 } else { MAX_IN_FLIGHT / 2 };
         for (token, providers) in by_token {
             for providers in providers.chunks(BATCH_CLAIMS) {
-                if !self.has_room(view, kept_free, report, "a claim batch") {
+                if !self.has_room(view, kept_free(view), report, "a claim batch") {
                     return Ok(());
                 }
-                self.push_batch(view, token, providers, report).await?;
+                for willing in self.willing(view, token, providers, report).await? {
+                    if !self.has_room(view, kept_free(view), report, "a claim batch") {
+                        return Ok(());
+                    }
+                    self.push_batch(view, token, willing, report).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// The batches of claims that a simulation lets through: all that pay something together if they can, or else as they
+    /// passed. What pays nothing rests.
+    async fn willing(
+        &self,
+        view: &View,
+        token: Address,
+        providers: &[ProviderNumber],
+        report: &mut Report,
+    ) -> Result<Vec<Batch>> {
+        let mut bisection = Bisection::new(providers.to_vec());
+        let mut batches = Vec::new();
+        let mut has_failed = false;
+        while let Some(group) = bisection.next() {
+            match self.simulate_claim(token, group, view).await? {
+                Ok(paid) => {
+                    let paid: Vec<_> = group.iter().copied().zip(paid).collect();
+                    batches.push(self.paying(view, token, &paid, report).await?);
+                    bisection.pass();
+                }
+                Err(reason) => {
+                    has_failed = true;
+                    bisection.fail(reason);
+                }
+            }
+        }
+        for (provider, reason) in bisection.poison {
+            self.rest((token, provider), &reason, view.now, report);
+        }
+        batches.retain(|batch| !batch.providers.is_empty());
+        if has_failed && batches.len() > 1 {
+            let all = Batch::together(&batches);
+            if self.simulate_claim(token, &all.providers, view).await?.is_ok() {
+                return Ok(vec![all]);
+            }
+        }
+        Ok(batches)
+    }
+
+    /// The claims that pay something. One that pays nothing, though there is a credit, is refused by the token and rests; where
+    /// the credit is younger than the block, there is nothing to say yet.
+    async fn paying(
+        &self,
+        view: &View,
+        token: Address,
+        paid: &[(ProviderNumber, u64)],
+        report: &mut Report,
+    ) -> Result<Batch> {
+        let mut batch = Batch::default();
+        for (provider, paid) in paid {
+            let key = (token, *provider);
+            if *paid > 0 {
+                batch.providers.push(*provider);
+                batch.units = Units::new(batch.units.get().saturating_add(*paid));
+                self.forget(key);
+            } else if self.credit_at(key, view).await? > 0 {
+                self.rest(key, "the token refuses to pay it", view.now, report);
+            }
+        }
+        Ok(batch)
     }
 
     async fn push_batch(
         &self,
         view: &View,
         token: Address,
-        providers: &[ProviderNumber],
+        Batch { providers, units }: Batch,
         report: &mut Report,
     ) -> Result<()> {
-        let mut willing = Vec::new();
-        let mut units = Units::ZERO;
-        let mut bisection = Bisection::new(providers.to_vec());
-        while let Some(group) = bisection.next() {
-            match self.simulate_claim(token, group, view).await? {
-                Ok(paid) => {
-                    for (provider, paid) in group.iter().zip(paid) {
-                        if paid == 0 {
-                            let why = "the token refuses to pay it";
-                            self.rest((token, *provider), why, view.now, report);
-                        } else {
-                            willing.push(*provider);
-                            units = Units::new(units.get().saturating_add(paid));
-                        }
-                    }
-                    bisection.pass();
-                }
-                Err(reason) => bisection.fail(reason),
-            }
-        }
-        for (provider, reason) in bisection.poison {
-            self.rest((token, provider), &reason, view.now, report);
-        }
-        if willing.is_empty() {
-            return Ok(());
-        }
-        let input = Settlement::claimCall { token, providers: willing.clone() }.abi_encode();
+        let input = Settlement::claimCall { token, providers: providers.clone() }.abi_encode();
         let value = Some(self.micro_usd(token, units).await?);
         let worth = Worth { value, deadline: None, urgency: Some(Urgency::Calm) };
-        self.send(view, &Obligation::Claim(token, willing), input.into(), &worth, report).await
+        let obligation = Obligation::Claim(token, providers);
+        self.send(view, &obligation, input.into(), &worth, report).await
+    }
+
+    /// What the contract holds for a provider at the block that the turn decides by, units.
+    async fn credit_at(&self, (token, provider): Key, view: &View) -> Result<u64> {
+        let contract = Settlement::new(self.config.chain.contract, &self.provider);
+        let call = contract.creditOf(token, provider).block(view.block());
+        call.call().await.map_err(Error::call("creditOf"))
     }
 
     /// What a claim would pay each provider, at the block that the turn decides by; or why it would fail.
@@ -117,23 +188,45 @@ impl Relayer {
         }
     }
 
-    /// Whether a credit that was refused waits to be tried again.
-    fn rests(&self, key: (Address, ProviderNumber), now: Millis) -> bool {
+    /// Whether a credit that was refused waits to be tried again; says so.
+    fn rests(&self, key: Key, now: Millis, report: &mut Report) -> bool {
         let Ok(backoff) = self.backoff.lock() else { return false };
-        backoff.get(&key).is_some_and(|(_, until)| now < *until)
+        let Some(rest) = backoff.get(&key).filter(|rest| now < rest.until).cloned() else {
+            return false;
+        };
+        drop(backoff);
+        self.tell(key, &rest, now, report);
+        true
     }
 
     /// Lets a credit that was refused wait, each time twice as long, and says so.
-    fn rest(&self, key: (Address, ProviderNumber), why: &str, now: Millis, report: &mut Report) {
+    fn rest(&self, key: Key, why: &str, now: Millis, report: &mut Report) {
         let Ok(mut backoff) = self.backoff.lock() else { return };
-        let (times, until) = backoff.entry(key).or_insert((0, now));
-        let pause = BACKOFF.0.saturating_mul(1 << (*times).min(20)).min(BACKOFF.1);
-        *times += 1;
-        *until = now.saturating_add(pause);
-        let until = time(*until);
+        let times = backoff.get(&key).map_or(0, |rest| rest.times);
+        let pause = BACKOFF.0.saturating_mul(1 << times.min(20)).min(BACKOFF.1);
+        let until = now.saturating_add(pause);
+        let rest = Rest { times: times.saturating_add(1), until, why: why.to_owned() };
+        backoff.insert(key, rest.clone());
         drop(backoff);
-        let (token, provider) = key;
-        let subject = format!("the credit of provider {provider} in {token}");
-        self.wait(report, now, &subject, &format!("{why}; it is tried again from {until} on"));
+        self.tell(key, &rest, now, report);
     }
+
+    fn tell(&self, (token, provider): Key, rest: &Rest, now: Millis, report: &mut Report) {
+        let subject = format!("the credit of provider {provider} in {token}");
+        let why = format!("{}; it is tried again from {} on", rest.why, time(rest.until));
+        self.wait(report, now, &subject, &why);
+    }
+
+    /// A credit is paid again: the next refusal is a first one.
+    fn forget(&self, key: Key) {
+        if let Ok(mut backoff) = self.backoff.lock() {
+            backoff.remove(&key);
+        }
+    }
+}
+
+/// How many slots claims leave free. They are worth less for their gas than statements, which may not wait for them.
+fn kept_free(view: &View) -> usize {
+    let is_delegated = view.standing.plan.waiting.contains(&Wait::Delegated);
+    if is_delegated { 0 } else { MAX_IN_FLIGHT / 2 }
 }

@@ -863,7 +863,7 @@ async fn a_statement_that_spoils_the_whole_call_is_isolated_and_the_rest_settles
     assert_ne!(number / 4, 0, "the two stand in different words");
     let token = world.config.organisations[0].token;
     assert_ne!(token, world.config.organisations[1].token);
-    fill_lane(&mut world, token, number).await;
+    set_lane(&mut world, token, number, FULL_LANE).await;
 
     world.work_of(0, 1, poisoned).await;
     world.work_of(1, 2, healthy).await;
@@ -1061,34 +1061,124 @@ async fn a_payout_address_that_the_token_refuses_waits_alone() {
     let credit = async |provider| world.live.reader.credit(token, provider).await.unwrap();
     assert_eq!(credit(2).await, Units::ZERO, "paid");
     assert!(credit(1).await > Units::ZERO, "still there");
+    for may_push in [true, false] {
+        let report = world.live.relayer.turn(world.now, may_push).await.unwrap();
+        assert_eq!(report.sent, 0, "it rests: {report:?}");
+        assert!(says(&report, "the token refuses to pay it; it is tried again from"), "{report:?}");
+    }
+}
+
+/// What would break it: counting refusals for ever.
+#[tokio::test]
+async fn a_credit_that_was_paid_again_rests_as_shortly_as_at_first_when_it_is_refused_again() {
+    let mut world = World::new().await;
+    let token = world.config.organisations[0].token;
+    let payout = world.live.reader.payouts().await.unwrap()[&1];
+    let itself = world.provider.get_code_at(token).await.unwrap();
+    let mut refused = async |world: &mut World, id: u32, until: &[(Millis, &str)]| {
+        refuse(world, token, payout).await;
+        world.work_of(0, id, payout).await;
+        world.turn().await;
+        world.finish().await;
+        for (now, until) in until {
+            world.now = *now;
+            let report = world.live.relayer.turn(world.now, true).await.unwrap();
+            let why =
+                format!("refuses to pay it; it is tried again from 1970-01-01T00:{until}Z on");
+            assert!(says(&report, &why), "{why}: {report:?}");
+        }
+        world.meddle("anvil_setCode", &format!("[\"{token}\", \"{itself}\"]")).await;
+    };
+    refused(&mut world, 1, &[(0, "01:00"), (60_000, "03:00")]).await;
+    world.now = 180_000;
+    assert_eq!(world.live.relayer.turn(world.now, true).await.unwrap().sent, 1);
+    world.finish().await;
+    assert_eq!(world.live.reader.credit(token, 1).await.unwrap(), Units::ZERO);
+    refused(&mut world, 2, &[(180_000, "04:00")]).await;
+}
+
+/// What would break it: taking every claim that pays nothing for one that the token refuses.
+#[tokio::test]
+async fn a_credit_that_is_younger_than_the_block_of_the_turn_was_not_refused() {
+    let mut world = World::new().await;
+    let token = world.config.organisations[0].token;
+    let payout = world.live.reader.payouts().await.unwrap()[&1];
+    world.work_of(0, 1, payout).await;
+    world.turn().await;
+    world.finish().await;
+    set_lane(&mut world, token, 1, 0).await;
     let report = world.live.relayer.turn(world.now, true).await.unwrap();
-    assert_eq!((report.sent, report.waiting.len()), (0, 0), "it rests: {report:?}");
+    assert_eq!(report.waiting, Vec::<String>::new());
 }
 
-/// Lets a token revert whatever pays one address, as some stablecoins do for addresses on a list: its code is put elsewhere,
-/// and what stands in its place asks it for everything else.
+/// Goal: claims that need too much gas together are pushed in parts.
+/// Method: a token that burns gas; thirty credits, more than a transaction has gas for.
+/// What would break it: putting together again what passed in parts only.
+#[tokio::test]
+async fn claims_of_a_token_that_needs_much_gas_go_in_several_transactions() {
+    const CREDITS: u32 = 30;
+    let mut world = World::over(Env::after_demo(120).await).await;
+    let token = world.config.organisations[0].token;
+    let payouts = world.live.reader.payouts().await.unwrap();
+    for provider in 1..=CREDITS {
+        world.work_of(0, provider, payouts[&provider]).await;
+    }
+    world.turn().await;
+    world.finish().await;
+    make_heavy(&mut world, token).await;
+    let report = world.live.relayer.turn(world.now, true).await.unwrap();
+    assert_eq!((report.sent, &report.waiting[..]), (2, &[][..]));
+    world.finish().await;
+    for provider in 1..=CREDITS {
+        assert_eq!(world.live.reader.credit(token, provider).await.unwrap(), Units::ZERO);
+    }
+}
+
+/// Lets a token revert whatever pays one address, as some stablecoins do for addresses on a list.
 async fn refuse(world: &mut World, token: Address, recipient: Address) {
-    let code = world.provider.get_code_at(token).await.unwrap();
-    let elsewhere = Address::repeat_byte(0xc0);
-    let (refused, there) = (hex::encode(recipient), hex::encode(elsewhere));
     // transfer(recipient, …) jumps to the end and reverts.
-    let is_refused = format!("60043573{refused}1460003560e01c63a9059cbb1416");
-    // Everything else is copied, delegated, and answered as it was.
-    let delegated = format!("3660006000376000600036600073{there}5af43d600060003e");
-    let (revert_with_answer, answer, revert) = ("3d6000fd", "5b3d6000f3", "5b60006000fd");
-    // Two jumps of three bytes each stand before what they jump to.
-    let answer_at = (is_refused.len() + delegated.len() + revert_with_answer.len()) / 2 + 6;
-    let revert_at = answer_at + answer.len() / 2;
-    let guard = format!(
-        "0x{is_refused}60{revert_at:02x}57{delegated}60{answer_at:02x}57{revert_with_answer}{answer}{revert}"
-    );
-    rpc(&world.provider, "anvil_setCode", &format!("[\"{elsewhere}\", \"{code}\"]")).await;
-    world.meddle("anvil_setCode", &format!("[\"{token}\", \"{guard}\"]")).await;
+    let is_refused = format!("60043573{}1460003560e01c63a9059cbb1416", hex::encode(recipient));
+    let jump = 3;
+    let there = stand_in(is_refused.len() / 2 + jump);
+    let revert_at = is_refused.len() / 2 + jump + there.len() / 2;
+    replace_code(world, token, &format!("{is_refused}60{revert_at:02x}57{there}5b60006000fd"))
+        .await;
 }
 
-/// Fills a provider's credit to the brim behind the contract's back, as no real token's amounts could: whatever credits it
-/// reverts.
-async fn fill_lane(world: &mut World, token: Address, provider: u32) {
+/// Lets each transfer of a token burn some 600,000 gas before it is done.
+async fn make_heavy(world: &mut World, token: Address) {
+    let is_something_else = "60003560e01c63a9059cbb1415601e57";
+    // 23,077 times: 26 gas.
+    let burn = "62005a255b600190038060145750";
+    let code = format!("{is_something_else}{burn}5b");
+    replace_code(world, token, &format!("{code}{}", stand_in(code.len() / 2))).await;
+}
+
+/// Where `replace_code` puts what a token was.
+const TOKEN_ITSELF: Address = Address::repeat_byte(0xc0);
+
+/// Code that stands at an offset, and has the token itself answer.
+fn stand_in(at: usize) -> String {
+    let there = hex::encode(TOKEN_ITSELF);
+    let delegate = format!("3660006000376000600036600073{there}5af43d600060003e");
+    let (revert_with_answer, answer) = ("3d6000fd", "5b3d6000f3");
+    let jump = 3;
+    let answer_at = at + delegate.len() / 2 + jump + revert_with_answer.len() / 2;
+    format!("{delegate}60{answer_at:02x}57{revert_with_answer}{answer}")
+}
+
+/// Puts code in the place of a token, whose own is put elsewhere.
+async fn replace_code(world: &mut World, token: Address, code: &str) {
+    let own = world.provider.get_code_at(token).await.unwrap();
+    rpc(&world.provider, "anvil_setCode", &format!("[\"{TOKEN_ITSELF}\", \"{own}\"]")).await;
+    world.meddle("anvil_setCode", &format!("[\"{token}\", \"0x{code}\"]")).await;
+}
+
+/// The most that a credit can hold, as no real token's amounts could make it: whatever credits it reverts.
+const FULL_LANE: u64 = (1 << 63) - 1;
+
+/// Sets a provider's credit behind the contract's back.
+async fn set_lane(world: &mut World, token: Address, provider: u32, units: u64) {
     let call = Settlement::creditOfCall { token, provider }.abi_encode();
     let request = TransactionRequest::default()
         .with_to(world.config.chain.contract)
@@ -1099,11 +1189,12 @@ async fn fill_lane(world: &mut World, token: Address, provider: u32) {
     world.is_belied = true;
     let contract = world.config.chain.contract;
     let word = world.provider.get_storage_at(contract, (*key).into()).await.unwrap();
-    let lane = (U256::from(1) << 63) - U256::from(1);
-    let full = B256::from(word | lane << (usize::try_from(provider & 3).unwrap() * 64));
-    world.meddle("anvil_setStorageAt", &format!("[\"{contract}\", \"{key}\", \"{full}\"]")).await;
+    let place = usize::try_from(provider & 3).unwrap() * 64;
+    let others = word & !(U256::from(FULL_LANE) << place);
+    let set = B256::from(others | U256::from(units) << place);
+    world.meddle("anvil_setStorageAt", &format!("[\"{contract}\", \"{key}\", \"{set}\"]")).await;
     let settlement = Settlement::new(contract, &world.provider);
-    assert_eq!(settlement.creditOf(token, provider).call().await.unwrap(), (1 << 63) - 1);
+    assert_eq!(settlement.creditOf(token, provider).call().await.unwrap(), units);
 }
 
 #[tokio::test]
