@@ -1303,10 +1303,10 @@ pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<O
     .fetch_all(&mut *conn)
     .await?;
     let stated = stated(&leaves)?;
-    let mut open: BTreeMap<i64, Vec<OpenLeaf>> = BTreeMap::new();
+    let mut open: BTreeMap<i64, Vec<PlacedLeaf>> = BTreeMap::new();
     for row in &leaves {
         if !row.flag("settled")? && !row.flag("retired")? {
-            open.entry(row.int("item")?).or_default().push(OpenLeaf::of(row)?);
+            open.entry(row.int("item")?).or_default().push(PlacedLeaf::of(row)?);
         }
     }
     let own = sqlx::query(
@@ -1332,16 +1332,16 @@ pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<O
     Ok(None)
 }
 
-/// A leaf that could settle, as far as one of the same work in another place is concerned.
-struct OpenLeaf {
+/// A leaf, as far as one of the same work in another place is concerned.
+pub(crate) struct PlacedLeaf {
     place: (B256, u32),
-    amount: i128,
+    pub(crate) amount: i128,
     /// What had settled before, if that is told.
     told: Option<i128>,
 }
 
-impl OpenLeaf {
-    fn of(row: &SqliteRow) -> Result<Self> {
+impl PlacedLeaf {
+    pub(crate) fn of(row: &SqliteRow) -> Result<Self> {
         let place = (row.b256("deposit")?, row.u32("epoch")?);
         Ok(Self { place, amount: row.signed("amount")?, told: row.maybe_signed("told")? })
     }
@@ -1351,14 +1351,19 @@ impl OpenLeaf {
         let after = other.told.and_then(|told| told.checked_add(other.amount));
         self.told.zip(after).is_some_and(|(told, after)| told >= after)
     }
+
+    /// Whether it pays in another place, and neither of the two was stated when the other one had settled.
+    pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
+        self.place != other.place && self.amount > 0 && !self.follows(other) && !other.follows(self)
+    }
 }
 
 /// Why a leaf that adds to what was paid of a work would pay it once more, if it would.
-fn repetition(leaf: &SqliteRow, known: &Stated, open: &[OpenLeaf]) -> Result<Option<String>> {
+fn repetition(leaf: &SqliteRow, known: &Stated, open: &[PlacedLeaf]) -> Result<Option<String>> {
     if leaf.flag("is_cut_off")? {
         return Ok(Some("is regarded as paid since a cut-off, and it would pay it again".into()));
     }
-    let own = OpenLeaf::of(leaf)?;
+    let own = PlacedLeaf::of(leaf)?;
     // Amounts alone do not tell, rates differ.
     let revision = leaf.u32("revision")?;
     if known.paid_revision.is_some_and(|paid| paid >= revision)
@@ -1366,9 +1371,8 @@ fn repetition(leaf: &SqliteRow, known: &Stated, open: &[OpenLeaf]) -> Result<Opt
     {
         return Ok(Some("was paid meanwhile, and it would pay it again".into()));
     }
-    let mut elsewhere = open.iter().filter(|other| other.place != own.place && other.amount > 0);
-    let rival = elsewhere.find(|other| !own.follows(other) && !other.follows(&own));
-    Ok(rival.map(|OpenLeaf { place: (deposit, epoch), .. }| {
+    let rival = open.iter().find(|other| other.is_apart_from(&own));
+    Ok(rival.map(|PlacedLeaf { place: (deposit, epoch), .. }| {
         format!(
             "is in epoch {epoch} of deposit {deposit}, too, which can settle or has not settled finally"
         )

@@ -1,5 +1,7 @@
 //! Bringing statements back from manifests: what is refused, and why.
 
+use std::collections::BTreeSet;
+
 use alloy::primitives::{Address, B256};
 use contracts::eip712::DepositKey;
 use ledger::{
@@ -13,6 +15,7 @@ use ledger::{
 };
 
 use crate::{
+    invariants::Damage,
     traps::{books, funded, propose, state, take},
     world::{
         FEE_BPS, ORGANISATION, World, attester, deposit_key, identity, record, secret, settle,
@@ -280,6 +283,122 @@ async fn refuses_a_manifest_that_would_pay_again_what_was_paid_while_it_was_miss
     take(&fresh, &[record(1, 2, 0, 1_000_000)]).await;
     assert!(fresh.book.import(&manifest, &secret(), 0).await.unwrap());
     settle(&mut fresh, &signed).await;
+}
+
+/// A ledger that paid work 1 from the second deposit while the manifest of a statement of the first was lost, and that has read
+/// since that the first one has settled as well; that manifest, and the second one's.
+async fn paid_twice() -> (World, [Import; 2]) {
+    let (world, signed, manifest) = signed_once().await;
+    let mut lost = world.after_loss(None).await;
+    take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
+    let again = state(&lost, 2, None).await;
+    settle(&mut lost, &again).await;
+    lost.finalise(0).await;
+    let said = refusal(&lost, &manifest).await;
+    assert!(said.contains("see what its deposit has settled, then run recover again"), "{said}");
+    settle(&mut lost, &signed).await;
+    lost.finalise(0).await;
+    assert_eq!(lost.book.notice(&[], 0).await.unwrap(), 1);
+    let manifests = [manifest, lost.reader.export(again.id).await.unwrap()];
+    (lost, manifests)
+}
+
+/// What a manifest pays for work.
+fn paid_for_work(import: &Import) -> i128 {
+    import.leaves.iter().filter(|(_, work)| work.is_some()).map(|(leaf, _)| leaf.amount).sum()
+}
+
+/// Checks that work 1 was paid so much too much, and that the next work of the same machine is paid so much less.
+async fn assert_netted(world: &mut World, excess: i128) {
+    assert_sound(world, "what was paid twice is known").await;
+    let open = books(world).await.open;
+    assert_eq!(open.iter().map(|item| item.due().unwrap()).collect::<Vec<_>>(), [-excess]);
+    take(world, &[record(5, 2, 0, 3_000_000)]).await;
+    let due: Vec<_> = books(world).await.open.iter().map(|item| item.due().unwrap()).collect();
+    let next = state(world, 1, None).await;
+    let leaves = world.reader.named_leaves(next.id).await.unwrap();
+    let work = leaves.iter().filter(|named| named.name.is_some()).map(|named| named.leaf.amount);
+    assert_eq!(work.collect::<BTreeSet<_>>(), due.into_iter().collect());
+    settle(world, &next).await;
+    world.finalise(0).await;
+    assert_eq!(books(world).await.open, []);
+    assert_sound(world, "it is netted").await;
+}
+
+/// What would break it: taking what a statement that was lost has paid besides for a payment of this ledger.
+#[tokio::test]
+async fn what_a_lost_statement_paid_besides_is_owed_back_and_stops_nobody() {
+    let (mut lost, [first, second]) = paid_twice().await;
+    assert!(lost.book.import(&first, &secret(), 0).await.unwrap());
+    assert_netted(&mut lost, paid_for_work(&first)).await;
+
+    // So it is where it is told by nothing but manifests, in whichever order they come.
+    let (lost, manifests) = paid_twice().await;
+    for [one, other] in [[&first, &second], [&second, &first]] {
+        for blocks in [1, lost.blocks.len()] {
+            let mut again = lost.after_loss_behind(blocks).await;
+            // Before the blocks are read, one of the two is refused.
+            assert!(again.book.import(one, &secret(), 0).await.unwrap());
+            let imported = again.book.import(other, &secret(), 0).await;
+            assert_eq!(imported.is_ok(), blocks > 1, "{imported:?}");
+            again.read_on(&lost).await;
+            again.book.import(other, &secret(), 0).await.unwrap();
+            take(&again, &[record(1, 2, 0, 1_000_000)]).await;
+            again.book.accept_unfunded(ORGANISATION, &tariff(), 0).await.unwrap();
+            assert_netted(&mut again, paid_for_work(&manifests[0])).await;
+        }
+    }
+}
+
+/// What would break it: looking for a second payment of the same revision only.
+#[tokio::test]
+async fn what_a_lost_statement_paid_of_another_revision_is_owed_back_and_stops_nobody() {
+    let day = [record(1, 2, 0, 1_000_000), record(1, 2, 1, 1_500_000)];
+    for [first, second] in [[&day[..1], &day], [&day, &day[..1]]] {
+        let world = funded(100_000_000, 100_000_000).await;
+        take(&world, first).await;
+        let signed = state(&world, 1, None).await;
+        let manifest = world.reader.export(signed.id).await.unwrap();
+        let mut lost = world.after_loss(None).await;
+        take(&lost, second).await;
+        let again = state(&lost, 2, None).await;
+        settle(&mut lost, &again).await;
+        settle(&mut lost, &signed).await;
+        lost.finalise(0).await;
+        let again = lost.reader.export(again.id).await.unwrap();
+        assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+        assert_sound(&lost, "the record may be missing").await;
+        take(&lost, &day).await;
+        let excess = paid_for_work(&manifest).min(paid_for_work(&again));
+        assert_netted(&mut lost, excess).await;
+    }
+}
+
+/// What would break it: letting everything pass that concerns work which a statement brought back has paid.
+#[tokio::test]
+async fn what_this_ledger_paid_twice_is_found_whatever_was_brought_back_besides() {
+    // Both are of this ledger; or the second was stated when it was known what the first one had paid; or there is a third.
+    let first = "(select id from statement where deposit = (select deposit from funding where position = 0))";
+    let second = "(select id from statement where deposit = (select deposit from funding where position = 1))";
+    let damages = [
+        "delete from imported".to_owned(),
+        format!(
+            "update leaf set settled = (select amount from leaf where statement = {first} and item is not null)
+             where statement = {second} and item is not null"
+        ),
+        format!(
+            "update leaf set amount = x'0000000000000000ffffffffffffffff' where statement = {second} and item is not null"
+        ),
+    ];
+    for sql in damages {
+        let (lost, [first, _]) = paid_twice().await;
+        assert!(lost.book.import(&first, &secret(), 0).await.unwrap());
+        assert_sound(&lost, "before any damage").await;
+        let mut damage = Damage::to(&lost).await;
+        assert_eq!(damage.run(&sql).await.unwrap(), 1, "{sql}");
+        let found = ledger::invariants::violations(&lost.ledger).await.unwrap();
+        assert!(found.iter().any(|found| found.invariant == "L17"), "{sql}: {found:?}");
+    }
 }
 
 #[tokio::test]
