@@ -908,29 +908,55 @@ pub(crate) async fn next_candidates(
     Ok(candidates)
 }
 
+/// Whether a cut-off of a deposit covers for an organisation whatever the chain shows of the deposit, later epochs too: its key
+/// does not name the one that attests for the organisation now, and no statement of ours is known of it. Nobody has to cut off
+/// again what others go on settling. A deposit whose key was not seen yet has paid nothing.
+macro_rules! is_cut_off_for_good {
+    ($deposit:literal, $organisation:literal) => {
+        concat!(
+            "exists (
+                select 1 from cut_off g join organisation o on o.name = g.organisation left join deposit k on k.id = g.deposit
+                where g.deposit = ",
+            $deposit,
+            " and g.organisation = ",
+            $organisation,
+            " and (k.id is null or o.attester not in (k.signer, k.cosigner))
+                and not exists (select 1 from statement p where p.deposit = g.deposit and p.ours = 1))"
+        )
+    };
+}
+pub(crate) use is_cut_off_for_good;
+
 /// Settled statements that this ledger did not propose, of deposits that ever paid for an organisation. Where it is not known
 /// whom a deposit paid for, and it names a key that attests here, they may be of anybody.
-const SETTLED_BY_OTHERS: &str = "
-select distinct t.deposit, t.epoch, '' as seen from statement t join settled s on s.statement = t.id
-where t.ours = 0 and t.deposit in (
-        select deposit from paid_for where organisation = ?1
-        union select d.id from deposit d where d.signer in (select attester from organisation)
-            and not exists (select 1 from paid_for f where f.deposit = d.id))
-    and t.epoch > coalesce((
-        select max(epoch) from cut_off c where c.deposit = t.deposit and c.organisation = ?1), 0)";
+const SETTLED_BY_OTHERS: &str = concat!(
+    "select distinct t.deposit, t.epoch, '' as seen from statement t join settled s on s.statement = t.id
+     where t.ours = 0 and t.deposit in (
+            select deposit from paid_for where organisation = ?1
+            union select d.id from deposit d where d.signer in (select attester from organisation)
+                and not exists (select 1 from paid_for f where f.deposit = d.id))
+        and t.epoch > coalesce((
+            select max(epoch) from cut_off c where c.deposit = t.deposit and c.organisation = ?1), 0)
+        and not ",
+    is_cut_off_for_good!("t.deposit", "?1")
+);
 
 /// Statements that were seen outside and are not known here. Those of a deposit of which nobody knows whom it paid for may be of
 /// anybody.
-const UNKNOWN: &str = "
-select u.deposit, u.epoch, u.seen from unknown_statement u
-where (exists (select 1 from paid_for f where f.deposit = u.deposit and f.organisation = ?1)
-        or not exists (select 1 from paid_for f where f.deposit = u.deposit))
-    and u.epoch > coalesce((
-        select max(epoch) from cut_off c where c.deposit = u.deposit and c.organisation = ?1), 0)
-    and not exists (select 1 from statement t where t.digest = u.digest and t.ours = 1)
-    and not exists (
-        select 1 from statement t join settled s on s.statement = t.id, chain
-        where t.deposit = u.deposit and t.epoch = u.epoch and t.ours = 1 and s.block <= chain.finalised)";
+const UNKNOWN: &str = concat!(
+    "select u.deposit, u.epoch, u.seen from unknown_statement u
+     where (exists (select 1 from paid_for f where f.deposit = u.deposit and f.organisation = ?1)
+            or not exists (select 1 from paid_for f where f.deposit = u.deposit))
+        and u.epoch > coalesce((
+            select max(epoch) from cut_off c where c.deposit = u.deposit and c.organisation = ?1), 0)
+        and not exists (select 1 from statement t where t.digest = u.digest and t.ours = 1)
+        and not exists (
+            select 1 from statement t join settled s on s.statement = t.id, chain
+            where t.deposit = u.deposit and t.epoch = u.epoch and t.ours = 1 and s.block <= chain.finalised)
+        and not (exists (select 1 from statement t where t.digest = u.digest) and ",
+    is_cut_off_for_good!("u.deposit", "?1"),
+    ")"
+);
 
 /// Statements that were brought back, as long as what followed them may be unknown as well.
 const IMPORTED: &str = "
@@ -1311,10 +1337,10 @@ pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<O
     .fetch_all(&mut *conn)
     .await?;
     let stated = stated(&leaves)?;
-    let mut open: BTreeMap<i64, Vec<OpenLeaf>> = BTreeMap::new();
+    let mut open: BTreeMap<i64, Vec<PlacedLeaf>> = BTreeMap::new();
     for row in &leaves {
         if !row.flag("settled")? && !row.flag("retired")? {
-            open.entry(row.int("item")?).or_default().push(OpenLeaf::of(row)?);
+            open.entry(row.int("item")?).or_default().push(PlacedLeaf::of(row)?);
         }
     }
     let own = sqlx::query(
@@ -1340,16 +1366,16 @@ pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<O
     Ok(None)
 }
 
-/// A leaf that could settle, as far as one of the same work in another place is concerned.
-struct OpenLeaf {
+/// A leaf, as far as one of the same work in another place is concerned.
+pub(crate) struct PlacedLeaf {
     place: (B256, u32),
-    amount: i128,
+    pub(crate) amount: i128,
     /// What had settled before, if that is told.
     told: Option<i128>,
 }
 
-impl OpenLeaf {
-    fn of(row: &SqliteRow) -> Result<Self> {
+impl PlacedLeaf {
+    pub(crate) fn of(row: &SqliteRow) -> Result<Self> {
         let place = (row.b256("deposit")?, row.u32("epoch")?);
         Ok(Self { place, amount: row.signed("amount")?, told: row.maybe_signed("told")? })
     }
@@ -1359,14 +1385,19 @@ impl OpenLeaf {
         let after = other.told.and_then(|told| told.checked_add(other.amount));
         self.told.zip(after).is_some_and(|(told, after)| told >= after)
     }
+
+    /// Whether it pays in another place, and neither of the two was stated when the other one had settled.
+    pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
+        self.place != other.place && self.amount > 0 && !self.follows(other) && !other.follows(self)
+    }
 }
 
 /// Why a leaf that adds to what was paid of a work would pay it once more, if it would.
-fn repetition(leaf: &SqliteRow, known: &Stated, open: &[OpenLeaf]) -> Result<Option<String>> {
+fn repetition(leaf: &SqliteRow, known: &Stated, open: &[PlacedLeaf]) -> Result<Option<String>> {
     if leaf.flag("is_cut_off")? {
         return Ok(Some("is regarded as paid since a cut-off, and it would pay it again".into()));
     }
-    let own = OpenLeaf::of(leaf)?;
+    let own = PlacedLeaf::of(leaf)?;
     // Amounts alone do not tell, rates differ.
     let revision = leaf.u32("revision")?;
     if known.paid_revision.is_some_and(|paid| paid >= revision)
@@ -1374,9 +1405,8 @@ fn repetition(leaf: &SqliteRow, known: &Stated, open: &[OpenLeaf]) -> Result<Opt
     {
         return Ok(Some("was paid meanwhile, and it would pay it again".into()));
     }
-    let mut elsewhere = open.iter().filter(|other| other.place != own.place && other.amount > 0);
-    let rival = elsewhere.find(|other| !own.follows(other) && !other.follows(&own));
-    Ok(rival.map(|OpenLeaf { place: (deposit, epoch), .. }| {
+    let rival = open.iter().find(|other| other.is_apart_from(&own));
+    Ok(rival.map(|PlacedLeaf { place: (deposit, epoch), .. }| {
         format!(
             "is in epoch {epoch} of deposit {deposit}, too, which can settle or has not settled finally"
         )

@@ -567,21 +567,22 @@ async fn is_touched(conn: &mut SqliteConnection, item: i64, organisation: &str) 
     .flag("touched")
 }
 
-/// What a revision came to when a statement named it, if one did: its leaf, and what was paid when that was made.
+/// What a revision came to when a statement named it, if one did: its leaf, and what was paid when that was made. If two that
+/// did not know of each other paid it, that is what the first one says; the other paid too much.
 ///
-/// That is what had settled before a statement of the same deposit and epoch did: an item is in statements of one epoch only
-/// until that is final. What another candidate of the epoch paid is no part of it.
+/// Where the leaf does not tell what was paid, that is what had settled before a statement of the same deposit and epoch did: an
+/// item is in statements of one epoch only until that is final. What another candidate of the epoch paid is no part of it.
 pub(super) async fn stated_amount(
     conn: &mut SqliteConnection,
     item: i64,
     revision: u32,
 ) -> Result<Option<Amount>> {
     let leaves = sqlx::query(
-        "select l.revision, l.amount, s.block as paid,
+        "select l.revision, l.amount, l.settled as told, s.block as paid,
             (select d.block from settled d join statement o on o.id = d.statement
              where o.deposit = t.deposit and o.epoch = t.epoch) as decided
          from leaf l join statement t on t.id = l.statement left join settled s on s.statement = l.statement
-         where l.item = ? order by l.revision = ? desc, paid is not null desc",
+         where l.item = ? order by l.revision = ? desc, paid is not null desc, paid",
     )
     .bind(item)
     .bind(i64::from(revision))
@@ -590,6 +591,11 @@ pub(super) async fn stated_amount(
     let Some(own) = leaves.first() else { return Ok(None) };
     if own.u32("revision")? != revision {
         return Ok(None);
+    }
+    if let Some(told) = own.maybe_signed("told")? {
+        let amount = own.signed("amount")?.checked_add(told);
+        let amount = amount.ok_or(Error::Overflow("sum of leaves"))?;
+        return Ok(Some(Amount::new(amount.max(0).unsigned_abs())));
     }
     let decided = own.maybe_int("decided")?.unwrap_or(i64::MAX);
     let mut amount = own.signed("amount")?;

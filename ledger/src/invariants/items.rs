@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use sqlx::SqliteConnection;
 
-use crate::{Amount, Error, Result, read::promised, sql::Columns};
+use crate::{
+    Amount, Error, Result,
+    read::{PlacedLeaf, promised},
+    sql::Columns,
+};
 
 /// Where an item stands.
 #[derive(Debug, Clone, Copy)]
@@ -128,4 +132,41 @@ async fn leaves_between(
         entry.is_undecided |= row.flag("undecided")?;
     }
     Ok(leaves)
+}
+
+/// Most that may have settled of an item of which more has than `highest`, the most that its acceptances come to now.
+///
+/// What a statement paid that was lost is no payment of this ledger where another one paid the work as well and neither knew of
+/// the other: a debt, and not a mistake. Everything else is, whatever was brought back besides.
+pub(super) async fn most_payable(
+    conn: &mut SqliteConnection,
+    item: i64,
+    highest: Amount,
+) -> Result<i128> {
+    let rows = sqlx::query(
+        "select l.amount, l.settled as told, t.deposit, t.epoch,
+            exists (select 1 from imported m where m.statement = t.id) as imported
+         from leaf l join statement t on t.id = l.statement join settled s on s.statement = t.id where l.item = ?",
+    )
+    .bind(item)
+    .fetch_all(&mut *conn)
+    .await?;
+    let leaves = rows.iter().map(PlacedLeaf::of).collect::<Result<Vec<_>>>()?;
+    let mut besides = 0_i128;
+    for (row, leaf) in rows.iter().zip(&leaves) {
+        let is_besides = leaf.amount > 0 && leaves.iter().any(|other| other.is_apart_from(leaf));
+        if is_besides && row.flag("imported")? {
+            besides = besides.checked_add(leaf.amount).ok_or(Error::Overflow("sum of leaves"))?;
+        }
+    }
+    if besides == 0 {
+        return highest.signed();
+    }
+    // What was brought back may have said that it comes to less than was accepted, and paid, here before.
+    let accepted = sqlx::query("select max(amount) as amount from accepted where item = ?")
+        .bind(item)
+        .fetch_one(conn)
+        .await?
+        .amount("amount")?;
+    highest.max(accepted).signed()?.checked_add(besides).ok_or(Error::Overflow("sum of leaves"))
 }

@@ -100,15 +100,20 @@ impl Found {
             let Some(last) = page.last() else { return Ok(()) };
             after = last.item;
             for standing in &page {
-                self.item(standing)?;
+                self.item(conn, standing).await?;
             }
         }
     }
 
-    fn item(&mut self, standing: &items::Standing) -> Result<()> {
+    async fn item(
+        &mut self,
+        conn: &mut SqliteConnection,
+        standing: &items::Standing,
+    ) -> Result<()> {
         let items::Standing { item, paid, highest, is_listed, is_open, .. } = *standing;
         if let Some(highest) = highest
             && paid > highest.signed()?
+            && paid > items::most_payable(conn, item, highest).await?
         {
             let problem =
                 format!("{paid} base units are settled, at most {highest} were ever accepted");

@@ -1,5 +1,7 @@
 //! Bringing statements back from manifests: what is refused, and why.
 
+use std::collections::BTreeSet;
+
 use alloy::primitives::{Address, B256};
 use contracts::eip712::DepositKey;
 use ledger::{
@@ -13,6 +15,7 @@ use ledger::{
 };
 
 use crate::{
+    invariants::Damage,
     traps::{books, funded, propose, state, take},
     world::{
         FEE_BPS, ORGANISATION, World, attester, deposit_key, identity, record, secret, settle,
@@ -283,6 +286,122 @@ async fn refuses_a_manifest_that_would_pay_again_what_was_paid_while_it_was_miss
     settle(&mut fresh, &signed).await;
 }
 
+/// A ledger that paid work 1 from the second deposit while the manifest of a statement of the first was lost, and that has read
+/// since that the first one has settled as well; that manifest, and the second one's.
+async fn paid_twice() -> (World, [Import; 2]) {
+    let (world, signed, manifest) = signed_once().await;
+    let mut lost = world.after_loss(None).await;
+    take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
+    let again = state(&lost, 2, None).await;
+    settle(&mut lost, &again).await;
+    lost.finalise(0).await;
+    let said = refusal(&lost, &manifest).await;
+    assert!(said.contains("see what its deposit has settled, then run recover again"), "{said}");
+    settle(&mut lost, &signed).await;
+    lost.finalise(0).await;
+    assert_eq!(lost.book.notice(&[], 0).await.unwrap(), 1);
+    let manifests = [manifest, lost.reader.export(again.id).await.unwrap()];
+    (lost, manifests)
+}
+
+/// What a manifest pays for work.
+fn paid_for_work(import: &Import) -> i128 {
+    import.leaves.iter().filter(|(_, work)| work.is_some()).map(|(leaf, _)| leaf.amount).sum()
+}
+
+/// Checks that work 1 was paid so much too much, and that the next work of the same machine is paid so much less.
+async fn assert_netted(world: &mut World, excess: i128) {
+    assert_sound(world, "what was paid twice is known").await;
+    let open = books(world).await.open;
+    assert_eq!(open.iter().map(|item| item.due().unwrap()).collect::<Vec<_>>(), [-excess]);
+    take(world, &[record(5, 2, 0, 3_000_000)]).await;
+    let due: Vec<_> = books(world).await.open.iter().map(|item| item.due().unwrap()).collect();
+    let next = state(world, 1, None).await;
+    let leaves = world.reader.named_leaves(next.id).await.unwrap();
+    let work = leaves.iter().filter(|named| named.name.is_some()).map(|named| named.leaf.amount);
+    assert_eq!(work.collect::<BTreeSet<_>>(), due.into_iter().collect());
+    settle(world, &next).await;
+    world.finalise(0).await;
+    assert_eq!(books(world).await.open, []);
+    assert_sound(world, "it is netted").await;
+}
+
+/// What would break it: taking what a statement that was lost has paid besides for a payment of this ledger.
+#[tokio::test]
+async fn what_a_lost_statement_paid_besides_is_owed_back_and_stops_nobody() {
+    let (mut lost, [first, second]) = paid_twice().await;
+    assert!(lost.book.import(&first, &secret(), 0).await.unwrap());
+    assert_netted(&mut lost, paid_for_work(&first)).await;
+
+    // So it is where it is told by nothing but manifests, in whichever order they come.
+    let (lost, manifests) = paid_twice().await;
+    for [one, other] in [[&first, &second], [&second, &first]] {
+        for blocks in [1, lost.blocks.len()] {
+            let mut again = lost.after_loss_behind(blocks).await;
+            // Before the blocks are read, one of the two is refused.
+            assert!(again.book.import(one, &secret(), 0).await.unwrap());
+            let imported = again.book.import(other, &secret(), 0).await;
+            assert_eq!(imported.is_ok(), blocks > 1, "{imported:?}");
+            again.read_on(&lost).await;
+            again.book.import(other, &secret(), 0).await.unwrap();
+            take(&again, &[record(1, 2, 0, 1_000_000)]).await;
+            again.book.accept_unfunded(ORGANISATION, &tariff(), 0).await.unwrap();
+            assert_netted(&mut again, paid_for_work(&manifests[0])).await;
+        }
+    }
+}
+
+/// What would break it: looking for a second payment of the same revision only.
+#[tokio::test]
+async fn what_a_lost_statement_paid_of_another_revision_is_owed_back_and_stops_nobody() {
+    let day = [record(1, 2, 0, 1_000_000), record(1, 2, 1, 1_500_000)];
+    for [first, second] in [[&day[..1], &day], [&day, &day[..1]]] {
+        let world = funded(100_000_000, 100_000_000).await;
+        take(&world, first).await;
+        let signed = state(&world, 1, None).await;
+        let manifest = world.reader.export(signed.id).await.unwrap();
+        let mut lost = world.after_loss(None).await;
+        take(&lost, second).await;
+        let again = state(&lost, 2, None).await;
+        settle(&mut lost, &again).await;
+        settle(&mut lost, &signed).await;
+        lost.finalise(0).await;
+        let again = lost.reader.export(again.id).await.unwrap();
+        assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+        assert_sound(&lost, "the record may be missing").await;
+        take(&lost, &day).await;
+        let excess = paid_for_work(&manifest).min(paid_for_work(&again));
+        assert_netted(&mut lost, excess).await;
+    }
+}
+
+/// What would break it: letting everything pass that concerns work which a statement brought back has paid.
+#[tokio::test]
+async fn what_this_ledger_paid_twice_is_found_whatever_was_brought_back_besides() {
+    // Both are of this ledger; or the second was stated when it was known what the first one had paid; or there is a third.
+    let first = "(select id from statement where deposit = (select deposit from funding where position = 0))";
+    let second = "(select id from statement where deposit = (select deposit from funding where position = 1))";
+    let damages = [
+        "delete from imported".to_owned(),
+        format!(
+            "update leaf set settled = (select amount from leaf where statement = {first} and item is not null)
+             where statement = {second} and item is not null"
+        ),
+        format!(
+            "update leaf set amount = x'0000000000000000ffffffffffffffff' where statement = {second} and item is not null"
+        ),
+    ];
+    for sql in damages {
+        let (lost, [first, _]) = paid_twice().await;
+        assert!(lost.book.import(&first, &secret(), 0).await.unwrap());
+        assert_sound(&lost, "before any damage").await;
+        let mut damage = Damage::to(&lost).await;
+        assert_eq!(damage.run(&sql).await.unwrap(), 1, "{sql}");
+        let found = ledger::invariants::violations(&lost.ledger).await.unwrap();
+        assert!(found.iter().any(|found| found.invariant == "L17"), "{sql}: {found:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_statement_seen_outside_freezes_its_organisation_until_it_is_brought_back() {
     let world = funded(100_000_000, 100_000_000).await;
@@ -470,6 +589,111 @@ async fn a_settled_statement_of_somebody_elses_deposit_freezes_nobody() {
     world.mine(vec![Event::Settled { deposit, epoch: 1, spent, manifest, rows }]).await;
     assert_eq!(world.book.notice(&[], 0).await.unwrap(), 0);
     assert_eq!(are_frozen(&world).await, [false, false]);
+}
+
+/// The key of a deposit that somebody else's statements spend.
+fn somebody_elses() -> DepositKey {
+    DepositKey { signer: Address::repeat_byte(0x51), ..deposit_key(3) }
+}
+
+/// Makes a deposit one of the first organisation's, and takes it out of the configuration again.
+async fn configure_once(world: &World, deposit: B256, attester: Address) {
+    for deposits in [vec![deposit_key(2).id(), deposit], vec![deposit_key(2).id()]] {
+        let acme = Organisation { name: ORGANISATION.into(), token: token(), deposits };
+        world.book.set_organisations(&[acme], attester, 0).await.unwrap();
+    }
+}
+
+/// Mines an empty statement that this ledger did not propose, and notices it. Returns how many were new.
+async fn settle_elsewhere(world: &mut World, deposit: B256, epoch: u32) -> usize {
+    let spent = world.reader.deposit_state(deposit).await.unwrap().spent;
+    let (manifest, rows) = (B256::ZERO, Vec::new());
+    world.mine(vec![Event::Settled { deposit, epoch, spent, manifest, rows }]).await;
+    world.finalise(0).await;
+    world.book.notice(&[], 0).await.unwrap()
+}
+
+/// What would break it: one slip in the configuration that lets others stop an organisation for ever.
+#[tokio::test]
+async fn a_cut_off_of_a_deposit_that_others_sign_for_covers_whatever_it_settles_later() {
+    let ours = deposit_key(2).signer;
+    for is_funded in [true, false] {
+        let mut world = funded(0, 100_000_000).await;
+        configure(&world, &[2], &[]).await;
+        let (key, units) = (somebody_elses(), Units::new(100));
+        let deposit = key.id();
+        configure_once(&world, deposit, ours).await;
+        if is_funded {
+            world.mine(vec![Event::Funded { sender: key.requestor, key, units }]).await;
+        }
+        assert_eq!(settle_elsewhere(&mut world, deposit, 1).await, 1);
+        assert_eq!(are_frozen(&world).await, [true, false], "it is not known what it paid");
+        assert_eq!(world.book.cut_off(deposit, 0, "it is not ours", 0).await.unwrap(), 1);
+        for epoch in 2..=3 {
+            assert_eq!(settle_elsewhere(&mut world, deposit, epoch).await, 0);
+            assert_eq!(are_frozen(&world).await, [false, false], "epoch {epoch}");
+        }
+        take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+        state(&world, 2, None).await;
+    }
+}
+
+/// What would break it: a cut-off of old that covers what the attester signs when it is back.
+#[tokio::test]
+async fn a_cut_off_covers_no_later_epoch_of_a_deposit_that_the_attester_signs_for() {
+    let (ours, others) = (deposit_key(2).signer, somebody_elses().signer);
+    let mut world = funded(100_000_000, 100_000_000).await;
+    let deposit = id_of(&mut world, somebody_elses()).await;
+    configure_once(&world, deposit, ours).await;
+    settle_elsewhere(&mut world, deposit, 1).await;
+    world.book.cut_off(deposit, 0, "it is not ours", 0).await.unwrap();
+    settle_elsewhere(&mut world, deposit, 2).await;
+    assert_eq!(world.reader.freezes(ORGANISATION).await.unwrap(), []);
+    // The key that was replaced is back.
+    configure_once(&world, deposit, others).await;
+    let freezes = world.reader.freezes(ORGANISATION).await.unwrap();
+    assert_eq!(freezes.iter().map(|freeze| freeze.epoch).collect::<Vec<_>>(), [2]);
+    assert_eq!(world.book.notice(&[], 0).await.unwrap(), 1, "it is told now");
+    assert_eq!(world.book.cut_off(deposit, 0, "it paid nothing", 0).await.unwrap(), 2);
+    settle_elsewhere(&mut world, deposit, 3).await;
+    assert_eq!(world.reader.freezes(ORGANISATION).await.unwrap().len(), 1);
+
+    let (mut lost, _) = lost_after_three().await;
+    assert_eq!(lost.book.notice(&[], 0).await.unwrap(), 3);
+    assert_eq!(lost.book.cut_off(deposit_key(1).id(), 10, "they are lost", 0).await.unwrap(), 3);
+    assert_eq!(settle_elsewhere(&mut lost, deposit_key(1).id(), 4).await, 1);
+    assert_eq!(lost.reader.freezes(ORGANISATION).await.unwrap().len(), 1);
+}
+
+/// What would break it: taking a deposit of an attester that was replaced for one that was never paid from.
+#[tokio::test]
+async fn a_cut_off_covers_no_later_epoch_of_a_deposit_that_statements_of_ours_spend() {
+    let (mut lost, manifests) = lost_after_three().await;
+    let deposit = deposit_key(1).id();
+    assert_eq!(lost.book.notice(&[], 0).await.unwrap(), 3);
+    configure_once(&lost, deposit, somebody_elses().signer).await;
+    assert!(lost.book.import(&manifests[0], &secret(), 0).await.unwrap());
+    lost.book.cut_off(deposit, 10, "the rest is lost", 0).await.unwrap();
+    assert_eq!(lost.reader.freezes(ORGANISATION).await.unwrap(), []);
+    assert_eq!(settle_elsewhere(&mut lost, deposit, 4).await, 1);
+    assert_eq!(lost.reader.freezes(ORGANISATION).await.unwrap().len(), 1);
+
+    // Nor of a statement that nothing but a manifest tells of.
+    let (lost, mut manifests) = lost_after_three().await;
+    configure_once(&lost, deposit, somebody_elses().signer).await;
+    lost.book.cut_off(deposit, 10, "they are lost", 0).await.unwrap();
+    assert_eq!(lost.reader.freezes(ORGANISATION).await.unwrap(), []);
+    let next = manifests.last_mut().unwrap();
+    (next.statement.epoch, next.digest) = (4, B256::repeat_byte(4));
+    lost.book.notice(&[sighting(next, Some(ORGANISATION))], 0).await.unwrap();
+    assert_eq!(lost.reader.freezes(ORGANISATION).await.unwrap().len(), 1);
+}
+
+/// Funds a deposit, and returns its id.
+async fn id_of(world: &mut World, key: DepositKey) -> B256 {
+    let (deposit, units) = (key.id(), Units::new(100));
+    world.mine(vec![Event::Funded { sender: key.requestor, key, units }]).await;
+    deposit
 }
 
 /// A ledger that is lost after three statements of one deposit settled, each with a carry for the one after it, and their

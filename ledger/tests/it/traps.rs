@@ -523,6 +523,48 @@ async fn a_manifest_that_turns_up_after_its_work_was_accepted_at_another_rate_sa
     }
 }
 
+/// What would break it: an acceptance at another rate standing for what two statements paid.
+#[tokio::test]
+async fn a_manifest_that_turns_up_after_its_work_was_paid_again_at_another_rate_leaves_a_debt() {
+    let mut world = funded(100_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let paid = state(&world, 1, None).await;
+    settle(&mut world, &paid).await;
+    world.finalise(0).await;
+    let manifest = world.reader.export(paid.id).await.unwrap();
+
+    for usd_per_token in ["0.247", "0.5", "0.1"] {
+        // The cut-off is set too early, so that the work is taken for unpaid; its manifest comes when it has settled again, or
+        // before.
+        for is_settled_before in [true, false] {
+            let mut lost = world.after_loss(None).await;
+            assert_eq!(lost.book.cut_off(id(1), 1, "it is lost", 0).await.unwrap(), 1);
+            let mut tariff = later_tariff();
+            tariff.rates.get_mut(&token()).unwrap().usd_per_token = usd_per_token.parse().unwrap();
+            lost.book.take_in(&[record(1, 2, 0, 1_000_000)], &tariff, 0).await.unwrap();
+            let again = state(&lost, 1, None).await;
+            if is_settled_before {
+                settle(&mut lost, &again).await;
+            }
+            assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+            if !is_settled_before {
+                settle(&mut lost, &again).await;
+            }
+            lost.finalise(0).await;
+            assert_eq!(invariants::violations(&lost.ledger).await.unwrap(), [], "{usd_per_token}");
+            let leaves = lost.reader.named_leaves(again.id).await.unwrap();
+            let excess = leaves.iter().find(|named| named.name.is_some()).unwrap().leaf.amount;
+            assert_eq!(books(&lost).await.open[0].due().unwrap(), -excess, "what came second");
+            lost.book.take_in(&[record(5, 2, 0, 5_000_000)], &tariff, 0).await.unwrap();
+            let next = state(&lost, 1, None).await;
+            settle(&mut lost, &next).await;
+            lost.finalise(0).await;
+            assert_eq!(invariants::violations(&lost.ledger).await.unwrap(), [], "{usd_per_token}");
+            assert_eq!(books(&lost).await.open, []);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_correction_that_only_a_losing_candidate_named_comes_to_what_that_said_after_a_loss() {
     let mut world = funded(100_000_000, 100_000_000).await;
@@ -534,20 +576,26 @@ async fn a_correction_that_only_a_losing_candidate_named_comes_to_what_that_said
     settle(&mut world, &winner).await;
     world.finalise(0).await;
 
-    let mut lost = world.after_loss(None).await;
-    take(&lost, &[record(1, 2, 0, 1_000_000), record(1, 2, 1, 1_500_000)]).await;
-    for statement in [&winner, &loser] {
-        let manifest = world.reader.export(statement.id).await.unwrap();
-        assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    // Whether or not the manifests tell what had settled before.
+    for is_told in [true, false] {
+        let mut lost = world.after_loss(None).await;
+        take(&lost, &[record(1, 2, 0, 1_000_000), record(1, 2, 1, 1_500_000)]).await;
+        for statement in [&winner, &loser] {
+            let mut manifest = world.reader.export(statement.id).await.unwrap();
+            for work in manifest.leaves.iter_mut().filter_map(|(_, work)| work.as_mut()) {
+                work.settled = work.settled.filter(|_| is_told);
+            }
+            assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+        }
+        lost.mine(Vec::new()).await;
+        lost.finalise(0).await;
+        assert_eq!(lost.book.accept_unfunded(ORGANISATION, &later_tariff(), 0).await.unwrap(), 1);
+        let difference = state(&lost, 1, None).await;
+        settle(&mut lost, &difference).await;
+        lost.finalise(0).await;
+        assert_eq!(credited(&lost, 2).await, units(1_500_000));
+        assert_eq!(books(&lost).await.open, []);
     }
-    lost.mine(Vec::new()).await;
-    lost.finalise(0).await;
-    assert_eq!(lost.book.accept_unfunded(ORGANISATION, &later_tariff(), 0).await.unwrap(), 1);
-    let difference = state(&lost, 1, None).await;
-    settle(&mut lost, &difference).await;
-    lost.finalise(0).await;
-    assert_eq!(credited(&lost, 2).await, units(1_500_000));
-    assert_eq!(books(&lost).await.open, []);
 }
 
 /// What would break it: keeping what people said nowhere but in the database.
