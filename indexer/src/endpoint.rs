@@ -254,8 +254,16 @@ impl Endpoint {
         call.await.ok()
     }
 
-    /// A header, whose hash is computed if the chain profile does not say that it cannot be.
+    /// A header, whose hash is computed if the chain profile does not say that it cannot be. Heights and times that the ledger
+    /// cannot hold are of no chain.
     fn header(&self, header: &types::Header) -> Result<Header> {
+        let numbers = [("number", header.inner.number), ("time", header.inner.timestamp)];
+        if let Some((field, number)) = numbers.iter().find(|(_, n)| i64::try_from(*n).is_err()) {
+            let (hash, most) = (header.hash, i64::MAX);
+            return Err(self.inconsistent(format!(
+                "the {field} of its block {hash} is {number}, of a chain it is at most {most}"
+            )));
+        }
         if self.header_hash == HeaderHash::Computed {
             let computed = header.inner.hash_slow();
             if computed != header.hash {

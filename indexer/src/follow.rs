@@ -516,8 +516,17 @@ impl Indexer {
             }
         };
         history.push(header.block.number, &logs, endpoint.operator());
-        let indexed = self.indexed(header.block, &logs);
-        indexed.map(Some).map_err(|error| self.of_unproved(endpoint, error))
+        match self.indexed(header.block, &logs) {
+            Ok(indexed) => Ok(Some(indexed)),
+            // What is proved is so by the header, which is the endpoint's own word until others have the block.
+            Err(error)
+                if self.endpoints.needed() > 1
+                    && self.is_backed(endpoint, &header.block).await? =>
+            {
+                Err(error)
+            }
+            Err(error) => Err(of_facts(endpoint, error)),
+        }
     }
 
     /// Whether enough operators have the block. Fails if they have another at its height, rather than none yet.

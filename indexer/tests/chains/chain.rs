@@ -82,14 +82,21 @@ impl Tree {
 
     /// Adds a block with so many random events on top of another.
     pub(crate) fn grow(&mut self, parent: usize, events: usize, rng: &mut ChaCha8Rng) -> usize {
-        let below = self.nodes[parent].clone();
-        let (mut journal, mut providers) = (below.journal, below.providers);
-        let mut logged = Vec::new();
-        for _ in 0..events {
-            let (event, log) = event(&mut providers, rng);
-            journal = journal.fold(&log);
-            logged.push((event, log));
-        }
+        let mut providers = self.nodes[parent].providers;
+        let logged = (0..events).map(|_| event(&mut providers, rng)).collect();
+        self.add(parent, logged, providers)
+    }
+
+    /// Adds a block with a log that is none of the contract's events, and that nobody can therefore tell as one.
+    pub(crate) fn grow_foreign(&mut self, parent: usize, rng: &mut ChaCha8Rng) -> usize {
+        let mut providers = self.nodes[parent].providers;
+        let (event, _) = event(&mut providers, rng);
+        self.add(parent, vec![(event, foreign())], providers)
+    }
+
+    fn add(&mut self, parent: usize, logged: Vec<(Event, LogData)>, providers: u32) -> usize {
+        let below = &self.nodes[parent];
+        let journal = logged.iter().fold(below.journal, |journal, (_, log)| journal.fold(log));
         let receipts: Vec<_> =
             (1..).zip(&logged).map(|(index, (_, log))| envelope(index, log)).collect();
         let bloom =
@@ -105,14 +112,8 @@ impl Tree {
             ..Header::default()
         };
         let hash = header.hash_slow();
-        self.nodes.push(Node {
-            header,
-            hash,
-            parent: Some(parent),
-            events: logged,
-            journal,
-            providers,
-        });
+        let (parent, events) = (Some(parent), logged);
+        self.nodes.push(Node { header, hash, parent, events, journal, providers });
         self.nodes.len() - 1
     }
 
@@ -201,6 +202,11 @@ impl Tree {
     }
 }
 
+/// What a log holds that is none of the contract's events.
+fn foreign() -> LogData {
+    LogData::new_unchecked(vec![keccak256("Rugged()")], "".into())
+}
+
 fn tx_hash(block: B256, index: u64) -> B256 {
     keccak256([block.as_slice(), &index.to_be_bytes()].concat())
 }
@@ -266,6 +272,13 @@ pub(crate) enum Lie {
     /// With the header that they have the root of, under the hash of the true one.
     ForgesReceiptsAndHeader(u64),
     Postdates(u64),
+    /// Another block than the true one, which says so of itself: its hash is that of its header.
+    Dates {
+        number: u64,
+        time: u64,
+    },
+    /// Likewise, of a height that no chain has.
+    Heightens(u64),
     Misstates,
     MisstatesEveryOtherTime,
     StatesNothing,
@@ -505,8 +518,16 @@ impl Serving {
 
     fn block(&self, tree: &Tree, node: usize) -> Value {
         let Node { header, hash, .. } = &tree.nodes[node];
-        let mut inner = header.clone();
+        let (mut inner, mut hash) = (header.clone(), *hash);
         match self.lie {
+            Some(Lie::Dates { number, time }) if number == inner.number => {
+                inner.timestamp = time;
+                hash = inner.hash_slow();
+            }
+            Some(Lie::Heightens(at)) if at == inner.number => {
+                inner.number = u64::MAX;
+                hash = inner.hash_slow();
+            }
             Some(Lie::Postdates(at)) if at == inner.number => inner.timestamp += 1_000_000,
             Some(Lie::ForgesReceiptsAndHeader(at)) if at == inner.number => {
                 let forged = |(index, log): (u64, Log)| {
@@ -519,7 +540,7 @@ impl Serving {
             }
             _ => {}
         }
-        let header = types::Header { hash: *hash, inner, total_difficulty: None, size: None };
+        let header = types::Header { hash, inner, total_difficulty: None, size: None };
         let block: types::Block = types::Block {
             header,
             uncles: Vec::new(),
@@ -588,8 +609,7 @@ impl Serving {
             }
             Some(Lie::InventsAnotherEvent(at)) if at == number => {
                 let mut invented = logs[0].clone();
-                invented.inner.data =
-                    LogData::new_unchecked(vec![keccak256("Rugged()")], "".into());
+                invented.inner.data = foreign();
                 logs.push(invented);
             }
             Some(Lie::Repeats(at)) if at == number => {

@@ -365,6 +365,93 @@ async fn a_block_with_logs_that_one_of_three_alone_has_does_not_keep_the_others_
     world.assert_is_head().await;
 }
 
+#[tokio::test]
+async fn a_block_that_one_of_three_alone_has_ends_nothing_whatever_is_in_it() {
+    let world = World::new([None, None, None]).await;
+    let alone = {
+        let mut tree = world.tree.lock().unwrap();
+        let final_block = tree.at(world.head, BLOCKS - FINALITY).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let foreign = tree.grow_foreign(final_block, &mut rng);
+        tree.grow_by(foreign, FINALITY - 1, &mut rng)
+    };
+    for server in &world.servers {
+        // What it says of that block it proves by its own header.
+        server.lock().serves_receipts = true;
+    }
+    world.servers[0].lock().head = alone;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 5).await.is_none());
+    world.assert_is_head().await;
+}
+
+#[tokio::test]
+async fn an_event_that_no_version_knows_ends_the_run_where_enough_operators_have_it() {
+    let mut world = World::new([None, None, None]).await;
+    let rng = &mut ChaCha8Rng::seed_from_u64(2);
+    world.head = world.tree.lock().unwrap().grow_foreign(world.head, rng);
+    for server in &world.servers {
+        (server.lock().head, server.lock().serves_receipts) = (world.head, true);
+    }
+    let mut indexer = world.indexer().await;
+    let error = loop {
+        match indexer.turn().await {
+            Ok(turn) => assert_ne!(turn, Turn::Idle),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::UnknownEvent { .. }), "{error:?}");
+}
+
+impl World {
+    /// Has all endpoints leave a branch of so many blocks for another one.
+    fn reorg(&mut self, blocks: u64) {
+        let mut tree = self.tree.lock().unwrap();
+        let base = tree.at(self.head, tree.number(self.head) - blocks).unwrap();
+        self.head = tree.grow_by(base, blocks + 1, &mut ChaCha8Rng::seed_from_u64(3));
+        for server in &self.servers {
+            server.lock().head = self.head;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_time_or_a_height_that_no_chain_has_ends_nothing_where_one_of_three_tells_it() {
+    let lies = [
+        (Lie::Heightens(BLOCKS + 1), "number"),
+        (Lie::Dates { number: BLOCKS + 1, time: u64::MAX }, "time"),
+    ];
+    for (lie, field) in lies {
+        let mut world = World::new([None, None, None]).await;
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 1).await.is_none());
+        world.reorg(2);
+        world.servers[0].lock().lie = Some(lie);
+        assert!(settle(&mut indexer, 5).await.is_none(), "{lie:?}");
+        world.assert_is_head().await;
+        let reason = world.reason(0);
+        assert!(reason.contains(&format!("{field} of its block")), "{lie:?}: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_contradicts_a_final_block_ends_nothing_whatever_time_it_tells() {
+    let world = World::new([None, None, None]).await;
+    let fork = {
+        let mut tree = world.tree.lock().unwrap();
+        let base = tree.at(world.head, BLOCKS - FINALITY - 5).unwrap();
+        tree.grow_by(base, FINALITY + 5, &mut ChaCha8Rng::seed_from_u64(2))
+    };
+    {
+        let mut server = world.servers[0].lock();
+        (server.head, server.lie) = (fork, Some(Lie::Dates { number: BLOCKS, time: u64::MAX }));
+    }
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 5).await.is_none());
+    world.assert_is_head().await;
+    assert_ne!(world.states()[0], State::Ok);
+}
+
 impl World {
     /// Replaces the newest block, which has no logs, by another without any, and adds so many. The first of the endpoints goes
     /// on telling the replaced one, and that many blocks which follow it.
