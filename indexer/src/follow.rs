@@ -779,8 +779,11 @@ impl Indexer {
             let number = finalised.number;
             return Ok(Some(format!("the final block went back from {known} to {number}")));
         }
-        let newest = survey.agreeing.iter().map(|(_, latest)| latest.block.time).max();
-        let behind = newest.unwrap_or_default().saturating_sub(finalised.time);
+        // One endpoint alone may tell any time.
+        let agreeing = survey.agreeing.iter();
+        let times = agreeing.map(|(endpoint, latest)| (endpoint.operator(), latest.block.time));
+        let newest = self.endpoints.reached(times).unwrap_or_default();
+        let behind = newest.saturating_sub(finalised.time);
         Ok(self.stands_still(behind, now))
     }
 

@@ -292,7 +292,7 @@ impl Endpoints {
         *self.surveyed.lock().unwrap_or_else(PoisonError::into_inner) = Some(point::now());
         self.note_lags(&looks);
         let claims = looks.iter().map(|(member, look)| (member.operator(), look.finalised));
-        let Some(number) = agreement::reached(claims, self.needed()) else {
+        let Some(number) = self.reached(claims) else {
             return Err(self.no_agreement("on a final block"));
         };
         let votes = all(looks.iter().map(|(member, look)| vote(member, look, number))).await;
@@ -362,6 +362,14 @@ impl Endpoints {
         votes: impl IntoIterator<Item = (&'a str, B256)>,
     ) -> Option<B256> {
         agreement::agreed(votes, self.needed())
+    }
+
+    /// The greatest number that as many operators reach as have to agree.
+    pub(crate) fn reached<'a>(
+        &self,
+        claims: impl IntoIterator<Item = (&'a str, u64)>,
+    ) -> Option<u64> {
+        agreement::reached(claims, self.needed())
     }
 
     /// Digest of the contract's logs of a block, as enough operators serve them.
@@ -473,7 +481,7 @@ impl Endpoints {
     fn note_lags(&self, looks: &[(Endpoint, Look)]) {
         let claims =
             looks.iter().map(|(member, look)| (member.operator(), look.latest.block.number));
-        let reached = agreement::reached(claims, self.needed()).unwrap_or_default();
+        let reached = self.reached(claims).unwrap_or_default();
         for (member, look) in looks {
             member.health(|health| {
                 health.latest = Some(look.latest.block);

@@ -435,6 +435,29 @@ async fn a_time_or_a_height_that_no_chain_has_ends_nothing_where_one_of_three_te
 }
 
 #[tokio::test]
+async fn the_final_block_stands_still_by_the_newest_one_that_enough_operators_have() {
+    let late = Some(Lie::Dates { number: BLOCKS, time: 1_800_000_000 });
+    // Blocks are two seconds apart.
+    let behind = FINALITY * 2;
+    for (lies, alarm_after, is_alarmed) in [
+        ([late, None, None], behind, false),
+        ([None, None, late], behind, false),
+        ([late, late, None], behind, true),
+        ([late, None, None], behind - 1, true),
+        ([None, None, None], behind - 1, true),
+    ] {
+        let mut world = World::new(lies).await;
+        let finality_alarm = Duration::from_secs(alarm_after);
+        let settings = Settings { finality_alarm, ..Settings::default() };
+        world.endpoints = world.endpoints.with_settings(settings);
+        let mut indexer = world.indexer().await;
+        settle(&mut indexer, 1).await;
+        let standing = indexer.standing().borrow().clone();
+        assert_eq!(standing.is_alarmed, is_alarmed, "{lies:?} {alarm_after}: {standing:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_that_contradicts_a_final_block_ends_nothing_whatever_time_it_tells() {
     let world = World::new([None, None, None]).await;
     let fork = {
