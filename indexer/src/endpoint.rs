@@ -234,8 +234,7 @@ impl Endpoint {
 
     /// Takes note that a range of so many blocks was refused, if that is what the error says.
     pub(crate) fn narrow(&self, error: &Error, asked: u64) -> bool {
-        let Error::Endpoint { source, .. } = error else { return false };
-        let Some(hint) = range_refusal(source) else { return false };
+        let Some(hint) = range_refusal(error) else { return false };
         self.health(|health| health.narrow(asked, hint));
         true
     }
@@ -329,8 +328,9 @@ pub(crate) fn told(block: &Block, other: &Block) -> String {
 
 /// Whether an error refuses a range of blocks for its width or for what is in it, and which width it names.
 #[allow(clippy::option_option, reason = "whether, and if so with which hint, if any")]
-fn range_refusal(error: &RpcError<TransportErrorKind>) -> Option<Option<u64>> {
-    let message = match error {
+pub(crate) fn range_refusal(error: &Error) -> Option<Option<u64>> {
+    let Error::Endpoint { source, .. } = error else { return None };
+    let message = match &**source {
         RpcError::ErrorResp(payload) => payload.message.to_lowercase(),
         RpcError::Transport(TransportErrorKind::HttpError(error))
             if matches!(error.status, 400 | 413) =>

@@ -379,22 +379,15 @@ impl Endpoints {
         self.agreed_digest(&members, &served)
     }
 
-    /// Digest of the contract's logs of final blocks, as enough operators serve them. Where too few serve so many blocks at once,
-    /// `asking` asks for fewer from then on.
+    /// Digest of the contract's logs of final blocks, as enough operators serve them; or else what kept any from serving them.
     pub(crate) async fn agreed_range(
         &self,
-        asking: &Endpoint,
         (from, to): (u64, u64),
-    ) -> Option<B256> {
+    ) -> std::result::Result<B256, Vec<Error>> {
         let members = self.due();
         let served = all(members.iter().map(|member| member.logs_between(from, to))).await;
         let agreed = self.agreed_digest(&members, &served);
-        for error in served.iter().filter_map(|logs| logs.as_ref().err()) {
-            if agreed.is_none() && asking.narrow(error, to - from + 1) {
-                break;
-            }
-        }
-        agreed
+        agreed.ok_or_else(|| served.into_iter().filter_map(Result::err).collect())
     }
 
     /// Digest of the logs that enough operators serve.

@@ -264,6 +264,8 @@ pub(crate) enum Lie {
     ProvesForOneBlockOnly,
     Repeats(u64),
     Misplaces(u64),
+    /// In a place where one can stand, of another transaction.
+    Displaces(u64),
     Reorders(u64),
     Alters(u64),
     ForgesReceipts(u64),
@@ -626,6 +628,12 @@ impl Serving {
         // A careful liar keeps its story straight.
         for (index, log) in (0..).zip(&mut logs) {
             log.log_index = Some(index);
+        }
+        if self.lie == Some(Lie::Displaces(number)) {
+            for log in &mut logs {
+                log.log_index = log.log_index.map(|index| index + 7);
+                log.transaction_hash = log.transaction_hash.map(keccak256);
+            }
         }
         if self.lie == Some(Lie::Misplaces(number)) {
             logs[0].log_index = Some(1 << 63);

@@ -316,6 +316,30 @@ async fn a_true_log_in_a_place_where_none_can_stand_is_not_taken_from_one_of_thr
     world.assert_is_head().await;
 }
 
+/// Goal: where a log stands is not taken from one of three because the others serve narrower ranges only.
+#[tokio::test]
+async fn a_true_log_in_a_false_place_is_not_taken_where_others_refuse_ranges_of_that_width() {
+    let narrow = Some(Lie::RefusesRangesAbove(50));
+    let mut world = World::new([Some(Lie::Displaces(OLD)), narrow, narrow]).await;
+    world.grow(LONG / 5);
+    let mut indexer = world.indexer().await;
+    // A wider range is tried now and then, and not after each that got through.
+    assert!(settle(&mut indexer, 4).await.is_none());
+    world.assert_is_head().await;
+}
+
+#[tokio::test]
+async fn logs_that_the_others_serve_at_no_width_are_taken_as_the_journal_tells_them() {
+    let none = Some(Lie::RefusesRangesAbove(0));
+    let mut world = World::new([None, none, none]).await;
+    world.grow(LONG / 5);
+    let mut indexer = world.indexer().await;
+    let last = BLOCKS + LONG / 5 - FINALITY;
+    assert_eq!(indexer.turn().await.unwrap(), Turn::Advanced(last), "all of them at once");
+    assert!(settle(&mut indexer, 1).await.is_none());
+    world.assert_is_head().await;
+}
+
 #[tokio::test]
 async fn what_one_of_three_alone_says_of_a_block_is_not_followed() {
     for (lie, _) in lies_about(NEW) {
