@@ -7,19 +7,25 @@ use std::{
 
 use alloy::{
     consensus::{
-        Header, Receipt, ReceiptEnvelope, ReceiptWithBloom, proofs::calculate_receipt_root,
+        Header, Receipt, ReceiptEnvelope, ReceiptWithBloom, TrieAccount,
+        proofs::calculate_receipt_root,
     },
     primitives::{
         Address, B256, Bloom, Bytes, Log as PrimitiveLog, LogData, U256, bytes, keccak256,
     },
     providers::{Provider, ProviderBuilder},
+    rlp,
     rpc::{
         client::RpcClient,
         json_rpc::{ErrorPayload, Id, RequestPacket, Response, ResponsePacket, ResponsePayload},
-        types::{self, BlockTransactions, Log},
+        types::{
+            self, BlockTransactions, EIP1186AccountProofResponse, EIP1186StorageProof, Log,
+            serde_helpers::JsonStorageKey,
+        },
     },
     sol_types::{SolEvent, SolValue},
     transports::{TransportError, TransportFut},
+    trie::{HashBuilder, Nibbles, proof::ProofRetainer},
 };
 use contracts::{Settlement, eip712::DepositKey, journal::Journal};
 use indexer::{Endpoints, Finality, Upstream};
@@ -105,6 +111,7 @@ impl Tree {
             parent_hash: below.hash,
             number: below.header.number + 1,
             timestamp: below.header.timestamp + 2,
+            state_root: state(journal).0,
             receipts_root: calculate_receipt_root(&receipts),
             logs_bloom: bloom,
             // Makes blocks differ that say the same.
@@ -173,6 +180,20 @@ impl Tree {
         self.nodes[node].journal
     }
 
+    /// The journal as it would be if a block had no logs.
+    fn journal_without(&self, mut node: usize, number: u64) -> Journal {
+        let mut above = Vec::new();
+        while self.number(node) > number {
+            above.push(node);
+            let Some(parent) = self.nodes[node].parent else { break };
+            node = parent;
+        }
+        let is_in = self.number(node) == number;
+        let below = self.nodes[node].parent.filter(|_| is_in).unwrap_or(node);
+        let logs = above.iter().rev().flat_map(|node| &self.nodes[*node].events);
+        logs.fold(self.journal(below), |journal, (_, log)| journal.fold(log))
+    }
+
     /// What the one deposit holds after a block.
     fn deposit(&self, node: usize) -> DepositState {
         let facts = self.replay(node).into_iter().flat_map(|block| block.facts);
@@ -205,6 +226,51 @@ impl Tree {
 /// What a log holds that is none of the contract's events.
 fn foreign() -> LogData {
     LogData::new_unchecked(vec![keccak256("Rugged()")], "".into())
+}
+
+/// The state root where the contract holds this journal, beside another account and another word, and the proof of it.
+fn state(journal: Journal) -> (B256, EIP1186AccountProofResponse) {
+    let word = U256::from_be_bytes(journal.word().0);
+    let mut words = vec![(keccak256(U256::from(1).to_be_bytes::<32>()), rlp::encode(7_u64))];
+    let slot = keccak256(B256::ZERO);
+    if !word.is_zero() {
+        words.push((slot, rlp::encode(word)));
+    }
+    let (storage_hash, proof) = trie(words, slot);
+    let storage_proof =
+        vec![EIP1186StorageProof { key: JsonStorageKey::Hash(B256::ZERO), value: word, proof }];
+    let (code_hash, nonce, balance) = (keccak256(&CODE), 1, U256::ZERO);
+    let account = TrieAccount { nonce, balance, storage_root: storage_hash, code_hash };
+    let other = keccak256(Address::ZERO);
+    let accounts = vec![
+        (keccak256(CONTRACT), rlp::encode(account)),
+        (other, rlp::encode(TrieAccount { nonce: 7, ..account })),
+    ];
+    let (root, account_proof) = trie(accounts, keccak256(CONTRACT));
+    let address = CONTRACT;
+    let proof = EIP1186AccountProofResponse {
+        address,
+        balance,
+        code_hash,
+        nonce,
+        storage_hash,
+        account_proof,
+        storage_proof,
+    };
+    (root, proof)
+}
+
+/// The root of these leaves, and what leads from it to a key.
+fn trie(mut leaves: Vec<(B256, Vec<u8>)>, key: B256) -> (B256, Vec<Bytes>) {
+    leaves.sort();
+    let key = Nibbles::unpack(key);
+    let mut builder = HashBuilder::default().with_proof_retainer(ProofRetainer::new(vec![key]));
+    for (at, value) in &leaves {
+        builder.add_leaf(Nibbles::unpack(at), value);
+    }
+    let root = builder.root();
+    let nodes = builder.take_proof_nodes().matching_nodes_sorted(&key);
+    (root, nodes.into_iter().map(|(_, node)| node).collect())
 }
 
 fn tx_hash(block: B256, index: u64) -> B256 {
@@ -271,6 +337,8 @@ pub(crate) enum Lie {
     ForgesReceipts(u64),
     ForgesReceiptsOnce(u64),
     HasNoReceipts(u64),
+    /// The contract's journal without a block's logs, which it leaves out of ranges too: as if the block had none.
+    ProvesWithout(u64),
     /// With the header that they have the root of, under the hash of the true one.
     ForgesReceiptsAndHeader(u64),
     Postdates(u64),
@@ -321,6 +389,7 @@ pub(crate) struct Serving {
     pub(crate) head: usize,
     pub(crate) lie: Option<Lie>,
     pub(crate) serves_receipts: bool,
+    pub(crate) serves_proofs: bool,
     /// Whether it has no state, and with it no journal.
     pub(crate) lacks_state: bool,
     /// Of how many of its newest blocks it keeps the state, if not of all.
@@ -344,6 +413,7 @@ impl Server {
             head,
             lie,
             serves_receipts,
+            serves_proofs: false,
             lacks_state,
             keeps_state_of: None,
             oldest: 0,
@@ -482,6 +552,7 @@ impl Serving {
                 Err((-32002, "No state available for block".into()))
             }
             "eth_getBlockReceipts" if self.serves_receipts => Ok(self.receipts(&tree, &params[0])),
+            "eth_getProof" if self.serves_proofs => self.proof(&tree, &params[2]),
             _ => Err((-32601, "the method does not exist".into())),
         }
     }
@@ -581,7 +652,10 @@ impl Serving {
             return Err((-32005, format!("block range is limited to {blocks} blocks")));
         }
         self.ranges.push(to - from + 1);
-        let is_told = |number: &u64| self.lie != Some(Lie::OmitsFromRanges(*number));
+        let is_told = |number: &u64| {
+            let omissions = [Lie::OmitsFromRanges(*number), Lie::ProvesWithout(*number)];
+            self.lie.is_none_or(|lie| !omissions.contains(&lie))
+        };
         let nodes = (from..=to).filter(is_told).filter_map(|number| tree.at(self.head, number));
         Ok(json!(nodes.flat_map(|node| self.told(tree, node)).collect::<Vec<_>>()))
     }
@@ -640,6 +714,15 @@ impl Serving {
             logs.truncate(1);
         }
         logs
+    }
+
+    fn proof(&self, tree: &Tree, hash: &Value) -> Result<Value, (i64, String)> {
+        let node = self.by_hash(tree, hash).ok_or((-32000, "header not found".to_owned()))?;
+        let journal = match self.lie {
+            Some(Lie::ProvesWithout(number)) => tree.journal_without(node, number),
+            _ => tree.journal(node),
+        };
+        Ok(json!(state(journal).1))
     }
 
     fn receipts(&mut self, tree: &Tree, hash: &Value) -> Value {

@@ -695,6 +695,25 @@ async fn tx_receipts_that_do_not_verify_once_or_are_not_there_yet_are_no_lie() {
     }
 }
 
+/// Goal: one endpoint alone proves the contract's journal, and only the true one.
+#[tokio::test]
+async fn a_forged_storage_proof_is_not_taken_and_gives_the_liar_away() {
+    for (lie, state) in [(Some(Lie::ProvesWithout(OLD)), State::Lying), (None, State::Ok)] {
+        let world = World::new([lie, None, None]).await;
+        for server in &world.servers {
+            let mut server = server.lock();
+            // What is not proved is not told either.
+            (server.serves_receipts, server.serves_proofs, server.lacks_state) = (true, true, true);
+        }
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 1).await.is_none(), "{lie:?}");
+        world.assert_is_head().await;
+        assert_eq!(world.states(), [state, State::Ok, State::Ok], "{}", world.reason(0));
+        let problem = "its storage proof does not lead to its state root";
+        assert_eq!(world.reason(0).contains(problem), lie.is_some(), "{}", world.reason(0));
+    }
+}
+
 impl World {
     /// The same on a chain whose headers' hashes cannot be computed.
     fn without_hashes(mut self) -> Self {
