@@ -100,6 +100,13 @@ impl Tree {
         self.add(parent, vec![(event, foreign())], providers)
     }
 
+    /// Adds a block that puts money into so many other deposits.
+    pub(crate) fn grow_deposits(&mut self, parent: usize, deposits: u8) -> usize {
+        let deposited = |salt: u8| deposited(DepositKey { salt: B256::repeat_byte(salt), ..key() });
+        let logged = (1..=deposits).map(deposited).collect();
+        self.add(parent, logged, self.nodes[parent].providers)
+    }
+
     fn add(&mut self, parent: usize, logged: Vec<(Event, LogData)>, providers: u32) -> usize {
         let below = &self.nodes[parent];
         let journal = logged.iter().fold(below.journal, |journal, (_, log)| journal.fold(log));
@@ -194,13 +201,17 @@ impl Tree {
         logs.fold(self.journal(below), |journal, (_, log)| journal.fold(log))
     }
 
-    /// What the one deposit holds after a block.
-    fn deposit(&self, node: usize) -> DepositState {
+    /// What a deposit holds after a block.
+    fn deposit(&self, node: usize, id: B256) -> DepositState {
         let facts = self.replay(node).into_iter().flat_map(|block| block.facts);
         facts.fold(DepositState::default(), |state, fact| {
             let event = match fact.event {
-                Event::Funded { units, .. } => DepositEvent::Funded(units, true),
-                Event::Thawed { units, ends, .. } => DepositEvent::Thawed(units, ends),
+                Event::Funded { key, units, .. } if key.id() == id => {
+                    DepositEvent::Funded(units, true)
+                }
+                Event::Thawed { deposit, units, ends } if deposit == id => {
+                    DepositEvent::Thawed(units, ends)
+                }
                 _ => return state,
             };
             state.after(event).unwrap()
@@ -284,6 +295,14 @@ fn envelope(index: u64, log: &LogData) -> ReceiptEnvelope {
     ReceiptEnvelope::Eip1559(ReceiptWithBloom::from(receipt))
 }
 
+/// Money of a stranger for a deposit, and its log as the contract writes it.
+fn deposited(key: DepositKey) -> (Event, LogData) {
+    let (from, units) = (Address::repeat_byte(0xdd), Units::new(7));
+    let (id, told) = (key.id(), key.clone().into());
+    let log = Settlement::Deposited { id, key: told, from, units: units.get() };
+    (Event::Funded { key, sender: from, units }, log.encode_log_data())
+}
+
 /// A random event, and its log as the contract writes it.
 fn event(providers: &mut u32, rng: &mut ChaCha8Rng) -> (Event, LogData) {
     let units = rng.random_range(1..1_000_000);
@@ -353,6 +372,9 @@ pub(crate) enum Lie {
     MisstatesEveryOtherTime,
     StatesNothing,
     StatesNothingEveryOtherTime,
+    /// Likewise, and takes so many seconds for it, which the thread's clock is moved by.
+    #[cfg(feature = "crash-points")]
+    StallsEveryOtherTime(u64),
     /// Tells some blocks of another branch.
     Keeps {
         from: u64,
@@ -401,6 +423,8 @@ pub(crate) struct Serving {
     /// Widths of the ranges of logs that were served.
     pub(crate) ranges: Vec<u64>,
     pub(crate) requests: u64,
+    /// Of them, how many asked what an account holds.
+    pub(crate) calls: u64,
     /// How often it was asked for what it tells every other time.
     times: u64,
 }
@@ -420,6 +444,7 @@ impl Server {
             knows_one_branch: false,
             ranges: Vec::new(),
             requests: 0,
+            calls: 0,
             times: 0,
         };
         Self(Arc::new(Mutex::new(serving)))
@@ -444,6 +469,7 @@ impl Service<RequestPacket> for Server {
         let request = packet.as_single().unwrap();
         let body: Value = serde_json::from_str(request.serialized().get()).unwrap();
         serving.requests += 1;
+        serving.calls += u64::from(request.method() == "eth_call");
         #[cfg(feature = "crash-points")]
         if let Some(Lie::TimesOutAfter(seconds)) = serving.lie {
             let now = ledger::point::now() + std::time::Duration::from_secs(seconds);
@@ -509,6 +535,15 @@ impl Serving {
                     return Err((-32000, "not now".into()));
                 }
             }
+            #[cfg(feature = "crash-points")]
+            Some(Lie::StallsEveryOtherTime(seconds)) if method == "eth_call" => {
+                self.times += 1;
+                if self.times % 2 == 1 {
+                    let now = ledger::point::now() + std::time::Duration::from_secs(seconds);
+                    ledger::point::set_clock(Some(now));
+                    return Err((-32000, "not now".into()));
+                }
+            }
             Some(Lie::StatesNothing) if method == "eth_call" => {
                 return Err((-32000, "not now".into()));
             }
@@ -542,7 +577,10 @@ impl Serving {
                 let node = self
                     .by_hash(&tree, &params[1])
                     .ok_or((-32000, "header not found".to_owned()))?;
-                Ok(json!(self.deposit(&tree, node)))
+                let call = &params[0];
+                let input = call.get("input").or_else(|| call.get("data"));
+                let input: Bytes = input.unwrap().as_str().unwrap().parse().unwrap();
+                Ok(json!(self.deposit(&tree, node, B256::from_slice(&input[4..36]))))
             }
             // As reth and Nethermind say it.
             "eth_getProof" if self.lie == Some(Lie::ProvesForOneBlockOnly) => {
@@ -627,9 +665,9 @@ impl Serving {
         block
     }
 
-    /// The deposit, as the contract would answer.
-    fn deposit(&self, tree: &Tree, node: usize) -> Bytes {
-        let DepositState { balance, thawing, spent, epoch, thaw_ends, .. } = tree.deposit(node);
+    /// A deposit, as the contract would answer.
+    fn deposit(&self, tree: &Tree, node: usize, id: B256) -> Bytes {
+        let DepositState { balance, thawing, spent, epoch, thaw_ends, .. } = tree.deposit(node, id);
         let is_untrue = self.lie == Some(Lie::Misstates)
             || (self.lie == Some(Lie::MisstatesEveryOtherTime) && self.times % 2 == 1);
         let balance = balance.get() + u64::from(is_untrue);

@@ -68,6 +68,11 @@ impl World {
         }
     }
 
+    /// Adds a block that puts money into so many other deposits.
+    pub(crate) fn grow_deposits(&mut self, deposits: u8) {
+        self.head = self.tree.lock().unwrap().grow_deposits(self.head, deposits);
+    }
+
     pub(crate) async fn assert_is_head(&self) {
         let tree = self.tree.lock().unwrap().clone();
         assert_is(&self.ledger, &tree, self.head).await;
