@@ -234,8 +234,7 @@ impl Endpoint {
 
     /// Takes note that a range of so many blocks was refused, if that is what the error says.
     pub(crate) fn narrow(&self, error: &Error, asked: u64) -> bool {
-        let Error::Endpoint { source, .. } = error else { return false };
-        let Some(hint) = range_refusal(source) else { return false };
+        let Some(hint) = range_refusal(error) else { return false };
         self.health(|health| health.narrow(asked, hint));
         true
     }
@@ -254,8 +253,16 @@ impl Endpoint {
         call.await.ok()
     }
 
-    /// A header, whose hash is computed if the chain profile does not say that it cannot be.
+    /// A header, whose hash is computed if the chain profile does not say that it cannot be. Heights and times that the ledger
+    /// cannot hold are of no chain.
     fn header(&self, header: &types::Header) -> Result<Header> {
+        let numbers = [("number", header.inner.number), ("time", header.inner.timestamp)];
+        if let Some((field, number)) = numbers.iter().find(|(_, n)| i64::try_from(*n).is_err()) {
+            let (hash, most) = (header.hash, i64::MAX);
+            return Err(self.inconsistent(format!(
+                "the {field} of its block {hash} is {number}, of a chain it is at most {most}"
+            )));
+        }
         if self.header_hash == HeaderHash::Computed {
             let computed = header.inner.hash_slow();
             if computed != header.hash {
@@ -321,8 +328,9 @@ pub(crate) fn told(block: &Block, other: &Block) -> String {
 
 /// Whether an error refuses a range of blocks for its width or for what is in it, and which width it names.
 #[allow(clippy::option_option, reason = "whether, and if so with which hint, if any")]
-fn range_refusal(error: &RpcError<TransportErrorKind>) -> Option<Option<u64>> {
-    let message = match error {
+pub(crate) fn range_refusal(error: &Error) -> Option<Option<u64>> {
+    let Error::Endpoint { source, .. } = error else { return None };
+    let message = match &**source {
         RpcError::ErrorResp(payload) => payload.message.to_lowercase(),
         RpcError::Transport(TransportErrorKind::HttpError(error))
             if matches!(error.status, 400 | 413) =>

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     Endpoints, Error, Result, compare, decode,
-    endpoint::{Endpoint, Header},
+    endpoint::{Endpoint, Header, range_refusal},
     endpoints::{Health, Survey},
     history::{self, History},
     proof::{self, Receipts},
@@ -409,7 +409,7 @@ impl Indexer {
     }
 
     /// Whether enough operators serve the same logs of a range; fails if they serve others, or, where one operator is not enough
-    /// and the journal does not tell the entries either, if too few serve any.
+    /// and the journal does not tell the entries either, or fewer blocks would do, if too few serve any.
     async fn check_agreed(
         &self,
         endpoint: &Endpoint,
@@ -421,15 +421,22 @@ impl Indexer {
             return Ok(false);
         }
         let what = format!("logs of blocks {from} to {to}");
-        match self.endpoints.agreed_range(endpoint, (from, to)).await {
-            Some(agreed) if agreed == history::digest(logs) => Ok(true),
-            Some(_) => {
-                Err(endpoint
-                    .inconsistent(format!("its {what} are not those that the others serve")))
+        let refusals = match self.endpoints.agreed_range((from, to)).await {
+            Ok(agreed) if agreed == history::digest(logs) => return Ok(true),
+            Ok(_) => {
+                let problem = format!("its {what} are not those that the others serve");
+                return Err(endpoint.inconsistent(problem));
             }
-            None if is_told => Ok(false),
-            None => Err(self.endpoints.no_agreement(&format!("on the {what}"))),
+            Err(refusals) => refusals,
+        };
+        let is_refused = from < to && refusals.iter().any(|error| range_refusal(error).is_some());
+        // Where they do not serve the first block alone either, it was not for the width.
+        let fewer_do = is_refused && self.endpoints.agreed_range((from, from)).await.is_ok();
+        if is_told && !fewer_do {
+            return Ok(false);
         }
+        let _is_narrower = refusals.iter().any(|error| endpoint.narrow(error, to - from + 1));
+        Err(self.endpoints.no_agreement(&format!("on the {what}")))
     }
 
     /// Indexes blocks one by one, each with the logs of its own hash. What one operator alone says of them is not followed:
@@ -516,8 +523,17 @@ impl Indexer {
             }
         };
         history.push(header.block.number, &logs, endpoint.operator());
-        let indexed = self.indexed(header.block, &logs);
-        indexed.map(Some).map_err(|error| self.of_unproved(endpoint, error))
+        match self.indexed(header.block, &logs) {
+            Ok(indexed) => Ok(Some(indexed)),
+            // What is proved is so by the header, which is the endpoint's own word until others have the block.
+            Err(error)
+                if self.endpoints.needed() > 1
+                    && self.is_backed(endpoint, &header.block).await? =>
+            {
+                Err(error)
+            }
+            Err(error) => Err(of_facts(endpoint, error)),
+        }
     }
 
     /// Whether enough operators have the block. Fails if they have another at its height, rather than none yet.
@@ -770,8 +786,11 @@ impl Indexer {
             let number = finalised.number;
             return Ok(Some(format!("the final block went back from {known} to {number}")));
         }
-        let newest = survey.agreeing.iter().map(|(_, latest)| latest.block.time).max();
-        let behind = newest.unwrap_or_default().saturating_sub(finalised.time);
+        // One endpoint alone may tell any time.
+        let agreeing = survey.agreeing.iter();
+        let times = agreeing.map(|(endpoint, latest)| (endpoint.operator(), latest.block.time));
+        let newest = self.endpoints.reached(times).unwrap_or_default();
+        let behind = newest.saturating_sub(finalised.time);
         Ok(self.stands_still(behind, now))
     }
 

@@ -311,7 +311,11 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::Bloom;
+    use alloy::{
+        primitives::Bloom,
+        rpc::types::{EIP1186StorageProof, serde_helpers::JsonStorageKey},
+        trie::{HashBuilder, proof::ProofRetainer},
+    };
     use ledger::chain::Block;
     use serde_json::{Value, json};
 
@@ -362,6 +366,126 @@ mod tests {
 
         receipts[2].transaction_hash = B256::repeat_byte(3);
         assert!(!have_root(&receipts, &header), "an invented one is not put aside");
+    }
+
+    const CONTRACT: Address = Address::repeat_byte(0xcc);
+
+    /// The root of these leaves, and what leads from it to a key.
+    fn trie(leaves: &[(B256, Vec<u8>)], key: B256) -> (B256, Vec<Bytes>) {
+        let (mut leaves, key) = (leaves.to_vec(), Nibbles::unpack(key));
+        leaves.sort();
+        let mut builder = HashBuilder::default().with_proof_retainer(ProofRetainer::new(vec![key]));
+        for (at, value) in &leaves {
+            builder.add_leaf(Nibbles::unpack(at), value);
+        }
+        let root = builder.root();
+        let nodes = builder.take_proof_nodes().matching_nodes_sorted(&key);
+        (root, nodes.into_iter().map(|(_, node)| node).collect())
+    }
+
+    fn slot(number: u8) -> B256 {
+        B256::with_last_byte(number)
+    }
+
+    /// Words of a storage, those of the slots 0 to 39, and one that is told of slot 0.
+    fn storage_of(words: u64, told: u64) -> (B256, Vec<(B256, Vec<u8>)>, EIP1186StorageProof) {
+        let leaf = |number: u8| (keccak256(slot(number)), rlp::encode(words + u64::from(number)));
+        let leaves: Vec<_> = (0..40).map(leaf).collect();
+        let (root, proof) = trie(&leaves, keccak256(slot(0)));
+        let key = JsonStorageKey::Hash(slot(0));
+        (root, leaves, EIP1186StorageProof { key, value: U256::from(told), proof })
+    }
+
+    /// The state root of an account with that storage among others, and its proof.
+    fn account_of(storage: (B256, EIP1186StorageProof)) -> (B256, EIP1186AccountProofResponse) {
+        let (storage_root, storage_proof) = storage;
+        let account = TrieAccount { nonce: 1, storage_root, ..TrieAccount::default() };
+        let mut leaves = vec![(keccak256(CONTRACT), rlp::encode(account))];
+        let others = (1..40).map(|byte| Address::repeat_byte(byte));
+        leaves.extend(others.map(|other| (keccak256(other), rlp::encode(TrieAccount::default()))));
+        let (root, account_proof) = trie(&leaves, keccak256(CONTRACT));
+        let proof = EIP1186AccountProofResponse {
+            address: CONTRACT,
+            balance: U256::ZERO,
+            code_hash: account.code_hash,
+            nonce: 1,
+            storage_hash: storage_root,
+            account_proof,
+            storage_proof: vec![storage_proof],
+        };
+        (root, proof)
+    }
+
+    #[test]
+    fn a_proof_that_is_empty_cut_altered_or_of_another_key_or_value_proves_nothing() {
+        let (root, leaves, EIP1186StorageProof { proof, .. }) = storage_of(1_000, 1_000);
+        let (key, value) = (keccak256(slot(0)), rlp::encode(1_000_u64));
+        let proves = |value: Option<&[u8]>, proof: &[Bytes]| {
+            is_proved(root, key, value.map(<[u8]>::to_vec), proof)
+        };
+        assert!(proof.len() > 1 && proves(Some(&value), &proof));
+
+        assert!(!proves(Some(&rlp::encode(1_001_u64)), &proof), "an altered value");
+        assert!(!proves(None, &proof), "that there is none");
+        assert!(!proves(Some(&value), &[]), "empty");
+        assert!(!proves(None, &[]), "empty, that there is none");
+        assert!(!proves(Some(&value), &proof[..proof.len() - 1]), "without its end");
+        assert!(!proves(Some(&value), &proof[1..]), "without its root");
+        for node in 0..proof.len() {
+            for byte in 0..proof[node].len() {
+                let mut altered = proof.clone();
+                let mut bytes = altered[node].to_vec();
+                bytes[byte] ^= 1;
+                altered[node] = bytes.into();
+                assert!(!proves(Some(&value), &altered), "node {node}, byte {byte}");
+            }
+        }
+        let (_, other) = trie(&leaves, keccak256(slot(1)));
+        assert!(!proves(Some(&value), &other), "of another key");
+        assert!(!proves(Some(&rlp::encode(1_001_u64)), &other), "of another key and its value");
+        let (forged, _, EIP1186StorageProof { proof, .. }) = storage_of(5, 5);
+        assert!(forged != root && !proves(Some(&rlp::encode(5_u64)), &proof), "of another root");
+    }
+
+    #[test]
+    fn words_are_those_that_the_state_root_leads_to_and_no_others() {
+        let words = |proof: &EIP1186AccountProofResponse, root: B256| {
+            proved_words(proof, (CONTRACT, root), &[slot(0)])
+        };
+        let (storage, _, proof) = storage_of(1_000, 1_000);
+        let (root, good) = account_of((storage, proof));
+        assert_eq!(words(&good, root), Some(vec![U256::from(1_000)]));
+
+        // Each of them is sound as far as it goes.
+        let (other, _, forged) = storage_of(5, 5);
+        let mut only_the_word = good.clone();
+        only_the_word.storage_proof = vec![forged.clone()];
+        let mut with_its_root = only_the_word.clone();
+        with_its_root.storage_hash = other;
+        let (_, with_its_account) = account_of((other, forged));
+        let mut altered = good.clone();
+        altered.storage_proof[0].value = U256::from(1_001);
+        let mut left_out = good.clone();
+        left_out.storage_proof.clear();
+        let mut of_another_slot = good.clone();
+        of_another_slot.storage_proof[0].key = JsonStorageKey::Hash(slot(1));
+        let mut no_contract = good.clone();
+        (no_contract.nonce, no_contract.code_hash) = (0, KECCAK256_EMPTY);
+        let mut nothing = no_contract.clone();
+        nothing.account_proof.clear();
+        for bad in [
+            only_the_word,
+            with_its_root,
+            with_its_account,
+            altered,
+            left_out,
+            of_another_slot,
+            no_contract,
+            nothing,
+        ] {
+            assert_eq!(words(&bad, root), None, "{bad:?}");
+        }
+        assert_eq!(words(&good, other), None, "of another block");
     }
 
     #[test]

@@ -225,12 +225,6 @@ async fn insert_fact(
     let query = match &fact.event {
         Event::TokenRegistered { token, decimals } => {
             let unit = integer(Unit::of_decimals(*decimals)?.base_units())?;
-            sqlx::query("insert into token (address, decimals, unit) values (?, ?, ?) on conflict do nothing")
-                .bind(token.to_vec())
-                .bind(i64::from(*decimals))
-                .bind(unit)
-                .execute(&mut **tx)
-                .await?;
             sqlx::query("insert into token_registered (block, log_index, token, decimals, unit) values (?, ?, ?, ?, ?)")
                 .bind(place.0)
                 .bind(place.1)

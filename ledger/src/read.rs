@@ -45,7 +45,7 @@ pub struct FundingDeposit {
 pub struct Books {
     /// Address of its token.
     pub pays_in: Address,
-    /// Its token, once the contract registered it.
+    /// Its token, once its registration by the contract is final.
     pub token: Option<Token>,
     /// Its deposits, in the order in which they pay.
     pub deposits: Vec<FundingDeposit>,
@@ -202,9 +202,9 @@ impl Reader {
         books(&mut tx, organisation).await
     }
 
-    /// All tokens that the contract has registered.
+    /// All tokens that the contract has registered, final or not.
     pub async fn tokens(&self) -> Result<Vec<Token>> {
-        let rows = sqlx::query("select address, decimals from token order by address")
+        let rows = sqlx::query("select token, decimals from token_registered order by token")
             .fetch_all(self.0.reader())
             .await?;
         rows.iter().map(token).collect()
@@ -680,7 +680,7 @@ fn key(row: &SqliteRow) -> Result<DepositKey> {
 
 fn token(row: &SqliteRow) -> Result<Token> {
     let decimals = u8::try_from(row.int("decimals")?).map_err(|_| Error::Corrupt("decimals"))?;
-    Ok(Token { address: row.address("address")?, decimals, unit: Unit::of_decimals(decimals)? })
+    Ok(Token { address: row.address("token")?, decimals, unit: Unit::of_decimals(decimals)? })
 }
 
 fn credit(row: &SqliteRow) -> Result<Credit> {
@@ -1080,11 +1080,9 @@ pub(crate) async fn books(
         .await?;
     let Some(row) = row else { return Ok(None) };
     let (pays_in, attester) = (row.address("token")?, row.address("attester")?);
-    let row = sqlx::query("select address, decimals from token where address = ?")
-        .bind(pays_in.to_vec())
-        .fetch_optional(&mut *conn)
-        .await?;
-    let token = row.as_ref().map(token).transpose()?;
+    // Nothing is promised by decimals that a reorg may change.
+    let token = registered(conn, pays_in).await?.filter(|(_, is_final)| *is_final);
+    let token = token.map(|(token, _)| token);
     let deposits = funding_deposits(conn, organisation, (pays_in, attester)).await?;
     let open = open_items(conn, organisation).await?;
     let position = match token {
@@ -1093,6 +1091,20 @@ pub(crate) async fn books(
     };
     let freezes = freezes(conn, organisation).await?;
     Ok(Some(Books { pays_in, token, deposits, open, position, freezes }))
+}
+
+/// A token as the contract registered it, and whether the registration is final.
+pub(crate) async fn registered(
+    conn: &mut SqliteConnection,
+    address: Address,
+) -> Result<Option<(Token, bool)>> {
+    let row = sqlx::query(
+        "select token, decimals, block <= (select finalised from chain) as is_final from token_registered where token = ?",
+    )
+    .bind(address.to_vec())
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| Ok((token(&row)?, row.flag("is_final")?))).transpose()
 }
 
 async fn funding_deposits(

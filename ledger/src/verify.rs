@@ -125,20 +125,14 @@ type ReadEvent = fn(&sqlx::sqlite::SqliteRow) -> Result<Event>;
 
 /// How each table of facts is read back as events.
 const FACTS: [(&str, ReadEvent); 10] = [
-    (
-        "select f.*, t.unit as known from token_registered f left join token t on t.address = f.token",
-        |row| {
-            let decimals = u8::try_from(row.int("decimals")?)
-                .map_err(|_| crate::Error::Corrupt("decimals"))?;
-            let unit = row.u64("unit")?;
-            if Unit::of_decimals(decimals)?.base_units() != unit
-                || row.maybe_int("known")? != Some(row.int("unit")?)
-            {
-                return Err(crate::Error::Corrupt("unit of a token"));
-            }
-            Ok(Event::TokenRegistered { token: row.address("token")?, decimals })
-        },
-    ),
+    ("select * from token_registered", |row| {
+        let decimals =
+            u8::try_from(row.int("decimals")?).map_err(|_| crate::Error::Corrupt("decimals"))?;
+        if Unit::of_decimals(decimals)?.base_units() != row.u64("unit")? {
+            return Err(crate::Error::Corrupt("unit of a token"));
+        }
+        Ok(Event::TokenRegistered { token: row.address("token")?, decimals })
+    }),
     ("select f.*, d.* from funded f join deposit d on d.id = f.deposit", |row| {
         let key = contracts::eip712::DepositKey {
             requestor: row.address("requestor")?,
@@ -208,13 +202,8 @@ pub(crate) async fn statement_differences(
     let leaves: Vec<_> =
         read::named_leaves(conn, id).await?.into_iter().map(|named| named.leaf).collect();
     let rows = read::rows(conn, id).await?;
-    let decimals = sqlx::query("select decimals from token where address = ?")
-        .bind(statement.key.token.to_vec())
-        .fetch_one(&mut *conn)
-        .await?
-        .int("decimals")?;
-    let unit =
-        Unit::of_decimals(u8::try_from(decimals).map_err(|_| crate::Error::Corrupt("decimals"))?)?;
+    let token = read::registered(conn, statement.key.token).await?;
+    let unit = token.ok_or(crate::Error::Corrupt("token of a statement"))?.0.unit;
     let mut differences = Vec::new();
     let root = Tree::new(&leaves).root();
     if root != statement.manifest {
@@ -259,7 +248,7 @@ async fn records(conn: &mut SqliteConnection) -> Result<Vec<Difference>> {
         "select i.*, w.revision, w.content, w.body, a.amount, a.rate, a.rate_source, a.rate_at, t.decimals
          from workload w join item i on i.id = w.item
          left join accepted a on a.item = w.item and a.revision = w.revision
-         left join organisation o on o.name = i.organisation left join token t on t.address = o.token",
+         left join organisation o on o.name = i.organisation left join token_registered t on t.token = o.token",
     )
     .fetch_all(conn)
     .await?;

@@ -18,6 +18,8 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Blocks of the first log range.
 const FIRST_SPAN: u64 = 2_000;
+/// How many ranges get through below a width that was refused before as wide a one is asked for again.
+const CONTENT: u32 = 16;
 /// Most blocks of a log range.
 const MAX_SPAN: u64 = 10_000;
 
@@ -83,6 +85,8 @@ pub(crate) struct Health {
     failures: u32,
     retry_at: Option<Instant>,
     span: Option<u64>,
+    /// Width of a log range that was refused last, and how many more are to get through below it.
+    refused: Option<(u64, u32)>,
     /// Requests that it does not serve.
     unserved: Vec<&'static str>,
 }
@@ -163,15 +167,23 @@ impl Health {
         self.span.unwrap_or(FIRST_SPAN)
     }
 
-    /// An eighth wider: most ranges then stay below the endpoint's limit.
+    /// An eighth wider, once enough ranges got through below a width that was refused: most then stay below the limit.
     pub(crate) fn widen(&mut self) {
         let span = self.span();
-        self.span = Some((span + span / 8 + 1).min(MAX_SPAN));
+        let wider = (span + span / 8 + 1).min(MAX_SPAN);
+        match &mut self.refused {
+            Some((refused, left)) if wider >= *refused && *left > 0 => *left -= 1,
+            _ => self.span = Some(wider),
+        }
     }
 
     /// Half as wide, or as wide as the refusal says.
     pub(crate) fn narrow(&mut self, asked: u64, hint: Option<u64>) {
         let half = (asked / 2).max(1);
+        // Of one block, it was not the width.
+        if asked > 1 {
+            self.refused = Some((asked, CONTENT));
+        }
         self.span = Some(hint.filter(|hint| (1..asked).contains(hint)).unwrap_or(half));
     }
 
@@ -235,5 +247,13 @@ mod tests {
         assert_eq!(health.span(), 1);
         health.widen();
         assert_eq!(health.span(), 2);
+
+        health.narrow(563, Some(500));
+        for _ in 0..CONTENT {
+            health.widen();
+            assert_eq!(health.span(), 500, "it is content for a while");
+        }
+        health.widen();
+        assert_eq!(health.span(), 563);
     }
 }

@@ -292,7 +292,7 @@ impl Endpoints {
         *self.surveyed.lock().unwrap_or_else(PoisonError::into_inner) = Some(point::now());
         self.note_lags(&looks);
         let claims = looks.iter().map(|(member, look)| (member.operator(), look.finalised));
-        let Some(number) = agreement::reached(claims, self.needed()) else {
+        let Some(number) = self.reached(claims) else {
             return Err(self.no_agreement("on a final block"));
         };
         let votes = all(looks.iter().map(|(member, look)| vote(member, look, number))).await;
@@ -364,6 +364,14 @@ impl Endpoints {
         agreement::agreed(votes, self.needed())
     }
 
+    /// The greatest number that as many operators reach as have to agree.
+    pub(crate) fn reached<'a>(
+        &self,
+        claims: impl IntoIterator<Item = (&'a str, u64)>,
+    ) -> Option<u64> {
+        agreement::reached(claims, self.needed())
+    }
+
     /// Digest of the contract's logs of a block, as enough operators serve them.
     pub(crate) async fn agreed_logs(&self, block: &Block) -> Option<B256> {
         let members = self.due();
@@ -371,22 +379,15 @@ impl Endpoints {
         self.agreed_digest(&members, &served)
     }
 
-    /// Digest of the contract's logs of final blocks, as enough operators serve them. Where too few serve so many blocks at once,
-    /// `asking` asks for fewer from then on.
+    /// Digest of the contract's logs of final blocks, as enough operators serve them; or else what kept any from serving them.
     pub(crate) async fn agreed_range(
         &self,
-        asking: &Endpoint,
         (from, to): (u64, u64),
-    ) -> Option<B256> {
+    ) -> std::result::Result<B256, Vec<Error>> {
         let members = self.due();
         let served = all(members.iter().map(|member| member.logs_between(from, to))).await;
         let agreed = self.agreed_digest(&members, &served);
-        for error in served.iter().filter_map(|logs| logs.as_ref().err()) {
-            if agreed.is_none() && asking.narrow(error, to - from + 1) {
-                break;
-            }
-        }
-        agreed
+        agreed.ok_or_else(|| served.into_iter().filter_map(Result::err).collect())
     }
 
     /// Digest of the logs that enough operators serve.
@@ -473,7 +474,7 @@ impl Endpoints {
     fn note_lags(&self, looks: &[(Endpoint, Look)]) {
         let claims =
             looks.iter().map(|(member, look)| (member.operator(), look.latest.block.number));
-        let reached = agreement::reached(claims, self.needed()).unwrap_or_default();
+        let reached = self.reached(claims).unwrap_or_default();
         for (member, look) in looks {
             member.health(|health| {
                 health.latest = Some(look.latest.block);

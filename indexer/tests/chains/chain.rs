@@ -7,19 +7,25 @@ use std::{
 
 use alloy::{
     consensus::{
-        Header, Receipt, ReceiptEnvelope, ReceiptWithBloom, proofs::calculate_receipt_root,
+        Header, Receipt, ReceiptEnvelope, ReceiptWithBloom, TrieAccount,
+        proofs::calculate_receipt_root,
     },
     primitives::{
         Address, B256, Bloom, Bytes, Log as PrimitiveLog, LogData, U256, bytes, keccak256,
     },
     providers::{Provider, ProviderBuilder},
+    rlp,
     rpc::{
         client::RpcClient,
         json_rpc::{ErrorPayload, Id, RequestPacket, Response, ResponsePacket, ResponsePayload},
-        types::{self, BlockTransactions, Log},
+        types::{
+            self, BlockTransactions, EIP1186AccountProofResponse, EIP1186StorageProof, Log,
+            serde_helpers::JsonStorageKey,
+        },
     },
     sol_types::{SolEvent, SolValue},
     transports::{TransportError, TransportFut},
+    trie::{HashBuilder, Nibbles, proof::ProofRetainer},
 };
 use contracts::{Settlement, eip712::DepositKey, journal::Journal};
 use indexer::{Endpoints, Finality, Upstream};
@@ -82,14 +88,28 @@ impl Tree {
 
     /// Adds a block with so many random events on top of another.
     pub(crate) fn grow(&mut self, parent: usize, events: usize, rng: &mut ChaCha8Rng) -> usize {
-        let below = self.nodes[parent].clone();
-        let (mut journal, mut providers) = (below.journal, below.providers);
-        let mut logged = Vec::new();
-        for _ in 0..events {
-            let (event, log) = event(&mut providers, rng);
-            journal = journal.fold(&log);
-            logged.push((event, log));
-        }
+        let mut providers = self.nodes[parent].providers;
+        let logged = (0..events).map(|_| event(&mut providers, rng)).collect();
+        self.add(parent, logged, providers)
+    }
+
+    /// Adds a block with a log that is none of the contract's events, and that nobody can therefore tell as one.
+    pub(crate) fn grow_foreign(&mut self, parent: usize, rng: &mut ChaCha8Rng) -> usize {
+        let mut providers = self.nodes[parent].providers;
+        let (event, _) = event(&mut providers, rng);
+        self.add(parent, vec![(event, foreign())], providers)
+    }
+
+    /// Adds a block that puts money into so many other deposits.
+    pub(crate) fn grow_deposits(&mut self, parent: usize, deposits: u8) -> usize {
+        let deposited = |salt: u8| deposited(DepositKey { salt: B256::repeat_byte(salt), ..key() });
+        let logged = (1..=deposits).map(deposited).collect();
+        self.add(parent, logged, self.nodes[parent].providers)
+    }
+
+    fn add(&mut self, parent: usize, logged: Vec<(Event, LogData)>, providers: u32) -> usize {
+        let below = &self.nodes[parent];
+        let journal = logged.iter().fold(below.journal, |journal, (_, log)| journal.fold(log));
         let receipts: Vec<_> =
             (1..).zip(&logged).map(|(index, (_, log))| envelope(index, log)).collect();
         let bloom =
@@ -98,6 +118,7 @@ impl Tree {
             parent_hash: below.hash,
             number: below.header.number + 1,
             timestamp: below.header.timestamp + 2,
+            state_root: state(journal).0,
             receipts_root: calculate_receipt_root(&receipts),
             logs_bloom: bloom,
             // Makes blocks differ that say the same.
@@ -105,14 +126,8 @@ impl Tree {
             ..Header::default()
         };
         let hash = header.hash_slow();
-        self.nodes.push(Node {
-            header,
-            hash,
-            parent: Some(parent),
-            events: logged,
-            journal,
-            providers,
-        });
+        let (parent, events) = (Some(parent), logged);
+        self.nodes.push(Node { header, hash, parent, events, journal, providers });
         self.nodes.len() - 1
     }
 
@@ -172,13 +187,31 @@ impl Tree {
         self.nodes[node].journal
     }
 
-    /// What the one deposit holds after a block.
-    fn deposit(&self, node: usize) -> DepositState {
+    /// The journal as it would be if a block had no logs.
+    fn journal_without(&self, mut node: usize, number: u64) -> Journal {
+        let mut above = Vec::new();
+        while self.number(node) > number {
+            above.push(node);
+            let Some(parent) = self.nodes[node].parent else { break };
+            node = parent;
+        }
+        let is_in = self.number(node) == number;
+        let below = self.nodes[node].parent.filter(|_| is_in).unwrap_or(node);
+        let logs = above.iter().rev().flat_map(|node| &self.nodes[*node].events);
+        logs.fold(self.journal(below), |journal, (_, log)| journal.fold(log))
+    }
+
+    /// What a deposit holds after a block.
+    fn deposit(&self, node: usize, id: B256) -> DepositState {
         let facts = self.replay(node).into_iter().flat_map(|block| block.facts);
         facts.fold(DepositState::default(), |state, fact| {
             let event = match fact.event {
-                Event::Funded { units, .. } => DepositEvent::Funded(units, true),
-                Event::Thawed { units, ends, .. } => DepositEvent::Thawed(units, ends),
+                Event::Funded { key, units, .. } if key.id() == id => {
+                    DepositEvent::Funded(units, true)
+                }
+                Event::Thawed { deposit, units, ends } if deposit == id => {
+                    DepositEvent::Thawed(units, ends)
+                }
                 _ => return state,
             };
             state.after(event).unwrap()
@@ -201,6 +234,56 @@ impl Tree {
     }
 }
 
+/// What a log holds that is none of the contract's events.
+fn foreign() -> LogData {
+    LogData::new_unchecked(vec![keccak256("Rugged()")], "".into())
+}
+
+/// The state root where the contract holds this journal, beside another account and another word, and the proof of it.
+fn state(journal: Journal) -> (B256, EIP1186AccountProofResponse) {
+    let word = U256::from_be_bytes(journal.word().0);
+    let mut words = vec![(keccak256(U256::from(1).to_be_bytes::<32>()), rlp::encode(7_u64))];
+    let slot = keccak256(B256::ZERO);
+    if !word.is_zero() {
+        words.push((slot, rlp::encode(word)));
+    }
+    let (storage_hash, proof) = trie(words, slot);
+    let storage_proof =
+        vec![EIP1186StorageProof { key: JsonStorageKey::Hash(B256::ZERO), value: word, proof }];
+    let (code_hash, nonce, balance) = (keccak256(&CODE), 1, U256::ZERO);
+    let account = TrieAccount { nonce, balance, storage_root: storage_hash, code_hash };
+    let other = keccak256(Address::ZERO);
+    let accounts = vec![
+        (keccak256(CONTRACT), rlp::encode(account)),
+        (other, rlp::encode(TrieAccount { nonce: 7, ..account })),
+    ];
+    let (root, account_proof) = trie(accounts, keccak256(CONTRACT));
+    let address = CONTRACT;
+    let proof = EIP1186AccountProofResponse {
+        address,
+        balance,
+        code_hash,
+        nonce,
+        storage_hash,
+        account_proof,
+        storage_proof,
+    };
+    (root, proof)
+}
+
+/// The root of these leaves, and what leads from it to a key.
+fn trie(mut leaves: Vec<(B256, Vec<u8>)>, key: B256) -> (B256, Vec<Bytes>) {
+    leaves.sort();
+    let key = Nibbles::unpack(key);
+    let mut builder = HashBuilder::default().with_proof_retainer(ProofRetainer::new(vec![key]));
+    for (at, value) in &leaves {
+        builder.add_leaf(Nibbles::unpack(at), value);
+    }
+    let root = builder.root();
+    let nodes = builder.take_proof_nodes().matching_nodes_sorted(&key);
+    (root, nodes.into_iter().map(|(_, node)| node).collect())
+}
+
 fn tx_hash(block: B256, index: u64) -> B256 {
     keccak256([block.as_slice(), &index.to_be_bytes()].concat())
 }
@@ -210,6 +293,14 @@ fn envelope(index: u64, log: &LogData) -> ReceiptEnvelope {
     let receipt =
         Receipt { status: true.into(), cumulative_gas_used: 21_000 * index, logs: vec![log] };
     ReceiptEnvelope::Eip1559(ReceiptWithBloom::from(receipt))
+}
+
+/// Money of a stranger for a deposit, and its log as the contract writes it.
+fn deposited(key: DepositKey) -> (Event, LogData) {
+    let (from, units) = (Address::repeat_byte(0xdd), Units::new(7));
+    let (id, told) = (key.id(), key.clone().into());
+    let log = Settlement::Deposited { id, key: told, from, units: units.get() };
+    (Event::Funded { key, sender: from, units }, log.encode_log_data())
 }
 
 /// A random event, and its log as the contract writes it.
@@ -258,18 +349,32 @@ pub(crate) enum Lie {
     ProvesForOneBlockOnly,
     Repeats(u64),
     Misplaces(u64),
+    /// In a place where one can stand, of another transaction.
+    Displaces(u64),
     Reorders(u64),
     Alters(u64),
     ForgesReceipts(u64),
     ForgesReceiptsOnce(u64),
     HasNoReceipts(u64),
+    /// The contract's journal without a block's logs, which it leaves out of ranges too: as if the block had none.
+    ProvesWithout(u64),
     /// With the header that they have the root of, under the hash of the true one.
     ForgesReceiptsAndHeader(u64),
     Postdates(u64),
+    /// Another block than the true one, which says so of itself: its hash is that of its header.
+    Dates {
+        number: u64,
+        time: u64,
+    },
+    /// Likewise, of a height that no chain has.
+    Heightens(u64),
     Misstates,
     MisstatesEveryOtherTime,
     StatesNothing,
     StatesNothingEveryOtherTime,
+    /// Likewise, and takes so many seconds for it, which the thread's clock is moved by.
+    #[cfg(feature = "crash-points")]
+    StallsEveryOtherTime(u64),
     /// Tells some blocks of another branch.
     Keeps {
         from: u64,
@@ -306,6 +411,7 @@ pub(crate) struct Serving {
     pub(crate) head: usize,
     pub(crate) lie: Option<Lie>,
     pub(crate) serves_receipts: bool,
+    pub(crate) serves_proofs: bool,
     /// Whether it has no state, and with it no journal.
     pub(crate) lacks_state: bool,
     /// Of how many of its newest blocks it keeps the state, if not of all.
@@ -317,6 +423,8 @@ pub(crate) struct Serving {
     /// Widths of the ranges of logs that were served.
     pub(crate) ranges: Vec<u64>,
     pub(crate) requests: u64,
+    /// Of them, how many asked what an account holds.
+    pub(crate) calls: u64,
     /// How often it was asked for what it tells every other time.
     times: u64,
 }
@@ -329,12 +437,14 @@ impl Server {
             head,
             lie,
             serves_receipts,
+            serves_proofs: false,
             lacks_state,
             keeps_state_of: None,
             oldest: 0,
             knows_one_branch: false,
             ranges: Vec::new(),
             requests: 0,
+            calls: 0,
             times: 0,
         };
         Self(Arc::new(Mutex::new(serving)))
@@ -359,6 +469,7 @@ impl Service<RequestPacket> for Server {
         let request = packet.as_single().unwrap();
         let body: Value = serde_json::from_str(request.serialized().get()).unwrap();
         serving.requests += 1;
+        serving.calls += u64::from(request.method() == "eth_call");
         #[cfg(feature = "crash-points")]
         if let Some(Lie::TimesOutAfter(seconds)) = serving.lie {
             let now = ledger::point::now() + std::time::Duration::from_secs(seconds);
@@ -424,6 +535,15 @@ impl Serving {
                     return Err((-32000, "not now".into()));
                 }
             }
+            #[cfg(feature = "crash-points")]
+            Some(Lie::StallsEveryOtherTime(seconds)) if method == "eth_call" => {
+                self.times += 1;
+                if self.times % 2 == 1 {
+                    let now = ledger::point::now() + std::time::Duration::from_secs(seconds);
+                    ledger::point::set_clock(Some(now));
+                    return Err((-32000, "not now".into()));
+                }
+            }
             Some(Lie::StatesNothing) if method == "eth_call" => {
                 return Err((-32000, "not now".into()));
             }
@@ -457,7 +577,10 @@ impl Serving {
                 let node = self
                     .by_hash(&tree, &params[1])
                     .ok_or((-32000, "header not found".to_owned()))?;
-                Ok(json!(self.deposit(&tree, node)))
+                let call = &params[0];
+                let input = call.get("input").or_else(|| call.get("data"));
+                let input: Bytes = input.unwrap().as_str().unwrap().parse().unwrap();
+                Ok(json!(self.deposit(&tree, node, B256::from_slice(&input[4..36]))))
             }
             // As reth and Nethermind say it.
             "eth_getProof" if self.lie == Some(Lie::ProvesForOneBlockOnly) => {
@@ -467,6 +590,7 @@ impl Serving {
                 Err((-32002, "No state available for block".into()))
             }
             "eth_getBlockReceipts" if self.serves_receipts => Ok(self.receipts(&tree, &params[0])),
+            "eth_getProof" if self.serves_proofs => self.proof(&tree, &params[2]),
             _ => Err((-32601, "the method does not exist".into())),
         }
     }
@@ -505,8 +629,16 @@ impl Serving {
 
     fn block(&self, tree: &Tree, node: usize) -> Value {
         let Node { header, hash, .. } = &tree.nodes[node];
-        let mut inner = header.clone();
+        let (mut inner, mut hash) = (header.clone(), *hash);
         match self.lie {
+            Some(Lie::Dates { number, time }) if number == inner.number => {
+                inner.timestamp = time;
+                hash = inner.hash_slow();
+            }
+            Some(Lie::Heightens(at)) if at == inner.number => {
+                inner.number = u64::MAX;
+                hash = inner.hash_slow();
+            }
             Some(Lie::Postdates(at)) if at == inner.number => inner.timestamp += 1_000_000,
             Some(Lie::ForgesReceiptsAndHeader(at)) if at == inner.number => {
                 let forged = |(index, log): (u64, Log)| {
@@ -519,7 +651,7 @@ impl Serving {
             }
             _ => {}
         }
-        let header = types::Header { hash: *hash, inner, total_difficulty: None, size: None };
+        let header = types::Header { hash, inner, total_difficulty: None, size: None };
         let block: types::Block = types::Block {
             header,
             uncles: Vec::new(),
@@ -533,9 +665,9 @@ impl Serving {
         block
     }
 
-    /// The deposit, as the contract would answer.
-    fn deposit(&self, tree: &Tree, node: usize) -> Bytes {
-        let DepositState { balance, thawing, spent, epoch, thaw_ends, .. } = tree.deposit(node);
+    /// A deposit, as the contract would answer.
+    fn deposit(&self, tree: &Tree, node: usize, id: B256) -> Bytes {
+        let DepositState { balance, thawing, spent, epoch, thaw_ends, .. } = tree.deposit(node, id);
         let is_untrue = self.lie == Some(Lie::Misstates)
             || (self.lie == Some(Lie::MisstatesEveryOtherTime) && self.times % 2 == 1);
         let balance = balance.get() + u64::from(is_untrue);
@@ -558,7 +690,10 @@ impl Serving {
             return Err((-32005, format!("block range is limited to {blocks} blocks")));
         }
         self.ranges.push(to - from + 1);
-        let is_told = |number: &u64| self.lie != Some(Lie::OmitsFromRanges(*number));
+        let is_told = |number: &u64| {
+            let omissions = [Lie::OmitsFromRanges(*number), Lie::ProvesWithout(*number)];
+            self.lie.is_none_or(|lie| !omissions.contains(&lie))
+        };
         let nodes = (from..=to).filter(is_told).filter_map(|number| tree.at(self.head, number));
         Ok(json!(nodes.flat_map(|node| self.told(tree, node)).collect::<Vec<_>>()))
     }
@@ -588,8 +723,7 @@ impl Serving {
             }
             Some(Lie::InventsAnotherEvent(at)) if at == number => {
                 let mut invented = logs[0].clone();
-                invented.inner.data =
-                    LogData::new_unchecked(vec![keccak256("Rugged()")], "".into());
+                invented.inner.data = foreign();
                 logs.push(invented);
             }
             Some(Lie::Repeats(at)) if at == number => {
@@ -607,11 +741,26 @@ impl Serving {
         for (index, log) in (0..).zip(&mut logs) {
             log.log_index = Some(index);
         }
+        if self.lie == Some(Lie::Displaces(number)) {
+            for log in &mut logs {
+                log.log_index = log.log_index.map(|index| index + 7);
+                log.transaction_hash = log.transaction_hash.map(keccak256);
+            }
+        }
         if self.lie == Some(Lie::Misplaces(number)) {
             logs[0].log_index = Some(1 << 63);
             logs.truncate(1);
         }
         logs
+    }
+
+    fn proof(&self, tree: &Tree, hash: &Value) -> Result<Value, (i64, String)> {
+        let node = self.by_hash(tree, hash).ok_or((-32000, "header not found".to_owned()))?;
+        let journal = match self.lie {
+            Some(Lie::ProvesWithout(number)) => tree.journal_without(node, number),
+            _ => tree.journal(node),
+        };
+        Ok(json!(state(journal).1))
     }
 
     fn receipts(&mut self, tree: &Tree, hash: &Value) -> Value {

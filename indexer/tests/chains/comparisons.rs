@@ -96,6 +96,35 @@ async fn an_account_that_an_endpoint_says_nothing_of_is_asked_for_once_more() {
     assert_eq!(writer.compared_to().await.unwrap(), writer.finalised().await.unwrap());
 }
 
+/// Goal: an endpoint that says nothing of accounts, at once or after long, is not waited for at each of them.
+#[cfg(feature = "crash-points")]
+#[tokio::test]
+async fn an_endpoint_that_says_nothing_of_accounts_is_soon_asked_no_more() {
+    const DEPOSITS: u8 = 12;
+    for (lie, asked) in [
+        (Lie::StatesNothing, 2),
+        // What it answers in between is not worth more than so long a wait in all.
+        (Lie::StallsEveryOtherTime(7), 5),
+        (Lie::StallsEveryOtherTime(0), u64::from(DEPOSITS) + 1),
+    ] {
+        for place in 0..3 {
+            let mut world = World::new([None; 3]).await;
+            world.grow_deposits(DEPOSITS);
+            world.grow(20);
+            world.servers[place].lock().lie = Some(lie);
+            let mut indexer = world.indexer().await;
+            assert!(difference(&mut indexer).await.is_none());
+            let calls: Vec<_> = world.servers.iter().map(|server| server.lock().calls).collect();
+            let mut expected = vec![u64::from(DEPOSITS) + 1; 3];
+            expected[place] = asked;
+            assert_eq!(calls, expected, "{lie:?}");
+            let writer = ChainWriter::new(world.ledger.clone());
+            assert_eq!(writer.compared_to().await.unwrap(), writer.finalised().await.unwrap());
+            ledger::point::set_clock(None);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_difference_is_found_and_lifted_where_the_newest_block_is_final() {
     let mut world = World::of(&[Some(Lie::Misstates)]).await;

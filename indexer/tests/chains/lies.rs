@@ -68,6 +68,11 @@ impl World {
         }
     }
 
+    /// Adds a block that puts money into so many other deposits.
+    pub(crate) fn grow_deposits(&mut self, deposits: u8) {
+        self.head = self.tree.lock().unwrap().grow_deposits(self.head, deposits);
+    }
+
     pub(crate) async fn assert_is_head(&self) {
         let tree = self.tree.lock().unwrap().clone();
         assert_is(&self.ledger, &tree, self.head).await;
@@ -316,6 +321,30 @@ async fn a_true_log_in_a_place_where_none_can_stand_is_not_taken_from_one_of_thr
     world.assert_is_head().await;
 }
 
+/// Goal: where a log stands is not taken from one of three because the others serve narrower ranges only.
+#[tokio::test]
+async fn a_true_log_in_a_false_place_is_not_taken_where_others_refuse_ranges_of_that_width() {
+    let narrow = Some(Lie::RefusesRangesAbove(50));
+    let mut world = World::new([Some(Lie::Displaces(OLD)), narrow, narrow]).await;
+    world.grow(LONG / 5);
+    let mut indexer = world.indexer().await;
+    // A wider range is tried now and then, and not after each that got through.
+    assert!(settle(&mut indexer, 4).await.is_none());
+    world.assert_is_head().await;
+}
+
+#[tokio::test]
+async fn logs_that_the_others_serve_at_no_width_are_taken_as_the_journal_tells_them() {
+    let none = Some(Lie::RefusesRangesAbove(0));
+    let mut world = World::new([None, none, none]).await;
+    world.grow(LONG / 5);
+    let mut indexer = world.indexer().await;
+    let last = BLOCKS + LONG / 5 - FINALITY;
+    assert_eq!(indexer.turn().await.unwrap(), Turn::Advanced(last), "all of them at once");
+    assert!(settle(&mut indexer, 1).await.is_none());
+    world.assert_is_head().await;
+}
+
 #[tokio::test]
 async fn what_one_of_three_alone_says_of_a_block_is_not_followed() {
     for (lie, _) in lies_about(NEW) {
@@ -363,6 +392,116 @@ async fn a_block_with_logs_that_one_of_three_alone_has_does_not_keep_the_others_
     let mut indexer = world.indexer().await;
     assert!(settle(&mut indexer, 5).await.is_none());
     world.assert_is_head().await;
+}
+
+#[tokio::test]
+async fn a_block_that_one_of_three_alone_has_ends_nothing_whatever_is_in_it() {
+    let world = World::new([None, None, None]).await;
+    let alone = {
+        let mut tree = world.tree.lock().unwrap();
+        let final_block = tree.at(world.head, BLOCKS - FINALITY).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let foreign = tree.grow_foreign(final_block, &mut rng);
+        tree.grow_by(foreign, FINALITY - 1, &mut rng)
+    };
+    for server in &world.servers {
+        // What it says of that block it proves by its own header.
+        server.lock().serves_receipts = true;
+    }
+    world.servers[0].lock().head = alone;
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 5).await.is_none());
+    world.assert_is_head().await;
+}
+
+#[tokio::test]
+async fn an_event_that_no_version_knows_ends_the_run_where_enough_operators_have_it() {
+    let mut world = World::new([None, None, None]).await;
+    let rng = &mut ChaCha8Rng::seed_from_u64(2);
+    world.head = world.tree.lock().unwrap().grow_foreign(world.head, rng);
+    for server in &world.servers {
+        (server.lock().head, server.lock().serves_receipts) = (world.head, true);
+    }
+    let mut indexer = world.indexer().await;
+    let error = loop {
+        match indexer.turn().await {
+            Ok(turn) => assert_ne!(turn, Turn::Idle),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::UnknownEvent { .. }), "{error:?}");
+}
+
+impl World {
+    /// Has all endpoints leave a branch of so many blocks for another one.
+    fn reorg(&mut self, blocks: u64) {
+        let mut tree = self.tree.lock().unwrap();
+        let base = tree.at(self.head, tree.number(self.head) - blocks).unwrap();
+        self.head = tree.grow_by(base, blocks + 1, &mut ChaCha8Rng::seed_from_u64(3));
+        for server in &self.servers {
+            server.lock().head = self.head;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_time_or_a_height_that_no_chain_has_ends_nothing_where_one_of_three_tells_it() {
+    let lies = [
+        (Lie::Heightens(BLOCKS + 1), "number"),
+        (Lie::Dates { number: BLOCKS + 1, time: u64::MAX }, "time"),
+    ];
+    for (lie, field) in lies {
+        let mut world = World::new([None, None, None]).await;
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 1).await.is_none());
+        world.reorg(2);
+        world.servers[0].lock().lie = Some(lie);
+        assert!(settle(&mut indexer, 5).await.is_none(), "{lie:?}");
+        world.assert_is_head().await;
+        let reason = world.reason(0);
+        assert!(reason.contains(&format!("{field} of its block")), "{lie:?}: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn the_final_block_stands_still_by_the_newest_one_that_enough_operators_have() {
+    let late = Some(Lie::Dates { number: BLOCKS, time: 1_800_000_000 });
+    // Blocks are two seconds apart.
+    let behind = FINALITY * 2;
+    for (lies, alarm_after, is_alarmed) in [
+        ([late, None, None], behind, false),
+        ([None, None, late], behind, false),
+        ([late, late, None], behind, true),
+        ([late, None, None], behind - 1, true),
+        ([None, None, None], behind - 1, true),
+    ] {
+        let mut world = World::new(lies).await;
+        let finality_alarm = Duration::from_secs(alarm_after);
+        let settings = Settings { finality_alarm, ..Settings::default() };
+        world.endpoints = world.endpoints.with_settings(settings);
+        let mut indexer = world.indexer().await;
+        settle(&mut indexer, 1).await;
+        let standing = indexer.standing().borrow().clone();
+        assert_eq!(standing.is_alarmed, is_alarmed, "{lies:?} {alarm_after}: {standing:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_contradicts_a_final_block_ends_nothing_whatever_time_it_tells() {
+    let world = World::new([None, None, None]).await;
+    let fork = {
+        let mut tree = world.tree.lock().unwrap();
+        let base = tree.at(world.head, BLOCKS - FINALITY - 5).unwrap();
+        tree.grow_by(base, FINALITY + 5, &mut ChaCha8Rng::seed_from_u64(2))
+    };
+    {
+        let mut server = world.servers[0].lock();
+        (server.head, server.lie) = (fork, Some(Lie::Dates { number: BLOCKS, time: u64::MAX }));
+    }
+    let mut indexer = world.indexer().await;
+    assert!(settle(&mut indexer, 5).await.is_none());
+    world.assert_is_head().await;
+    assert_ne!(world.states()[0], State::Ok);
 }
 
 impl World {
@@ -558,6 +697,25 @@ async fn tx_receipts_that_do_not_verify_once_or_are_not_there_yet_are_no_lie() {
             let is_once = matches!(lie, Lie::ForgesReceiptsOnce(_));
             assert!(!is_once || world.states() == [State::Ok; 3], "{:?}", world.states());
         }
+    }
+}
+
+/// Goal: one endpoint alone proves the contract's journal, and only the true one.
+#[tokio::test]
+async fn a_forged_storage_proof_is_not_taken_and_gives_the_liar_away() {
+    for (lie, state) in [(Some(Lie::ProvesWithout(OLD)), State::Lying), (None, State::Ok)] {
+        let world = World::new([lie, None, None]).await;
+        for server in &world.servers {
+            let mut server = server.lock();
+            // What is not proved is not told either.
+            (server.serves_receipts, server.serves_proofs, server.lacks_state) = (true, true, true);
+        }
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 1).await.is_none(), "{lie:?}");
+        world.assert_is_head().await;
+        assert_eq!(world.states(), [state, State::Ok, State::Ok], "{}", world.reason(0));
+        let problem = "its storage proof does not lead to its state root";
+        assert_eq!(world.reason(0).contains(problem), lie.is_some(), "{}", world.reason(0));
     }
 }
 

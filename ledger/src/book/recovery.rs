@@ -12,7 +12,7 @@ use super::{
     statements::{insert_leaves, insert_rows},
 };
 use crate::{
-    Error, Millis, Result, Unit,
+    Error, Millis, Result,
     audit::{self, Event},
     chain::{Content, insert_deposit, insert_statement},
     manifest::{CARRY, FEE, Leaf, Paid, Secret, Tree},
@@ -319,19 +319,14 @@ async fn settled_by_others(conn: &mut SqliteConnection) -> Result<Vec<Sighting>>
 /// Refuses a manifest whose parts do not follow from each other.
 async fn refuse_false(conn: &mut SqliteConnection, import: &Import, secret: &Secret) -> Result<()> {
     let refuse = |why: &str| Err(unimportable(import, why));
-    let token = sqlx::query("select decimals from token where address = ?")
-        .bind(import.statement.key.token.to_vec())
-        .fetch_optional(&mut *conn)
-        .await?;
-    let Some(token) = token else {
+    let Some((token, _)) = read::registered(conn, import.statement.key.token).await? else {
         return refuse("its token is not known yet; let serve read the chain first");
     };
-    let decimals = u8::try_from(token.int("decimals")?).map_err(|_| Error::Corrupt("decimals"))?;
     let leaves: Vec<_> = import.leaves.iter().map(|(leaf, _)| leaf.clone()).collect();
     if Tree::new(&leaves).root() != import.statement.manifest {
         return refuse("its leaves do not have its root");
     }
-    if rules::rows_of(&leaves, Unit::of_decimals(decimals)?)? != import.rows
+    if rules::rows_of(&leaves, token.unit)? != import.rows
         || statement::pack(&import.rows)? != import.statement.rows
     {
         return refuse("its rows do not follow from its leaves");

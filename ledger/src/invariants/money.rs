@@ -264,7 +264,7 @@ async fn statements(conn: &mut SqliteConnection) -> Result<Vec<Stored>> {
     let rows = sqlx::query(
         "select t.id, t.deposit, t.epoch, t.spent, t.ours, t.fee_bps, s.block, s.log_index, d.token, k.decimals
          from statement t left join settled s on s.statement = t.id left join deposit d on d.id = t.deposit
-         left join token k on k.address = d.token
+         left join token_registered k on k.token = d.token
          order by s.block is null, s.block, s.log_index, t.id",
     )
     .fetch_all(conn)

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Tables of which no row is ever updated or deleted.
-const APPEND_ONLY: [&str; 20] = [
+const APPEND_ONLY: [&str; 19] = [
     "audit",
     "source_file",
     "item",
@@ -19,7 +19,6 @@ const APPEND_ONLY: [&str; 20] = [
     "decision",
     "payee",
     "closing",
-    "token",
     "deposit",
     "statement",
     "row",

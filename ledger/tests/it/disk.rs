@@ -8,8 +8,9 @@ use std::{
 };
 
 use ledger::{
-    Error, Ledger,
+    Error, Identity, Ledger,
     book::BookWriter,
+    chain::ChainWriter,
     invariants,
     read::{Reader, Table},
     verify,
@@ -20,7 +21,7 @@ use sqlx::{Connection, SqliteConnection, migrate::Migrator, sqlite::SqliteConnec
 use crate::{
     invariants::{Damage, sound_world},
     traps::funded,
-    world::{World, record, reopen, secret, tariff},
+    world::{World, identity, record, reopen, secret, tariff},
 };
 
 /// Closes a world's ledger and leaves its file.
@@ -91,6 +92,28 @@ async fn says_that_an_older_file_has_to_be_migrated_and_migrates_it() {
         reopen(&file).await.unwrap().close().await;
         Ledger::open_read_only(&file).await.unwrap().close().await;
     }
+}
+
+/// What would break it: a second registration of a token, which one endpoint made up above the final blocks.
+#[tokio::test]
+async fn a_file_with_two_registrations_of_a_token_is_migrated_to_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ledger.db");
+    older(&file, 13).await;
+    let Identity { chain_id, contract, genesis, start_block } = identity();
+    let chain = format!("1, {chain_id}, x'{contract:x}', x'{genesis:x}', {start_block}, 1");
+    raw(&file, &format!("insert into chain values ({chain})")).await;
+    for (number, token, decimals) in [(1, 7, 6), (2, 8, 6), (3, 7, 3), (4, 9, 6)] {
+        let hash = format!("{number:064x}");
+        raw(&file, &format!("insert into block values ({number}, x'{hash}', x'{hash}', 0)")).await;
+        let registered = format!("{number}, 0, x'{token:040x}', {decimals}, 1");
+        raw(&file, &format!("insert into token_registered values ({registered})")).await;
+    }
+    let ledger = reopen(&file).await.unwrap();
+    let tokens = Reader::new(ledger.clone()).tokens().await.unwrap();
+    let known: Vec<_> = tokens.iter().map(|token| (token.address[19], token.decimals)).collect();
+    assert_eq!(known, [(7, 6), (8, 6)], "what came after the invented one is read again");
+    assert_eq!(ChainWriter::new(ledger).checkpoint().await.unwrap().unwrap().number, 2);
 }
 
 /// Goal: a process killed while it migrates leaves a file that is old or new, and nothing between.

@@ -7,12 +7,13 @@ use ledger::{
     book::{Organisation, SourceFile},
     chain::Event,
     rules::Verdict,
+    verify,
     workload::{Outcome, Price, Record, WorkResult},
 };
 
 use crate::{
     traps::{books, funded, later_tariff, take},
-    world::{FEE_BPS, ORGANISATION, World, deposit_key, payout, record, tariff},
+    world::{FEE_BPS, ORGANISATION, World, deposit_key, payout, record, secret, tariff},
 };
 
 /// Base units that `micro_usd` come to at the test's rate.
@@ -201,6 +202,32 @@ async fn work_kept_before_its_token_was_known_is_accepted_only_at_a_price_that_a
     assert_eq!(world.book.accept_unfunded("late", &tariff(), 0).await.unwrap(), 1);
     let books = world.reader.books("late").await.unwrap().unwrap();
     assert_eq!(books.position.reserved, Amount::new(MOST));
+}
+
+/// What would break it: pricing by decimals that one block, or one endpoint, says before it is final.
+#[tokio::test]
+async fn work_is_priced_by_a_registration_that_nothing_can_undo() {
+    let mut world = World::new().await;
+    let token = Address::repeat_byte(0x71);
+    let key = DepositKey { token, ..deposit_key(3) };
+    let late = Organisation { name: "late".into(), token, deposits: vec![key.id()] };
+    world.book.set_organisations(&[late], key.signer, 0).await.unwrap();
+    let mut cheap = record(1, 2, 0, 1_000);
+    cheap.item.organisation = "late".into();
+    cheap.revision.rate = tariff().rates.into_values().next();
+    let waits = [Outcome::Unfunded { missing: Amount::ZERO }];
+
+    // It comes to nothing in whole tokens, for which no money is needed.
+    world.mine(vec![Event::TokenRegistered { token, decimals: 0 }]).await;
+    assert_eq!(take(&world, &[cheap.clone()]).await, waits);
+    world.reorg(1).await;
+    let funded = Event::Funded { sender: key.requestor, key, units: Units::new(1_000_000) };
+    world.mine(vec![Event::TokenRegistered { token, decimals: 18 }, funded]).await;
+    world.finalise(0).await;
+    assert_eq!(world.book.accept_unfunded("late", &tariff(), 0).await.unwrap(), 1);
+    let books = world.reader.books("late").await.unwrap().unwrap();
+    assert_eq!(books.open[0].accepted, Some((0, amount(1_000))));
+    assert_eq!(verify::book(&world.ledger, &secret()).await.unwrap(), []);
 }
 
 #[tokio::test]

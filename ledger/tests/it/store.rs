@@ -1,6 +1,6 @@
 //! Opening, locking and identity of the file; facts and their undoing.
 
-use alloy::primitives::B256;
+use alloy::primitives::{Address, B256};
 use ledger::{Error, Identity, Ledger, Units, chain::Event, verify};
 
 use crate::world::{World, deposit_key, identity, reopen, secret};
@@ -76,6 +76,23 @@ async fn verification_names_a_fact_that_the_chain_does_not_have() {
     let differences = verify::facts(&world.ledger, without, u64::MAX).await.unwrap();
     assert_eq!(differences.len(), 1);
     assert_eq!(differences[0].row, "funded at block 2 log 0");
+}
+
+#[tokio::test]
+async fn a_token_is_what_the_registration_says_that_stands() {
+    let mut world = World::new().await;
+    let token = Address::repeat_byte(0x71);
+    let known = async |world: &World| {
+        let tokens = world.reader.tokens().await.unwrap();
+        tokens.iter().find(|known| known.address == token).map(|known| known.decimals)
+    };
+    world.mine(vec![Event::TokenRegistered { token, decimals: 8 }]).await;
+    assert_eq!(known(&world).await, Some(8));
+    world.reorg(1).await;
+    assert_eq!(known(&world).await, None);
+    world.mine(vec![Event::TokenRegistered { token, decimals: 18 }]).await;
+    assert_eq!(known(&world).await, Some(18));
+    assert_eq!(verify::facts(&world.ledger, &world.blocks, u64::MAX).await.unwrap(), []);
 }
 
 #[tokio::test]
