@@ -503,13 +503,11 @@ async fn run_recover(args: RecoverArgs) -> Result<()> {
             let now = Timestamp::now().as_millisecond();
             let organisations = config.ledger_organisations();
             book.set_organisations(&organisations, config.policy.attester, now).await?;
+            let secret = keys::secret(&config)?;
+            let manifests = Manifests::new(&config, secret.clone());
             match &cut_off {
-                Some(cut_off) => recover::cut_off(cut_off, &book, &reader, now).await?,
-                None => {
-                    let secret = keys::secret(&config)?;
-                    let manifests = Manifests::new(&config, secret.clone());
-                    recover::recover(&manifests, &secret, &book, &reader, now).await?
-                }
+                Some(cut_off) => recover::cut_off(cut_off, &manifests, &book, &reader, now).await?,
+                None => recover::recover(&manifests, &secret, &book, &reader, now).await?,
             }
         }
         Writer::Server(remote) => remote.recover(cut_off.as_ref()).await?,

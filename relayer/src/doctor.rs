@@ -62,7 +62,9 @@ async fn unpublished(config: &Config, ledger: &Ledger) -> Result<Vec<Violation>>
             found.push(Violation {
                 invariant: "L36".into(),
                 row: format!("signature of statement {id}"),
-                problem: format!("its manifest {name} is not in the manifests folder"),
+                problem: format!(
+                    "its manifest {name} is not in the manifests folder; quittance recover writes it anew"
+                ),
             });
         }
     }

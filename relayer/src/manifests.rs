@@ -16,7 +16,7 @@ use contracts::eip712::DepositKey;
 use ledger::{
     Amount, Millis, ProviderNumber, Units,
     book::{BookWriter, Import, Sighting, Work},
-    manifest::{Leaf, Secret},
+    manifest::{Leaf, Secret, Tree},
     point::{self, Side},
     read::Reader,
     statement::{self, Row, Statement},
@@ -40,6 +40,8 @@ pub struct Manifests {
     orders: Orders,
     /// Names of files that were looked at.
     seen: Mutex<BTreeSet<String>>,
+    /// Held while a file is written: two writers of one would meet at its draft.
+    writing: tokio::sync::Mutex<()>,
 }
 
 /// A manifest as its file holds it.
@@ -100,21 +102,24 @@ impl Manifests {
     pub fn new(config: &Config, secret: Secret) -> Self {
         let copies = config.files.manifest_copies.iter();
         let folders = std::iter::once(&config.files.manifests).chain(copies);
-        let folders: Vec<_> = folders.map(|folder| config.path(folder)).collect();
-        Self { orders: Orders::new(&folders, secret), folders, seen: Mutex::default() }
+        Self::in_folders(folders.map(|folder| config.path(folder)).collect(), secret)
+    }
+
+    fn in_folders(folders: Vec<PathBuf>, secret: Secret) -> Self {
+        Self {
+            orders: Orders::new(&folders, secret),
+            folders,
+            seen: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Writes a statement's manifest into every folder, named by deposit, epoch and digest, and syncs it. Refuses if one
     /// of them cannot be written.
     pub async fn publish(&self, import: &Import) -> Result<()> {
-        let content = serde_json::to_vec(&Content::from(import))?;
-        let (deposit, epoch) = (import.statement.key.id(), import.statement.epoch);
-        let name = file_name(deposit, epoch, import.digest);
+        let name = name_of(import);
         for folder in &self.folders {
-            point::reach("file manifest", Side::Before).await;
-            let written = write_whole(&folder.join(&name), &content, Access::Usual);
-            point::reach("file manifest", Side::After).await;
-            written.map_err(|error| {
+            self.write(folder, import).await.map_err(|error| {
                 let reason = format!(
                     "the manifest {name} cannot be written into {}: {}; no signature leaves before it is there",
                     folder.display(),
@@ -124,6 +129,36 @@ impl Manifests {
             })?;
         }
         Ok(())
+    }
+
+    /// Writes the manifest of every statement that was signed or brought back here into each folder that lacks it, from the
+    /// ledger, which holds all of it: a signature whose manifest nobody has would halt money for good. Returns how many files.
+    pub async fn rewrite(&self, reader: &Reader) -> Result<u64> {
+        let published = reader.published_digests().await?;
+        let mut written = 0;
+        for folder in &self.folders {
+            let names = names_in(folder)?;
+            for (id, deposit, epoch, digest) in &published {
+                if names.contains(&file_name(*deposit, *epoch, *digest)) {
+                    continue;
+                }
+                let import = reader.export(*id).await?;
+                refuse_damaged(reader, &import)?;
+                self.write(folder, &import).await?;
+                written += 1;
+            }
+        }
+        Ok(written)
+    }
+
+    /// Writes a manifest into a folder, and syncs it.
+    async fn write(&self, folder: &Path, import: &Import) -> Result<()> {
+        let content = serde_json::to_vec(&Content::from(import))?;
+        let _writing = self.writing.lock().await;
+        point::reach("file manifest", Side::Before).await;
+        let written = write_whole(&folder.join(name_of(import)), &content, Access::Usual);
+        point::reach("file manifest", Side::After).await;
+        written
     }
 
     /// Brings payout addresses and decisions back that only the folders tell, and copies what is new into them.
@@ -194,6 +229,18 @@ impl Manifests {
         }
         Err(failed(reason))
     }
+}
+
+/// Refuses to publish what the ledger does not hold as it was signed: root and digest have to follow from it.
+fn refuse_damaged(reader: &Reader, import: &Import) -> Result<()> {
+    let leaves: Vec<_> = import.leaves.iter().map(|(leaf, _)| leaf.clone()).collect();
+    let is_whole = Tree::new(&leaves).root() == import.statement.manifest
+        && import.statement.digest(&reader.ledger().identity().domain()) == import.digest;
+    is_whole.then_some(()).ok_or_else(|| ledger::Error::Corrupt("signed statement").into())
+}
+
+fn name_of(import: &Import) -> String {
+    file_name(import.statement.key.id(), import.statement.epoch, import.digest)
 }
 
 /// Name of a manifest's file.
@@ -404,8 +451,7 @@ mod tests {
             let folders = vec![folder.path().join("manifests")];
             fs::create_dir(&folders[0]).unwrap();
             fs::write(folders[0].join(&name), bytes).unwrap();
-            let orders = Orders::new(&folders, Secret::new(B256::ZERO));
-            let manifests = Manifests { folders, orders, seen: Mutex::default() };
+            let manifests = Manifests::in_folders(folders, Secret::new(B256::ZERO));
             assert_eq!(manifests.notice(&reader, &book, 0).await.unwrap(), 1);
             assert_eq!(manifests.notice(&reader, &book, 0).await.unwrap(), 0, "it is told once");
             for (payer, is_frozen) in PAYERS.into_iter().zip(expected) {

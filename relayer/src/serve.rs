@@ -529,7 +529,7 @@ async fn cut_offs(State((app, token)): Context, headers: HeaderMap, body: Bytes)
     authorise(&headers, &token)?;
     let cut_off: CutOff = from_json(&body)?;
     let reader = Reader::new(app.ledger);
-    let recovered = recover::cut_off(&cut_off, &app.book, &reader, now()).await;
+    let recovered = recover::cut_off(&cut_off, &app.manifests, &app.book, &reader, now()).await;
     Ok(Json(json!(recovered.map_err(refused)?)))
 }
 

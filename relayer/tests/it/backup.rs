@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::B256;
 
 use crate::{
-    env::{Env, write},
+    env::{Env, assert_success, write},
     sender::{Live, World, says},
 };
 
@@ -65,6 +65,37 @@ async fn work_that_a_manifest_in_the_folder_pays_is_not_accepted_once_more_after
     let output = world.env.run("ingest", &["--json", file.to_str().unwrap()]).await;
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.contains("unfunded") && !told.contains("accepted"), "{told}");
+}
+
+/// Goal: a backup whose manifests are lost as well is served from once a cut-off says what was paid.
+/// What would break it: a freeze that ends over a halt that stays, for the signatures that the backup itself holds.
+#[tokio::test]
+async fn a_cut_off_writes_the_manifests_of_the_backups_own_signatures_anew() {
+    let mut world = World::new().await;
+    world.work(0, 1).await;
+    world.turn().await;
+    world.finish().await;
+    let backup = world.back_up().await;
+    world.work(0, 2).await;
+    world.turn().await;
+    world.finish().await;
+    world.restore(&backup).await;
+    world.live = Live::open(&world.config).await;
+    world.index().await;
+    world.turn().await;
+    let folder = world.env.dir().join("manifests");
+    let published = std::fs::read_dir(&folder).unwrap().count();
+    std::fs::remove_dir_all(&folder).unwrap();
+    world.live.ledger.clone().close().await;
+    std::fs::remove_file(world.env.dir().join("quittance.lock")).unwrap();
+    assert_eq!(world.env.run("doctor", &[]).await.status.code(), Some(5));
+
+    let deposit = world.config.organisations[0].deposits[0].to_string();
+    let cut_off = ["--cut-off", &deposit, "--until", "2026-11-20T07:00:00Z", "--reason", "lost"];
+    let told = world.env.json("recover", &cut_off).await;
+    // All but the orders and the one that the backup does not know.
+    assert_eq!(told["rewritten"], published - 2, "{told}");
+    assert_success(&world.env.run("doctor", &[]).await);
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ async fn numbers(env: &Env, queries: &[&'static str]) -> Vec<i64> {
     numbers
 }
 
-async fn status(env: &Env) -> Option<Value> {
+pub(crate) async fn status(env: &Env) -> Option<Value> {
     reqwest::get(env.url("/v1/status")).await.ok()?.json().await.ok()
 }
 
@@ -76,7 +76,7 @@ async fn until_halted(env: &Env) {
     .await;
 }
 
-async fn until_lifted(env: &Env) {
+pub(crate) async fn until_lifted(env: &Env) {
     eventually("the halt to be lifted", async || {
         status(env).await?["status"]["halted"].is_null().then_some(())
     })
