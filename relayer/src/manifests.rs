@@ -33,6 +33,9 @@ use crate::{
 /// What the first field of a manifest says.
 const SCHEMA: &str = "manifest/1";
 
+/// Most files that a turn writes into a copy: each is synced, and a turn has other things to do.
+const AT_ONCE: usize = 500;
+
 /// The folders that hold manifests, the first one and its copies.
 #[derive(Debug)]
 pub struct Manifests {
@@ -149,6 +152,48 @@ impl Manifests {
             }
         }
         Ok(written)
+    }
+
+    /// Writes into the copies what only the first folder has, so many files at a time, and says what each lacked.
+    pub async fn complete_copies(&self) -> Result<Vec<String>> {
+        let mut told = Vec::new();
+        let [first, copies @ ..] = &self.folders[..] else { return Ok(told) };
+        if copies.is_empty() {
+            return Ok(told);
+        }
+        let names = names_in(first)?;
+        let whole: Vec<_> = names.iter().filter_map(|name| sighting(name)).collect();
+        for copy in copies {
+            let held = names_in(copy)?;
+            let lacked: Vec<_> = whole.iter().filter(|file| !held.contains(&file.seen)).collect();
+            if lacked.is_empty() {
+                continue;
+            }
+            let problem = self.copy(&lacked, copy).await;
+            told.push(format!(
+                "the copy of the manifests in {} is being completed: it lacked {} of {} files, of which a turn writes {AT_ONCE}; \
+                 if its disk is not mounted, stop serve and mount it{}",
+                copy.display(),
+                lacked.len(),
+                whole.len(),
+                problem.map_or_else(String::new, |problem| format!("; {}", crate::chain_of(&problem)))
+            ));
+        }
+        Ok(told)
+    }
+
+    /// Copies the first of these manifests into a folder. One that cannot be copied keeps no other from it; the last error is
+    /// returned.
+    async fn copy(&self, files: &[&Sighting], folder: &Path) -> Option<Error> {
+        let mut problem = None;
+        for file in files.iter().take(AT_ONCE) {
+            let copied = match self.read(file) {
+                Ok(import) => self.write(folder, &import).await,
+                Err(error) => Err(error),
+            };
+            problem = copied.err().or(problem);
+        }
+        problem
     }
 
     /// Writes a manifest into a folder, and syncs it.

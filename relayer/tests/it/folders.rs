@@ -80,3 +80,38 @@ async fn recover_writes_the_manifests_anew_whose_loss_halts_money() {
     assert!(terminate(server).await.success());
     assert_success(&env.run("doctor", &[]).await);
 }
+
+/// Goal: a copy that is named later becomes a whole one, and until then nobody has to find out by losing the first folder.
+/// Method: an empty folder is configured; one file of the first folder is damaged, so that it cannot be copied.
+/// What would break it: copying what is signed from now on only; silence about what is missing.
+#[tokio::test]
+async fn a_copy_that_is_named_later_is_completed_and_what_it_lacks_is_told() {
+    let env = Env::after_demo(12).await;
+    let mut config = env.config();
+    config.files.manifest_copies = vec!["copy".into()];
+    config.write().unwrap();
+    let (folder, copy) = (env.dir().join("manifests"), env.dir().join("copy"));
+    let published = manifests_in(&folder);
+    let (damaged, whole) = published.first_key_value().unwrap();
+    fs::write(folder.join(damaged), &whole[..whole.len() / 2]).unwrap();
+
+    let _mining = env.keep_mining();
+    let server = env.serve();
+    let told = format!("{} is being completed: it lacked 1 of", copy.display());
+    eventually("all others, and what is told of the damaged one", async || {
+        let waiting = status(&env).await?["waiting"].to_string();
+        (waiting.contains(&told) && waiting.contains(damaged)).then_some(())
+    })
+    .await;
+    let mut expected = published.clone();
+    expected.remove(damaged);
+    assert!(manifests_in(&copy) == expected, "the copy is another one");
+    assert_eq!(env.json("recover", &[]).await["rewritten"], 1);
+    assert!(manifests_in(&copy) == published, "the copy is another one");
+    eventually("nothing to tell", async || {
+        let waiting = status(&env).await?["waiting"].to_string();
+        (!waiting.contains("it lacked")).then_some(())
+    })
+    .await;
+    assert!(terminate(server).await.success());
+}
