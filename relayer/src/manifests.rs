@@ -8,7 +8,10 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use alloy::primitives::{Address, B256};
@@ -43,6 +46,8 @@ pub struct Manifests {
     orders: Orders,
     /// Names of files that were looked at.
     seen: Mutex<BTreeSet<String>>,
+    /// Whether what is in every folder was noticed once.
+    is_noticed: AtomicBool,
     /// Held while a file is written: two writers of one would meet at its draft.
     writing: tokio::sync::Mutex<()>,
 }
@@ -113,6 +118,7 @@ impl Manifests {
             orders: Orders::new(&folders, secret),
             folders,
             seen: Mutex::default(),
+            is_noticed: AtomicBool::new(false),
             writing: tokio::sync::Mutex::default(),
         }
     }
@@ -211,16 +217,18 @@ impl Manifests {
         self.orders.keep(book, now).await
     }
 
-    /// Whether payout addresses and decisions were brought back from every folder. Until then nobody may say more of them.
-    pub fn are_orders_read(&self) -> bool {
-        self.orders.are_read()
+    /// Whether payout addresses and decisions were brought back from every folder, and its manifests noticed. Until then nobody
+    /// may say more, nor be promised anything.
+    pub fn are_read(&self) -> bool {
+        self.orders.are_read() && self.is_noticed.load(Ordering::Relaxed)
     }
 
     /// Keeps the orders, and notices the manifests that appeared in the folders and whose statements are not known here, with
     /// whom they paid for, and what the chain has settled; see [`BookWriter::notice`]. Returns how many statements are new.
+    /// What fails, an order or a folder, fails it at its end: what else can be known is noticed all the same.
     pub async fn notice(&self, reader: &Reader, book: &BookWriter, now: Millis) -> Result<usize> {
-        self.keep_orders(book, now).await?;
-        let mut sightings = self.unseen()?;
+        let kept = self.keep_orders(book, now).await;
+        let (mut sightings, listed) = self.unseen();
         for sighting in &mut sightings {
             if !reader.is_own(sighting.digest).await? {
                 // A damaged manifest has told that there is a statement all the same.
@@ -230,15 +238,20 @@ impl Manifests {
         }
         let noticed = book.notice(&sightings, now).await?;
         self.see(sightings);
-        Ok(noticed)
+        listed?;
+        self.is_noticed.store(true, Ordering::Relaxed);
+        kept.map(|()| noticed)
     }
 
-    /// Every manifest in the folders that was not reported before.
-    fn unseen(&self) -> Result<Vec<Sighting>> {
-        let mut sightings = self.list()?;
+    /// Every manifest that was not reported before, of the folders that can be listed.
+    fn unseen(&self) -> (Vec<Sighting>, Result<()>) {
+        let mut names = BTreeSet::new();
+        let listed = self.folders.iter().fold(Ok(()), |outcome, folder| {
+            outcome.and(names_in(folder).map(|found| names.extend(found)))
+        });
         let seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        sightings.retain(|sighting| !seen.contains(&sighting.seen));
-        Ok(sightings)
+        let unseen = names.iter().filter(|name| !seen.contains(*name));
+        (unseen.filter_map(|name| sighting(name)).collect(), listed)
     }
 
     /// Remembers what was noticed, once that is stored.

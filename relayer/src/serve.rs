@@ -313,16 +313,17 @@ impl App {
         }
     }
 
-    /// Refuses what would be said before what a copy of the orders tells, which comes back first.
-    async fn refuse_until_orders_are_read(&self) -> std::result::Result<(), (StatusCode, String)> {
-        if self.manifests.are_orders_read() {
+    /// Refuses what would be said before what a copy of the orders tells, which comes back first, and what would be promised of
+    /// work that a manifest may have paid.
+    async fn refuse_until_folders_are_read(&self) -> std::result::Result<(), (StatusCode, String)> {
+        if self.manifests.are_read() {
             return Ok(());
         }
-        let kept = self.manifests.keep_orders(&self.book, now()).await;
-        match kept {
-            Err(error) if !self.manifests.are_orders_read() => {
+        let reader = Reader::new(self.ledger.clone());
+        match self.manifests.notice(&reader, &self.book, now()).await {
+            Err(error) if !self.manifests.are_read() => {
                 let reason = format!(
-                    "the orders that were said before are to be read first: {}",
+                    "the orders and manifests of every folder are to be read first: {}",
                     chain_of(&error)
                 );
                 Err((StatusCode::SERVICE_UNAVAILABLE, reason))
@@ -480,7 +481,7 @@ async fn ingest(
 ) -> Answer {
     authorise(&headers, &token)?;
     app.refuse_if_halted()?;
-    app.refuse_until_orders_are_read().await?;
+    app.refuse_until_folders_are_read().await?;
     let refused = |error: Error| match error {
         Error::Input { .. } | Error::Ledger(ledger::Error::FileOverlap { .. }) => {
             (StatusCode::UNPROCESSABLE_ENTITY, chain_of(&error))
@@ -509,7 +510,7 @@ async fn close(
 async fn decisions(State((app, token)): Context, headers: HeaderMap, body: Bytes) -> Answer {
     authorise(&headers, &token)?;
     app.refuse_if_halted()?;
-    app.refuse_until_orders_are_read().await?;
+    app.refuse_until_folders_are_read().await?;
     let decision: Decision = from_json(&body)?;
     let reader = Reader::new(app.ledger.clone());
     decide::decide(&app.config, &app.book, &reader, &decision, now()).await.map_err(refused)?;
