@@ -10,10 +10,10 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, Path, Request, State},
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap, Method, StatusCode,
         header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
     },
-    middleware::{Next, from_fn},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -384,7 +384,8 @@ async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
         .route("/v1/proofs/{source}/{external_id}", get(proof))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(check_headers))
-        .with_state((app, token));
+        .layer(from_fn_with_state(token, check_token))
+        .with_state(app);
     let shutdown = async move {
         while !*stopped.borrow() {
             if stopped.changed().await.is_err() {
@@ -397,11 +398,11 @@ async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await.map_err(failed)
 }
 
-type Context = State<(App, Arc<str>)>;
+type Context = State<App>;
 type Answer = std::result::Result<Json<Value>, (StatusCode, String)>;
 
 /// Ready once something is indexed, while the final block moves, and while money may move.
-async fn ready(State((app, _)): Context) -> Answer {
+async fn ready(State(app): Context) -> Answer {
     app.refuse_if_halted()?;
     let standing = app.standing.borrow().clone();
     if standing.is_alarmed {
@@ -414,7 +415,7 @@ async fn ready(State((app, _)): Context) -> Answer {
     Ok(Json(json!(progress)))
 }
 
-async fn public_config(State((app, _)): Context) -> Json<Value> {
+async fn public_config(State(app): Context) -> Json<Value> {
     let tokens: Vec<_> = app
         .config
         .tokens
@@ -431,7 +432,7 @@ async fn public_config(State((app, _)): Context) -> Json<Value> {
     }))
 }
 
-async fn status(State((app, _)): Context) -> Answer {
+async fn status(State(app): Context) -> Answer {
     let status =
         Status::gather(&app.config, &app.ledger).await.map_err(|error| internal(&error))?;
     let mut waiting = app.standing.borrow().waiting.clone();
@@ -442,12 +443,10 @@ async fn status(State((app, _)): Context) -> Answer {
 
 /// Trusts an operator's endpoints again; the body says why.
 async fn clear_endpoint(
-    State((app, token)): Context,
+    State(app): Context,
     Path(operator): Path<String>,
-    headers: HeaderMap,
     reason: String,
 ) -> Answer {
-    authorise(&headers, &token)?;
     let writer = ChainWriter::new(app.ledger);
     let now = u64::try_from(now() / 1000).unwrap_or_default();
     writer.mark_endpoint(&operator, false, &reason, now).await.map_err(internal)?;
@@ -455,7 +454,7 @@ async fn clear_endpoint(
 }
 
 /// Signed statements that are not settled, each with the calldata that settles it: anybody may send it.
-async fn statements(State((app, _)): Context) -> Answer {
+async fn statements(State(app): Context) -> Answer {
     let reader = Reader::new(app.ledger);
     let mut listed = Vec::new();
     for statement in reader.unsettled_statements().await.map_err(internal)? {
@@ -473,13 +472,7 @@ async fn statements(State((app, _)): Context) -> Answer {
     Ok(Json(json!({ "contract": app.config.chain.contract, "statements": listed })))
 }
 
-async fn ingest(
-    State((app, token)): Context,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    authorise(&headers, &token)?;
+async fn ingest(State(app): Context, Path(name): Path<String>, body: Bytes) -> Answer {
     app.refuse_if_halted()?;
     app.refuse_until_folders_are_read().await?;
     let refused = |error: Error| match error {
@@ -496,19 +489,13 @@ async fn ingest(
     Ok(Json(json!(report)))
 }
 
-async fn close(
-    State((app, token)): Context,
-    Path(until): Path<Millis>,
-    headers: HeaderMap,
-) -> Answer {
-    authorise(&headers, &token)?;
+async fn close(State(app): Context, Path(until): Path<Millis>) -> Answer {
     app.refuse_if_halted()?;
     app.book.close_until(until, now()).await.map_err(internal)?;
     Ok(Json(json!({ "until_ms": until })))
 }
 
-async fn decisions(State((app, token)): Context, headers: HeaderMap, body: Bytes) -> Answer {
-    authorise(&headers, &token)?;
+async fn decisions(State(app): Context, body: Bytes) -> Answer {
     app.refuse_if_halted()?;
     app.refuse_until_folders_are_read().await?;
     let decision: Decision = from_json(&body)?;
@@ -518,16 +505,14 @@ async fn decisions(State((app, token)): Context, headers: HeaderMap, body: Bytes
     Ok(Json(json!(decision)))
 }
 
-async fn recovery(State((app, token)): Context, headers: HeaderMap) -> Answer {
-    authorise(&headers, &token)?;
+async fn recovery(State(app): Context) -> Answer {
     let secret = keys::secret(&app.config).map_err(|error| internal(&error))?;
     let reader = Reader::new(app.ledger);
     let recovered = recover::recover(&app.manifests, &secret, &app.book, &reader, now()).await;
     Ok(Json(json!(recovered.map_err(refused)?)))
 }
 
-async fn cut_offs(State((app, token)): Context, headers: HeaderMap, body: Bytes) -> Answer {
-    authorise(&headers, &token)?;
+async fn cut_offs(State(app): Context, body: Bytes) -> Answer {
     let cut_off: CutOff = from_json(&body)?;
     let reader = Reader::new(app.ledger);
     let recovered = recover::cut_off(&cut_off, &app.manifests, &app.book, &reader, now()).await;
@@ -535,10 +520,7 @@ async fn cut_offs(State((app, token)): Context, headers: HeaderMap, body: Bytes)
 }
 
 /// The proof of one piece of work. Its natural key is the secret that it takes to ask.
-async fn proof(
-    State((app, _)): Context,
-    Path((source, external_id)): Path<(String, String)>,
-) -> Answer {
+async fn proof(State(app): Context, Path((source, external_id)): Path<(String, String)>) -> Answer {
     match Reader::new(app.ledger).proof(&source, &external_id).await.map_err(internal)? {
         Some(proof) => Ok(Json(json!(proof))),
         None => Err((StatusCode::NOT_FOUND, "there is no such work".into())),
@@ -558,6 +540,17 @@ fn refused(error: Error) -> (StatusCode, String) {
             (StatusCode::UNPROCESSABLE_ENTITY, chain_of(&error))
         }
         other => internal(&other),
+    }
+}
+
+/// Refuses who shows no token, before anything of a body is read: only reading needs none.
+async fn check_token(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
+    if request.method() == Method::GET || request.method() == Method::HEAD {
+        return next.run(request).await;
+    }
+    match authorise(request.headers(), &token) {
+        Err(refusal) => refusal.into_response(),
+        Ok(()) => next.run(request).await,
     }
 }
 

@@ -16,7 +16,7 @@ use contracts::Settlement;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     process::Child,
     time::{sleep, timeout},
@@ -271,6 +271,36 @@ async fn a_request_without_the_token_changes_nothing() {
         }
     }
     assert_eq!(promises().await, before);
+    assert!(terminate(server).await.success());
+}
+
+/// Goal: nobody without the token makes the server keep a body.
+/// Method: a body of the largest size is declared, and none of it sent: whoever is refused at once was not waited for.
+#[tokio::test]
+async fn a_request_without_the_token_is_refused_before_its_body_is_read() {
+    let env = Env::after_demo(6).await;
+    let server = env.serve();
+    eventually("the server", async || status(&env).await).await;
+    for path in [
+        "ingest/files/more.jsonl",
+        "decisions",
+        "recovery",
+        "recovery/cut-offs",
+        "closings/1",
+        "endpoints/default/clear",
+    ] {
+        for token in ["", "authorization: Bearer 0000\r\n"] {
+            let mut client = TcpStream::connect(env.config().http.listen).await.unwrap();
+            let request = format!(
+                "POST /v1/{path} HTTP/1.1\r\nhost: localhost\r\n{token}content-length: 268435456\r\n\r\n"
+            );
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut begin = [0; 12];
+            let read = timeout(Duration::from_secs(20), client.read_exact(&mut begin)).await;
+            read.unwrap_or_else(|_| panic!("{path} waits for the body")).unwrap();
+            assert_eq!(&begin, b"HTTP/1.1 401", "{path}");
+        }
+    }
     assert!(terminate(server).await.success());
 }
 
