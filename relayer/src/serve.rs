@@ -20,7 +20,7 @@ use axum::{
 use contracts::Settlement;
 use indexer::{Endpoints, Indexer, Standing};
 use jiff::Timestamp;
-use ledger::{Ledger, Millis, book::BookWriter, chain::ChainWriter, read::Reader};
+use ledger::{Ledger, Millis, book::BookWriter, read::Reader};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{
@@ -42,6 +42,7 @@ use crate::{
     recover::{self, CutOff},
     remote,
     status::Status,
+    trust,
     turn::{Relayer, Report, settle_input},
 };
 
@@ -447,9 +448,8 @@ async fn clear_endpoint(
     Path(operator): Path<String>,
     reason: String,
 ) -> Answer {
-    let writer = ChainWriter::new(app.ledger);
-    let now = u64::try_from(now() / 1000).unwrap_or_default();
-    writer.mark_endpoint(&operator, false, &reason, now).await.map_err(internal)?;
+    let cleared = trust::clear(&app.endpoints, app.ledger, &operator, &reason, now()).await;
+    cleared.map_err(refused)?;
     Ok(Json(json!({ "operator": operator })))
 }
 

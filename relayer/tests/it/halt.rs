@@ -304,6 +304,28 @@ async fn a_request_without_the_token_is_refused_before_its_body_is_read() {
     assert!(terminate(server).await.success());
 }
 
+/// What would break it: a mark in the ledger about an operator that nobody has, or one that nobody can explain later.
+#[tokio::test]
+async fn only_a_known_operators_endpoints_are_trusted_again_and_for_a_reason() {
+    let env = Env::after_demo(6).await;
+    let server = env.serve();
+    eventually("the server", async || status(&env).await).await;
+    for (operator, reason, why) in [
+        ("nobody", "asked them", "no operator \"nobody\""),
+        ("default", "", "reason is empty"),
+        ("default", "  ", "reason is empty"),
+    ] {
+        let output = env.run("endpoints", &["--clear", operator, "--reason", reason]).await;
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && told.contains(why), "{told}");
+    }
+    assert_success(&env.run("endpoints", &["--clear", "default", "--reason", "asked"]).await);
+    assert!(terminate(server).await.success());
+    let output = env.run("endpoints", &["--clear", "nobody", "--reason", "asked"]).await;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && told.contains("no operator"), "{told}");
+}
+
 #[tokio::test]
 async fn a_backup_beside_a_running_server_serves_on_as_the_database() {
     let env = Env::after_demo(20).await;
