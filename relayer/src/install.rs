@@ -26,7 +26,7 @@ use serde_json::json;
 use crate::{
     Error, Result,
     config::{self, Chain, Config, FILE_NAME, Files, Http, Pace, Policy},
-    keys::{self, Keys, PASSWORD_VARIABLE, Password, TxKey},
+    keys::{self, Keys, Password, TxKey},
 };
 
 /// Pause between looks for a transaction that was sent.
@@ -69,11 +69,11 @@ pub async fn init(
         organisations: Vec::new(),
         folder: folder.to_owned(),
     };
-    std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
-    let password = match std::env::var(PASSWORD_VARIABLE) {
-        Ok(password) => Password::Given(password),
-        Err(_) => Password::Stored(keys::random().to_string()),
+    let password = match keys::given_password()? {
+        Some(password) => Password::Given(password),
+        None => Password::Stored(keys::random().to_string()),
     };
+    std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
     Keys::create(&config, &attester, &sender, &keys::random(), &password)?;
     config.write()?;
     Ok(format!(

@@ -161,8 +161,22 @@ pub fn random() -> B256 {
     B256::new(bytes)
 }
 
+/// The password in the environment variable, if that is set. An empty one encrypts nothing that others could not open.
+pub(crate) fn given_password() -> Result<Option<String>> {
+    let Some(password) = std::env::var_os(PASSWORD_VARIABLE) else { return Ok(None) };
+    let refused = |problem: &str| {
+        let reason = format!("{PASSWORD_VARIABLE} {problem}; set it to the password or unset it");
+        Err(Error::Key { path: "password".into(), reason })
+    };
+    match password.into_string() {
+        Ok(password) if password.is_empty() => refused("is empty"),
+        Ok(password) => Ok(Some(password)),
+        Err(_) => refused("is not UTF-8"),
+    }
+}
+
 fn password(path: &Path) -> Result<String> {
-    if let Ok(password) = std::env::var(PASSWORD_VARIABLE) {
+    if let Some(password) = given_password()? {
         return Ok(password);
     }
     if path.exists() {
@@ -171,7 +185,13 @@ fn password(path: &Path) -> Result<String> {
     let text = fs::read_to_string(path).map_err(|_| {
         key_error(path, &format!("set {PASSWORD_VARIABLE} or put the password into this file"))
     })?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(key_error(
+            path,
+            &format!("it is empty; put the password into it or set {PASSWORD_VARIABLE}"),
+        )),
+        password => Ok(password.to_owned()),
+    }
 }
 
 fn encrypt(path: &Path, key: &B256, password: &str) -> Result<()> {
