@@ -142,6 +142,24 @@ async fn an_empty_password_encrypts_and_opens_nothing() {
     );
 }
 
+/// What would break it: paying for a contract before it is known to be the one that the configuration names.
+#[tokio::test]
+async fn a_deployment_of_another_contract_than_the_configured_one_sends_nothing() {
+    let env = Env::new().await;
+    let told = init(&env).await;
+    let sender: Address = told_by_init(&told, "sender").parse().unwrap();
+    let params = format!("[\"{sender}\", \"0xde0b6b3a7640000\"]");
+    rpc(&env.provider(), "anvil_setBalance", &params).await;
+    let mut config = env.config();
+    config.chain.contract = Address::repeat_byte(0x33);
+    config.write().unwrap();
+    let output = env.run("deploy", &[]).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(3) && said.contains("chain.contract is"), "{said}");
+    assert_eq!(env.provider().get_transaction_count(sender).await.unwrap(), 0);
+    assert!(!config.path(&config.files.database).exists());
+}
+
 /// A key in an endpoint's address, as providers put it there. Nothing may print it.
 const KEY: &str = "canary-endpoint-key-5d7f1c";
 
