@@ -1,6 +1,7 @@
 //! `serve`: indexer, relayer and HTTP server as tasks over one ledger. If one ends, all end.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,7 +28,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    task::JoinSet,
+    task::{self, JoinError, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -91,13 +92,12 @@ pub async fn run(config: Config) -> Result<()> {
     let (report, reports) = watch::channel(Report::default());
     let mut tasks = JoinSet::new();
     let (indexing, pause) = (stopped.clone(), config.pace.idle());
-    tasks.spawn(async move {
-        ("indexer", indexer::run(indexer, pause, indexing).await.map_err(Error::from))
-    });
+    let index = async move { indexer::run(indexer, pause, indexing).await.map_err(Error::from) };
+    let mut names = BTreeMap::from([(tasks.spawn(index).id(), "indexer")]);
     let desk =
         Desk { relayer, doctor, config: config.clone(), ledger: ledger.clone(), report, halt };
     let relaying = stopped.clone();
-    tasks.spawn(async move { ("relayer", relay(desk, relaying).await) });
+    names.insert(tasks.spawn(relay(desk, relaying)).id(), "relayer");
     let app = App {
         config,
         ledger: ledger.clone(),
@@ -108,19 +108,14 @@ pub async fn run(config: Config) -> Result<()> {
         endpoints,
         standing,
     };
-    tasks.spawn(async move { ("HTTP server", listen(app, stopped).await) });
+    names.insert(tasks.spawn(listen(app, stopped)).id(), "HTTP server");
 
     let ended = tokio::select! {
         () = interrupts.next() => None,
-        ended = tasks.join_next() => ended,
+        ended = tasks.join_next_with_id() => ended,
     };
     stop.send_replace(true);
-    let outcome = match ended {
-        None => Ok(()),
-        Some(Ok((task, Err(error)))) => Err(Error::Task { task, reason: chain_of(&error) }),
-        Some(Ok((task, Ok(())))) => Err(Error::Task { task, reason: "without a reason".into() }),
-        Some(Err(error)) => Err(Error::Task { task: "task", reason: error.to_string() }),
-    };
+    let outcome = ended.map_or(Ok(()), |ended| Err(why_it_ended(&names, ended)));
     // Whoever neither reads its answer nor hangs up does not keep the process from ending; nor is anything lost if a turn is
     // cut off, as by a crash.
     let rest = async { while tasks.join_next().await.is_some() {} };
@@ -129,6 +124,19 @@ pub async fn run(config: Config) -> Result<()> {
     }
     ledger.close().await;
     outcome
+}
+
+/// What is told of a task that ended without being asked to, by panicking even.
+fn why_it_ended(
+    names: &BTreeMap<task::Id, &'static str>,
+    ended: std::result::Result<(task::Id, Result<()>), JoinError>,
+) -> Error {
+    let (id, reason) = match ended {
+        Ok((id, Err(error))) => (id, chain_of(&error)),
+        Ok((id, Ok(()))) => (id, "without a reason".into()),
+        Err(error) => (error.id(), error.to_string()),
+    };
+    Error::Task { task: names.get(&id).copied().unwrap_or("task"), reason }
 }
 
 /// Fails if there is no contract. Asked before anything is indexed only: later, an endpoint that says so is mistaken. Asked by
@@ -624,6 +632,18 @@ mod tests {
         }
         let by_hand = Policy { close_every_minutes: 0, ..policy };
         assert_eq!(due_closing(&by_hand, chain, chain), None);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_named() {
+        let mut tasks = JoinSet::new();
+        let panics = async { Err(Error::Interrupted).unwrap() };
+        let names = BTreeMap::from([(tasks.spawn(panics).id(), "relayer")]);
+        let told = why_it_ended(&names, tasks.join_next_with_id().await.unwrap()).to_string();
+        assert!(
+            told.starts_with("the relayer stopped: ") && told.contains("Interrupted"),
+            "{told}"
+        );
     }
 
     #[tokio::test]
