@@ -365,12 +365,26 @@ impl Reader {
 
     /// Row id, deposit, epoch and digest of every statement that has a signature.
     pub async fn signed_digests(&self) -> Result<Vec<(i64, B256, u32, B256)>> {
-        let rows = sqlx::query(
+        self.digests(
             "select id, deposit, epoch, digest from statement t
              where exists (select 1 from signature g where g.statement = t.id) order by id",
         )
-        .fetch_all(self.0.reader())
-        .await?;
+        .await
+    }
+
+    /// Row id, deposit, epoch and digest of every statement whose manifest is known to have been published: it was signed here,
+    /// or came back from there.
+    pub async fn published_digests(&self) -> Result<Vec<(i64, B256, u32, B256)>> {
+        self.digests(
+            "select id, deposit, epoch, digest from statement t
+             where exists (select 1 from signature g where g.statement = t.id)
+                or exists (select 1 from imported m where m.statement = t.id) order by id",
+        )
+        .await
+    }
+
+    async fn digests(&self, query: &'static str) -> Result<Vec<(i64, B256, u32, B256)>> {
+        let rows = sqlx::query(query).fetch_all(self.0.reader()).await?;
         rows.iter()
             .map(|row| {
                 Ok((row.int("id")?, row.b256("deposit")?, row.u32("epoch")?, row.b256("digest")?))

@@ -30,6 +30,7 @@ use crate::{
     sender::Sender,
     serve,
     status::Status,
+    trust,
 };
 
 /// Settles compute work on chain: deposits in, mirrored workloads credited, providers paid.
@@ -372,10 +373,11 @@ async fn run_endpoints(EndpointsArgs { report, clear, reason }: EndpointsArgs) -
         let config = Config::read(&report.folder.dir)?;
         match open_to_write(&config).await? {
             Writer::Ledger(ledger) => {
-                let now = Timestamp::now().as_second().try_into().unwrap_or_default();
-                let writer = ChainWriter::new(ledger.clone());
-                writer.mark_endpoint(operator, false, reason, now).await?;
+                let now = Timestamp::now().as_millisecond();
+                let cleared =
+                    trust::clear(&config.endpoints()?, ledger.clone(), operator, reason, now).await;
                 ledger.close().await;
+                cleared?;
             }
             Writer::Server(remote) => remote.clear_endpoint(operator, reason).await?,
         }
@@ -503,13 +505,11 @@ async fn run_recover(args: RecoverArgs) -> Result<()> {
             let now = Timestamp::now().as_millisecond();
             let organisations = config.ledger_organisations();
             book.set_organisations(&organisations, config.policy.attester, now).await?;
+            let secret = keys::secret(&config)?;
+            let manifests = Manifests::new(&config, secret.clone());
             match &cut_off {
-                Some(cut_off) => recover::cut_off(cut_off, &book, &reader, now).await?,
-                None => {
-                    let secret = keys::secret(&config)?;
-                    let manifests = Manifests::new(&config, secret.clone());
-                    recover::recover(&manifests, &secret, &book, &reader, now).await?
-                }
+                Some(cut_off) => recover::cut_off(cut_off, &manifests, &book, &reader, now).await?,
+                None => recover::recover(&manifests, &secret, &book, &reader, now).await?,
             }
         }
         Writer::Server(remote) => remote.recover(cut_off.as_ref()).await?,

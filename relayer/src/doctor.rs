@@ -45,6 +45,8 @@ pub async fn examine(config: &Config, ledger: &Ledger, depth: Depth) -> Result<V
 /// L36: that the manifest of every signature is a file in the manifests folder. Of a folder that cannot be listed, nobody can
 /// say so.
 async fn unpublished(config: &Config, ledger: &Ledger) -> Result<Vec<Violation>> {
+    // Before the files: a server beside this publishes first and signs then.
+    let signed = Reader::new(ledger.clone()).signed_digests().await?;
     let names = match manifests::names_in(&config.path(&config.files.manifests)) {
         Ok(names) => names,
         Err(error) => {
@@ -56,13 +58,15 @@ async fn unpublished(config: &Config, ledger: &Ledger) -> Result<Vec<Violation>>
         }
     };
     let mut found = Vec::new();
-    for (id, deposit, epoch, digest) in Reader::new(ledger.clone()).signed_digests().await? {
+    for (id, deposit, epoch, digest) in signed {
         let name = manifests::file_name(deposit, epoch, digest);
         if !names.contains(&name) {
             found.push(Violation {
                 invariant: "L36".into(),
                 row: format!("signature of statement {id}"),
-                problem: format!("its manifest {name} is not in the manifests folder"),
+                problem: format!(
+                    "its manifest {name} is not in the manifests folder; quittance recover writes it anew"
+                ),
             });
         }
     }

@@ -29,10 +29,7 @@ impl Access {
 
 /// Writes a file, and the folder that it is in: under another name first, then synced, renamed, and its folder synced.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8], access: Access) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     fs::create_dir_all(folder).map_err(Error::file(folder))?;
     let mut draft = path.as_os_str().to_owned();
     draft.push(".draft");
@@ -40,9 +37,23 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], access: Access) -> Result<(
     let mut open = OpenOptions::new();
     open.write(true).create(true).truncate(true).mode(access.mode());
     let mut file = open.open(draft).map_err(Error::file(draft))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::file(draft))?;
+    file.write_all(bytes).map_err(Error::file(draft))?;
+    rename_whole(draft, path)
+}
+
+/// Syncs a file that was written under another name in the same folder, gives it its name, and syncs the folder.
+pub(crate) fn rename_whole(draft: &Path, path: &Path) -> Result<()> {
+    File::open(draft).and_then(|file| file.sync_all()).map_err(Error::file(draft))?;
     fs::rename(draft, path).map_err(Error::file(path))?;
+    let folder = folder_of(path);
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::file(folder))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// Appends lines to a file, on a line of their own whatever an earlier attempt left behind, and syncs it.

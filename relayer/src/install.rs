@@ -26,7 +26,7 @@ use serde_json::json;
 use crate::{
     Error, Result,
     config::{self, Chain, Config, FILE_NAME, Files, Http, Pace, Policy},
-    keys::{self, Keys, PASSWORD_VARIABLE, Password, TxKey},
+    keys::{self, Keys, Password, TxKey},
 };
 
 /// Pause between looks for a transaction that was sent.
@@ -69,11 +69,11 @@ pub async fn init(
         organisations: Vec::new(),
         folder: folder.to_owned(),
     };
-    std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
-    let password = match std::env::var(PASSWORD_VARIABLE) {
-        Ok(password) => Password::Given(password),
-        Err(_) => Password::Stored(keys::random().to_string()),
+    let password = match keys::given_password()? {
+        Some(password) => Password::Given(password),
+        None => Password::Stored(keys::random().to_string()),
     };
+    std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
     Keys::create(&config, &attester, &sender, &keys::random(), &password)?;
     config.write()?;
     Ok(format!(
@@ -101,6 +101,7 @@ async fn genesis(provider: &impl Provider) -> Result<B256> {
 /// Deploys the contract and its deposit helper and registers the configured tokens, from the sender's account. What is
 /// there already is left. Each transaction is accounted for before it is sent. Writes what explorers need to verify both.
 pub async fn deploy(config: &Config) -> Result<String> {
+    refuse_other_contract(config)?;
     let keys = Keys::open(config)?;
     let sender = keys.sender.address();
     let TxKey::Local(key) = keys.sender else {
@@ -118,13 +119,6 @@ pub async fn deploy(config: &Config) -> Result<String> {
     let account = Account::new(book, sender, &provider).await?;
     account.for_what_is_missing(contracts::deploy::address_of(THAW_PERIOD, B256::ZERO)).await?;
     let deployment = contracts::deploy(&provider, THAW_PERIOD, B256::ZERO).await?;
-    if deployment.address != config.chain.contract {
-        let reason = format!(
-            "chain.contract is {}, this version of the contract is at {}",
-            config.chain.contract, deployment.address
-        );
-        return Err(Error::Config { path: FILE_NAME.into(), reason });
-    }
     let verb = if deployment.is_new { "deployed" } else { "found" };
     let mut report = format!("{verb} the contract at {} from {sender}", deployment.address);
     let contract = Settlement::new(deployment.address, &provider);
@@ -151,6 +145,19 @@ pub async fn deploy(config: &Config) -> Result<String> {
         .push_str(&format!("\nwrote what explorers verify the source by to {}", folder.display()));
     report.push_str("\nnext: quittance serve");
     Ok(report)
+}
+
+/// Refuses to pay for another contract than the configured one, before anything is stored or sent.
+fn refuse_other_contract(config: &Config) -> Result<()> {
+    let address = contracts::deploy::address_of(THAW_PERIOD, B256::ZERO);
+    if address == config.chain.contract {
+        return Ok(());
+    }
+    let reason = format!(
+        "chain.contract is {}, this version of the contract is at {address}",
+        config.chain.contract
+    );
+    Err(Error::Config { path: FILE_NAME.into(), reason })
 }
 
 /// A provider that signs with the sender's key. Fails if the endpoints serve another chain than the configured one: what that

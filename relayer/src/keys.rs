@@ -24,7 +24,7 @@ pub use self::remote::RemoteKey;
 use crate::{
     Error, Result,
     config::Config,
-    files::{Access, write_whole},
+    files::{Access, rename_whole, write_whole},
 };
 
 mod remote;
@@ -161,8 +161,22 @@ pub fn random() -> B256 {
     B256::new(bytes)
 }
 
+/// The password in the environment variable, if that is set. An empty one encrypts nothing that others could not open.
+pub(crate) fn given_password() -> Result<Option<String>> {
+    let Some(password) = std::env::var_os(PASSWORD_VARIABLE) else { return Ok(None) };
+    let refused = |problem: &str| {
+        let reason = format!("{PASSWORD_VARIABLE} {problem}; set it to the password or unset it");
+        Err(Error::Key { path: "password".into(), reason })
+    };
+    match password.into_string() {
+        Ok(password) if password.is_empty() => refused("is empty"),
+        Ok(password) => Ok(Some(password)),
+        Err(_) => refused("is not UTF-8"),
+    }
+}
+
 fn password(path: &Path) -> Result<String> {
-    if let Ok(password) = std::env::var(PASSWORD_VARIABLE) {
+    if let Some(password) = given_password()? {
         return Ok(password);
     }
     if path.exists() {
@@ -171,7 +185,13 @@ fn password(path: &Path) -> Result<String> {
     let text = fs::read_to_string(path).map_err(|_| {
         key_error(path, &format!("set {PASSWORD_VARIABLE} or put the password into this file"))
     })?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(key_error(
+            path,
+            &format!("it is empty; put the password into it or set {PASSWORD_VARIABLE}"),
+        )),
+        password => Ok(password.to_owned()),
+    }
 }
 
 fn encrypt(path: &Path, key: &B256, password: &str) -> Result<()> {
@@ -182,9 +202,13 @@ fn encrypt(path: &Path, key: &B256, password: &str) -> Result<()> {
     };
     refuse_existing(path)?;
     fs::create_dir_all(folder).map_err(Error::file(folder))?;
-    PrivateKeySigner::encrypt_keystore(folder, &mut OsRng, key, password, Some(name))
+    // Under another name first: what a power cut leaves of a key is not taken for it, nor refused for being there already.
+    let draft = format!("{name}.draft");
+    PrivateKeySigner::encrypt_keystore(folder, &mut OsRng, key, password, Some(&draft))
         .map_err(|error| key_error(path, &error))?;
-    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(Error::file(path))
+    let draft = folder.join(draft);
+    fs::set_permissions(&draft, Permissions::from_mode(0o600)).map_err(Error::file(&draft))?;
+    rename_whole(&draft, path)
 }
 
 /// The secret of an installation, which needs no password.
@@ -198,7 +222,7 @@ pub(crate) fn secret(config: &Config) -> Result<Secret> {
 }
 
 /// Refuses a key file that others than its owner may read or write.
-fn refuse_readable(path: &Path) -> Result<()> {
+pub(crate) fn refuse_readable(path: &Path) -> Result<()> {
     let mode = fs::metadata(path).map_err(Error::file(path))?.permissions().mode() & 0o777;
     if mode & 0o077 == 0 {
         return Ok(());
@@ -223,4 +247,25 @@ pub(crate) fn write_new(path: &Path, content: &str) -> Result<()> {
 
 pub(crate) fn key_error(path: &Path, reason: &dyn fmt::Display) -> Error {
     Error::Key { path: path.display().to_string(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keystore_that_cannot_be_written_to_its_end_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys/sender.json");
+        fs::create_dir(folder.path().join("keys")).unwrap();
+        std::os::unix::fs::symlink("/dev/full", folder.path().join("keys/sender.json.draft"))
+            .unwrap();
+        encrypt(&path, &random(), "password").unwrap_err();
+        assert!(!path.exists());
+        fs::remove_file(folder.path().join("keys/sender.json.draft")).unwrap();
+        encrypt(&path, &random(), "password").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path().join("keys")).unwrap().count(), 1);
+        encrypt(&path, &random(), "password").unwrap_err();
+    }
 }

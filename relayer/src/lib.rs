@@ -24,6 +24,7 @@ pub mod screen;
 pub mod sender;
 pub mod serve;
 pub mod status;
+pub mod trust;
 pub mod turn;
 
 pub use error::{Error, Result};

@@ -8,7 +8,10 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use alloy::primitives::{Address, B256};
@@ -16,7 +19,7 @@ use contracts::eip712::DepositKey;
 use ledger::{
     Amount, Millis, ProviderNumber, Units,
     book::{BookWriter, Import, Sighting, Work},
-    manifest::{Leaf, Secret},
+    manifest::{Leaf, Secret, Tree},
     point::{self, Side},
     read::Reader,
     statement::{self, Row, Statement},
@@ -33,6 +36,9 @@ use crate::{
 /// What the first field of a manifest says.
 const SCHEMA: &str = "manifest/1";
 
+/// Most files that a turn writes into a copy: each is synced, and a turn has other things to do.
+const AT_ONCE: usize = 500;
+
 /// The folders that hold manifests, the first one and its copies.
 #[derive(Debug)]
 pub struct Manifests {
@@ -40,6 +46,10 @@ pub struct Manifests {
     orders: Orders,
     /// Names of files that were looked at.
     seen: Mutex<BTreeSet<String>>,
+    /// Whether what is in every folder was noticed once.
+    is_noticed: AtomicBool,
+    /// Held while a file is written: two writers of one would meet at its draft.
+    writing: tokio::sync::Mutex<()>,
 }
 
 /// A manifest as its file holds it.
@@ -100,21 +110,25 @@ impl Manifests {
     pub fn new(config: &Config, secret: Secret) -> Self {
         let copies = config.files.manifest_copies.iter();
         let folders = std::iter::once(&config.files.manifests).chain(copies);
-        let folders: Vec<_> = folders.map(|folder| config.path(folder)).collect();
-        Self { orders: Orders::new(&folders, secret), folders, seen: Mutex::default() }
+        Self::in_folders(folders.map(|folder| config.path(folder)).collect(), secret)
+    }
+
+    fn in_folders(folders: Vec<PathBuf>, secret: Secret) -> Self {
+        Self {
+            orders: Orders::new(&folders, secret),
+            folders,
+            seen: Mutex::default(),
+            is_noticed: AtomicBool::new(false),
+            writing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Writes a statement's manifest into every folder, named by deposit, epoch and digest, and syncs it. Refuses if one
     /// of them cannot be written.
     pub async fn publish(&self, import: &Import) -> Result<()> {
-        let content = serde_json::to_vec(&Content::from(import))?;
-        let (deposit, epoch) = (import.statement.key.id(), import.statement.epoch);
-        let name = file_name(deposit, epoch, import.digest);
+        let name = name_of(import);
         for folder in &self.folders {
-            point::reach("file manifest", Side::Before).await;
-            let written = write_whole(&folder.join(&name), &content, Access::Usual);
-            point::reach("file manifest", Side::After).await;
-            written.map_err(|error| {
+            self.write(folder, import).await.map_err(|error| {
                 let reason = format!(
                     "the manifest {name} cannot be written into {}: {}; no signature leaves before it is there",
                     folder.display(),
@@ -126,21 +140,95 @@ impl Manifests {
         Ok(())
     }
 
+    /// Writes the manifest of every statement that was signed or brought back here into each folder that lacks it, from the
+    /// ledger, which holds all of it: a signature whose manifest nobody has would halt money for good. Returns how many files.
+    pub async fn rewrite(&self, reader: &Reader) -> Result<u64> {
+        let published = reader.published_digests().await?;
+        let mut written = 0;
+        for folder in &self.folders {
+            let names = names_in(folder)?;
+            for (id, deposit, epoch, digest) in &published {
+                if names.contains(&file_name(*deposit, *epoch, *digest)) {
+                    continue;
+                }
+                let import = reader.export(*id).await?;
+                refuse_damaged(reader, &import)?;
+                self.write(folder, &import).await?;
+                written += 1;
+            }
+        }
+        Ok(written)
+    }
+
+    /// Writes into the copies what only the first folder has, so many files at a time, and says what each lacked.
+    pub async fn complete_copies(&self) -> Result<Vec<String>> {
+        let mut told = Vec::new();
+        let [first, copies @ ..] = &self.folders[..] else { return Ok(told) };
+        if copies.is_empty() {
+            return Ok(told);
+        }
+        let names = names_in(first)?;
+        let whole: Vec<_> = names.iter().filter_map(|name| sighting(name)).collect();
+        for copy in copies {
+            let held = names_in(copy)?;
+            let lacked: Vec<_> = whole.iter().filter(|file| !held.contains(&file.seen)).collect();
+            if lacked.is_empty() {
+                continue;
+            }
+            let problem = self.copy(&lacked, copy).await;
+            told.push(format!(
+                "the copy of the manifests in {} is being completed: it lacked {} of {} files, of which a turn writes {AT_ONCE}; \
+                 if its disk is not mounted, stop serve and mount it{}",
+                copy.display(),
+                lacked.len(),
+                whole.len(),
+                problem.map_or_else(String::new, |problem| format!("; {}", crate::chain_of(&problem)))
+            ));
+        }
+        Ok(told)
+    }
+
+    /// Copies the first of these manifests into a folder. One that cannot be copied keeps no other from it; the last error is
+    /// returned.
+    async fn copy(&self, files: &[&Sighting], folder: &Path) -> Option<Error> {
+        let mut problem = None;
+        for file in files.iter().take(AT_ONCE) {
+            let copied = match self.read(file) {
+                Ok(import) => self.write(folder, &import).await,
+                Err(error) => Err(error),
+            };
+            problem = copied.err().or(problem);
+        }
+        problem
+    }
+
+    /// Writes a manifest into a folder, and syncs it.
+    async fn write(&self, folder: &Path, import: &Import) -> Result<()> {
+        let content = serde_json::to_vec(&Content::from(import))?;
+        let _writing = self.writing.lock().await;
+        point::reach("file manifest", Side::Before).await;
+        let written = write_whole(&folder.join(name_of(import)), &content, Access::Usual);
+        point::reach("file manifest", Side::After).await;
+        written
+    }
+
     /// Brings payout addresses and decisions back that only the folders tell, and copies what is new into them.
     pub async fn keep_orders(&self, book: &BookWriter, now: Millis) -> Result<()> {
         self.orders.keep(book, now).await
     }
 
-    /// Whether payout addresses and decisions were brought back from every folder. Until then nobody may say more of them.
-    pub fn are_orders_read(&self) -> bool {
-        self.orders.are_read()
+    /// Whether payout addresses and decisions were brought back from every folder, and its manifests noticed. Until then nobody
+    /// may say more, nor be promised anything.
+    pub fn are_read(&self) -> bool {
+        self.orders.are_read() && self.is_noticed.load(Ordering::Relaxed)
     }
 
     /// Keeps the orders, and notices the manifests that appeared in the folders and whose statements are not known here, with
     /// whom they paid for, and what the chain has settled; see [`BookWriter::notice`]. Returns how many statements are new.
+    /// What fails, an order or a folder, fails it at its end: what else can be known is noticed all the same.
     pub async fn notice(&self, reader: &Reader, book: &BookWriter, now: Millis) -> Result<usize> {
-        self.keep_orders(book, now).await?;
-        let mut sightings = self.unseen()?;
+        let kept = self.keep_orders(book, now).await;
+        let (mut sightings, listed) = self.unseen();
         for sighting in &mut sightings {
             if !reader.is_own(sighting.digest).await? {
                 // A damaged manifest has told that there is a statement all the same.
@@ -150,15 +238,20 @@ impl Manifests {
         }
         let noticed = book.notice(&sightings, now).await?;
         self.see(sightings);
-        Ok(noticed)
+        listed?;
+        self.is_noticed.store(true, Ordering::Relaxed);
+        kept.map(|()| noticed)
     }
 
-    /// Every manifest in the folders that was not reported before.
-    fn unseen(&self) -> Result<Vec<Sighting>> {
-        let mut sightings = self.list()?;
+    /// Every manifest that was not reported before, of the folders that can be listed.
+    fn unseen(&self) -> (Vec<Sighting>, Result<()>) {
+        let mut names = BTreeSet::new();
+        let listed = self.folders.iter().fold(Ok(()), |outcome, folder| {
+            outcome.and(names_in(folder).map(|found| names.extend(found)))
+        });
         let seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        sightings.retain(|sighting| !seen.contains(&sighting.seen));
-        Ok(sightings)
+        let unseen = names.iter().filter(|name| !seen.contains(*name));
+        (unseen.filter_map(|name| sighting(name)).collect(), listed)
     }
 
     /// Remembers what was noticed, once that is stored.
@@ -194,6 +287,18 @@ impl Manifests {
         }
         Err(failed(reason))
     }
+}
+
+/// Refuses to publish what the ledger does not hold as it was signed: root and digest have to follow from it.
+fn refuse_damaged(reader: &Reader, import: &Import) -> Result<()> {
+    let leaves: Vec<_> = import.leaves.iter().map(|(leaf, _)| leaf.clone()).collect();
+    let is_whole = Tree::new(&leaves).root() == import.statement.manifest
+        && import.statement.digest(&reader.ledger().identity().domain()) == import.digest;
+    is_whole.then_some(()).ok_or_else(|| ledger::Error::Corrupt("signed statement").into())
+}
+
+fn name_of(import: &Import) -> String {
+    file_name(import.statement.key.id(), import.statement.epoch, import.digest)
 }
 
 /// Name of a manifest's file.
@@ -404,8 +509,7 @@ mod tests {
             let folders = vec![folder.path().join("manifests")];
             fs::create_dir(&folders[0]).unwrap();
             fs::write(folders[0].join(&name), bytes).unwrap();
-            let orders = Orders::new(&folders, Secret::new(B256::ZERO));
-            let manifests = Manifests { folders, orders, seen: Mutex::default() };
+            let manifests = Manifests::in_folders(folders, Secret::new(B256::ZERO));
             assert_eq!(manifests.notice(&reader, &book, 0).await.unwrap(), 1);
             assert_eq!(manifests.notice(&reader, &book, 0).await.unwrap(), 0, "it is told once");
             for (payer, is_frozen) in PAYERS.into_iter().zip(expected) {

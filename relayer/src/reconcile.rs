@@ -324,16 +324,43 @@ impl Verification {
 }
 
 /// Rebuilds all facts from the contract's logs alone, proves them complete by the contract's journal, compares them with
-/// the ledger, and checks that everything else in the ledger follows from what it rests on.
+/// the ledger, and checks that everything else in the ledger follows from what it rests on. Again if a reorg took the
+/// checkpoint away meanwhile.
 pub async fn verify(
     config: &Config,
     keys: &Keys,
     ledger: &Ledger,
     endpoints: &Endpoints,
 ) -> Result<Verification> {
-    let checkpoint =
-        ChainWriter::new(ledger.clone()).checkpoint().await?.ok_or_else(not_indexed)?;
-    let replay = indexer::replay::replay(endpoints, config.chain.start_block, &checkpoint).await?;
+    let chain = ChainWriter::new(ledger.clone());
+    for _ in 0..MAX_READS {
+        let checkpoint = chain.checkpoint().await?.ok_or_else(not_indexed)?;
+        let verification = verify_to(&checkpoint, config, keys, ledger, endpoints).await;
+        if is_on_chain(&chain, &checkpoint).await? {
+            return verification;
+        }
+    }
+    Err(Error::Stalled(format!(
+        "a reorg took the checkpoint away during each of {MAX_READS} readings"
+    )))
+}
+
+/// Whether the ledger still follows the chain of a block that was its checkpoint. Below finality, blocks without events are
+/// not kept.
+async fn is_on_chain(chain: &ChainWriter, block: &Block) -> Result<bool> {
+    let found = chain.block_at_or_below(block.number).await?;
+    let is_final = chain.finalised().await? >= block.number;
+    Ok(found.is_some_and(|found| found == *block || (found.number < block.number && is_final)))
+}
+
+async fn verify_to(
+    checkpoint: &Block,
+    config: &Config,
+    keys: &Keys,
+    ledger: &Ledger,
+    endpoints: &Endpoints,
+) -> Result<Verification> {
+    let replay = indexer::replay::replay(endpoints, config.chain.start_block, checkpoint).await?;
     let mut differences = verify::facts(ledger, &replay.blocks, checkpoint.number).await?;
     if replay.journal != replay.contract_journal {
         differences.push(Difference {

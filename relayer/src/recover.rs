@@ -21,6 +21,8 @@ pub struct Recovery {
     pub imported: u64,
     /// Manifests that were not, and why.
     pub refused: Vec<String>,
+    /// Files of manifests that a folder lacked, and that were written anew from the ledger.
+    pub rewritten: u64,
     /// What stays frozen, and why.
     pub frozen: Vec<String>,
 }
@@ -28,7 +30,10 @@ pub struct Recovery {
 impl Recovery {
     /// For people.
     pub fn text(&self) -> String {
-        let mut text = format!("{} statements brought back from their manifests", self.imported);
+        let mut text = format!(
+            "{} statements brought back from their manifests\n{} missing manifests written anew",
+            self.imported, self.rewritten
+        );
         for (name, lines) in [("refused", &self.refused), ("frozen", &self.frozen)] {
             for line in lines {
                 text.push_str(&format!("\n  {name}: {line}"));
@@ -53,7 +58,8 @@ pub struct CutOff {
     pub reason: String,
 }
 
-/// Imports every manifest that the ledger does not know. Importing again changes nothing.
+/// Imports every manifest that the ledger does not know, and writes those anew that it knows and a folder lacks. Doing so
+/// again changes nothing.
 pub async fn recover(
     manifests: &Manifests,
     secret: &Secret,
@@ -92,13 +98,16 @@ pub async fn recover(
             break;
         }
     }
+    recovery.rewritten = manifests.rewrite(reader).await?;
     recovery.frozen = frozen(reader).await?;
     Ok(recovery)
 }
 
-/// Regards work as paid by what is not known of a deposit; see [`BookWriter::cut_off`].
+/// Regards work as paid by what is not known of a deposit; see [`BookWriter::cut_off`]. The manifests are lost then, so that
+/// those of what is known are written anew: without them money stays halted.
 pub async fn cut_off(
     cut_off: &CutOff,
+    manifests: &Manifests,
     book: &BookWriter,
     reader: &Reader,
     now: Millis,
@@ -115,7 +124,8 @@ pub async fn cut_off(
         )));
     }
     book.cut_off(*deposit, *until_ms, reason, now).await?;
-    Ok(Recovery { frozen: frozen(reader).await?, ..Recovery::default() })
+    let rewritten = manifests.rewrite(reader).await?;
+    Ok(Recovery { rewritten, frozen: frozen(reader).await?, ..Recovery::default() })
 }
 
 async fn frozen(reader: &Reader) -> Result<Vec<String>> {

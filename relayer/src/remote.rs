@@ -123,8 +123,9 @@ pub(crate) fn token(config: &Config) -> Result<String> {
     read_token(&path)
 }
 
-/// Refuses an empty file, which no header can show and which a server must not take for a token.
+/// Refuses an empty file, which no header can show and which a server must not take for a token, and one that others can read.
 fn read_token(path: &Path) -> Result<String> {
+    keys::refuse_readable(path)?;
     let text = fs::read_to_string(path).map_err(Error::file(path))?;
     match text.trim() {
         "" => Err(keys::key_error(
@@ -137,14 +138,34 @@ fn read_token(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
     use super::*;
+
+    fn write_for(mode: u32, path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_token_that_others_may_read_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api-token");
+        for mode in [0o644, 0o640, 0o602] {
+            write_for(mode, &path, "0x12");
+            let told = crate::chain_of(&read_token(&path).unwrap_err());
+            assert!(told.contains("run chmod 600 on it"), "{told}");
+        }
+        write_for(0o600, &path, "0x12\n");
+        assert_eq!(read_token(&path).unwrap(), "0x12");
+    }
 
     #[test]
     fn an_empty_token_is_refused_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("api-token");
         for text in ["", "\n"] {
-            fs::write(&path, text).unwrap();
+            write_for(0o600, &path, text);
             let told = crate::chain_of(&read_token(&path).unwrap_err());
             assert!(told.contains("it is empty; remove it"), "{told}");
         }

@@ -1,6 +1,7 @@
 //! `serve`: indexer, relayer and HTTP server as tasks over one ledger. If one ends, all end.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,24 +11,24 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, Path, Request, State},
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap, Method, StatusCode,
         header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
     },
-    middleware::{Next, from_fn},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use contracts::Settlement;
 use indexer::{Endpoints, Indexer, Standing};
 use jiff::Timestamp;
-use ledger::{Ledger, Millis, book::BookWriter, chain::ChainWriter, read::Reader};
+use ledger::{Ledger, Millis, book::BookWriter, read::Reader};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    task::JoinSet,
+    task::{self, JoinError, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -42,6 +43,7 @@ use crate::{
     recover::{self, CutOff},
     remote,
     status::Status,
+    trust,
     turn::{Relayer, Report, settle_input},
 };
 
@@ -93,13 +95,12 @@ pub async fn run(config: Config) -> Result<()> {
     let (report, reports) = watch::channel(Report::default());
     let mut tasks = JoinSet::new();
     let (indexing, pause) = (stopped.clone(), config.pace.idle());
-    tasks.spawn(async move {
-        ("indexer", indexer::run(indexer, pause, indexing).await.map_err(Error::from))
-    });
+    let index = async move { indexer::run(indexer, pause, indexing).await.map_err(Error::from) };
+    let mut names = BTreeMap::from([(tasks.spawn(index).id(), "indexer")]);
     let desk =
         Desk { relayer, doctor, config: config.clone(), ledger: ledger.clone(), report, halt };
     let relaying = stopped.clone();
-    tasks.spawn(async move { ("relayer", relay(desk, relaying).await) });
+    names.insert(tasks.spawn(relay(desk, relaying)).id(), "relayer");
     let app = App {
         config,
         ledger: ledger.clone(),
@@ -110,19 +111,14 @@ pub async fn run(config: Config) -> Result<()> {
         endpoints,
         standing,
     };
-    tasks.spawn(async move { ("HTTP server", listen(app, stopped).await) });
+    names.insert(tasks.spawn(listen(app, stopped)).id(), "HTTP server");
 
     let ended = tokio::select! {
         () = interrupts.next() => None,
-        ended = tasks.join_next() => ended,
+        ended = tasks.join_next_with_id() => ended,
     };
     stop.send_replace(true);
-    let outcome = match ended {
-        None => Ok(()),
-        Some(Ok((task, Err(error)))) => Err(Error::Task { task, reason: chain_of(&error) }),
-        Some(Ok((task, Ok(())))) => Err(Error::Task { task, reason: "without a reason".into() }),
-        Some(Err(error)) => Err(Error::Task { task: "task", reason: error.to_string() }),
-    };
+    let outcome = ended.map_or(Ok(()), |ended| Err(why_it_ended(&names, ended)));
     // Whoever neither reads its answer nor hangs up does not keep the process from ending; nor is anything lost if a turn is
     // cut off, as by a crash.
     let rest = async { while tasks.join_next().await.is_some() {} };
@@ -131,6 +127,19 @@ pub async fn run(config: Config) -> Result<()> {
     }
     ledger.close().await;
     outcome
+}
+
+/// What is told of a task that ended without being asked to, by panicking even.
+fn why_it_ended(
+    names: &BTreeMap<task::Id, &'static str>,
+    ended: std::result::Result<(task::Id, Result<()>), JoinError>,
+) -> Error {
+    let (id, reason) = match ended {
+        Ok((id, Err(error))) => (id, chain_of(&error)),
+        Ok((id, Ok(()))) => (id, "without a reason".into()),
+        Err(error) => (error.id(), error.to_string()),
+    };
+    Error::Task { task: names.get(&id).copied().unwrap_or("task"), reason }
 }
 
 /// Fails if there is no contract. Asked before anything is indexed only: later, an endpoint that says so is mistaken. Asked by
@@ -331,16 +340,17 @@ impl App {
         }
     }
 
-    /// Refuses what would be said before what a copy of the orders tells, which comes back first.
-    async fn refuse_until_orders_are_read(&self) -> std::result::Result<(), (StatusCode, String)> {
-        if self.manifests.are_orders_read() {
+    /// Refuses what would be said before what a copy of the orders tells, which comes back first, and what would be promised of
+    /// work that a manifest may have paid.
+    async fn refuse_until_folders_are_read(&self) -> std::result::Result<(), (StatusCode, String)> {
+        if self.manifests.are_read() {
             return Ok(());
         }
-        let kept = self.manifests.keep_orders(&self.book, now()).await;
-        match kept {
-            Err(error) if !self.manifests.are_orders_read() => {
+        let reader = Reader::new(self.ledger.clone());
+        match self.manifests.notice(&reader, &self.book, now()).await {
+            Err(error) if !self.manifests.are_read() => {
                 let reason = format!(
-                    "the orders that were said before are to be read first: {}",
+                    "the orders and manifests of every folder are to be read first: {}",
                     chain_of(&error)
                 );
                 Err((StatusCode::SERVICE_UNAVAILABLE, reason))
@@ -401,7 +411,8 @@ async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
         .route("/v1/proofs/{source}/{external_id}", get(proof))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn(check_headers))
-        .with_state((app, token));
+        .layer(from_fn_with_state(token, check_token))
+        .with_state(app);
     let shutdown = async move {
         while !*stopped.borrow() {
             if stopped.changed().await.is_err() {
@@ -414,11 +425,11 @@ async fn listen(app: App, mut stopped: watch::Receiver<bool>) -> Result<()> {
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await.map_err(failed)
 }
 
-type Context = State<(App, Arc<str>)>;
+type Context = State<App>;
 type Answer = std::result::Result<Json<Value>, (StatusCode, String)>;
 
 /// Ready once something is indexed, while the final block moves, and while money may move.
-async fn ready(State((app, _)): Context) -> Answer {
+async fn ready(State(app): Context) -> Answer {
     app.refuse_if_halted()?;
     let standing = app.standing.borrow().clone();
     if standing.is_alarmed {
@@ -431,7 +442,7 @@ async fn ready(State((app, _)): Context) -> Answer {
     Ok(Json(json!(progress)))
 }
 
-async fn public_config(State((app, _)): Context) -> Json<Value> {
+async fn public_config(State(app): Context) -> Json<Value> {
     let tokens: Vec<_> = app
         .config
         .tokens
@@ -448,7 +459,7 @@ async fn public_config(State((app, _)): Context) -> Json<Value> {
     }))
 }
 
-async fn status(State((app, _)): Context) -> Answer {
+async fn status(State(app): Context) -> Answer {
     let status =
         Status::gather(&app.config, &app.ledger).await.map_err(|error| internal(&error))?;
     let mut waiting = app.standing.borrow().waiting.clone();
@@ -459,20 +470,17 @@ async fn status(State((app, _)): Context) -> Answer {
 
 /// Trusts an operator's endpoints again; the body says why.
 async fn clear_endpoint(
-    State((app, token)): Context,
+    State(app): Context,
     Path(operator): Path<String>,
-    headers: HeaderMap,
     reason: String,
 ) -> Answer {
-    authorise(&headers, &token)?;
-    let writer = ChainWriter::new(app.ledger);
-    let now = u64::try_from(now() / 1000).unwrap_or_default();
-    writer.mark_endpoint(&operator, false, &reason, now).await.map_err(internal)?;
+    let cleared = trust::clear(&app.endpoints, app.ledger, &operator, &reason, now()).await;
+    cleared.map_err(refused)?;
     Ok(Json(json!({ "operator": operator })))
 }
 
 /// Signed statements that are not settled, each with the calldata that settles it: anybody may send it.
-async fn statements(State((app, _)): Context) -> Answer {
+async fn statements(State(app): Context) -> Answer {
     let reader = Reader::new(app.ledger);
     let mut listed = Vec::new();
     for statement in reader.unsettled_statements().await.map_err(internal)? {
@@ -490,15 +498,9 @@ async fn statements(State((app, _)): Context) -> Answer {
     Ok(Json(json!({ "contract": app.config.chain.contract, "statements": listed })))
 }
 
-async fn ingest(
-    State((app, token)): Context,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    authorise(&headers, &token)?;
+async fn ingest(State(app): Context, Path(name): Path<String>, body: Bytes) -> Answer {
     app.refuse_if_halted()?;
-    app.refuse_until_orders_are_read().await?;
+    app.refuse_until_folders_are_read().await?;
     let refused = |error: Error| match error {
         Error::Input { .. } | Error::Ledger(ledger::Error::FileOverlap { .. }) => {
             (StatusCode::UNPROCESSABLE_ENTITY, chain_of(&error))
@@ -513,21 +515,15 @@ async fn ingest(
     Ok(Json(json!(report)))
 }
 
-async fn close(
-    State((app, token)): Context,
-    Path(until): Path<Millis>,
-    headers: HeaderMap,
-) -> Answer {
-    authorise(&headers, &token)?;
+async fn close(State(app): Context, Path(until): Path<Millis>) -> Answer {
     app.refuse_if_halted()?;
     app.book.close_until(until, now()).await.map_err(internal)?;
     Ok(Json(json!({ "until_ms": until })))
 }
 
-async fn decisions(State((app, token)): Context, headers: HeaderMap, body: Bytes) -> Answer {
-    authorise(&headers, &token)?;
+async fn decisions(State(app): Context, body: Bytes) -> Answer {
     app.refuse_if_halted()?;
-    app.refuse_until_orders_are_read().await?;
+    app.refuse_until_folders_are_read().await?;
     let decision: Decision = from_json(&body)?;
     let reader = Reader::new(app.ledger.clone());
     decide::decide(&app.config, &app.book, &reader, &decision, now()).await.map_err(refused)?;
@@ -535,27 +531,22 @@ async fn decisions(State((app, token)): Context, headers: HeaderMap, body: Bytes
     Ok(Json(json!(decision)))
 }
 
-async fn recovery(State((app, token)): Context, headers: HeaderMap) -> Answer {
-    authorise(&headers, &token)?;
+async fn recovery(State(app): Context) -> Answer {
     let secret = keys::secret(&app.config).map_err(|error| internal(&error))?;
     let reader = Reader::new(app.ledger);
     let recovered = recover::recover(&app.manifests, &secret, &app.book, &reader, now()).await;
     Ok(Json(json!(recovered.map_err(refused)?)))
 }
 
-async fn cut_offs(State((app, token)): Context, headers: HeaderMap, body: Bytes) -> Answer {
-    authorise(&headers, &token)?;
+async fn cut_offs(State(app): Context, body: Bytes) -> Answer {
     let cut_off: CutOff = from_json(&body)?;
     let reader = Reader::new(app.ledger);
-    let recovered = recover::cut_off(&cut_off, &app.book, &reader, now()).await;
+    let recovered = recover::cut_off(&cut_off, &app.manifests, &app.book, &reader, now()).await;
     Ok(Json(json!(recovered.map_err(refused)?)))
 }
 
 /// The proof of one piece of work. Its natural key is the secret that it takes to ask.
-async fn proof(
-    State((app, _)): Context,
-    Path((source, external_id)): Path<(String, String)>,
-) -> Answer {
+async fn proof(State(app): Context, Path((source, external_id)): Path<(String, String)>) -> Answer {
     match Reader::new(app.ledger).proof(&source, &external_id).await.map_err(internal)? {
         Some(proof) => Ok(Json(json!(proof))),
         None => Err((StatusCode::NOT_FOUND, "there is no such work".into())),
@@ -575,6 +566,17 @@ fn refused(error: Error) -> (StatusCode, String) {
             (StatusCode::UNPROCESSABLE_ENTITY, chain_of(&error))
         }
         other => internal(&other),
+    }
+}
+
+/// Refuses who shows no token, before anything of a body is read: only reading needs none.
+async fn check_token(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
+    if request.method() == Method::GET || request.method() == Method::HEAD {
+        return next.run(request).await;
+    }
+    match authorise(request.headers(), &token) {
+        Err(refusal) => refusal.into_response(),
+        Ok(()) => next.run(request).await,
     }
 }
 
@@ -662,6 +664,18 @@ mod tests {
         assert!(!after(None, false, 599) && after(None, false, 600));
         assert!(!after(Some(600), true, 605) && after(Some(600), true, 606));
         assert!(!after(Some(600), false, 1_199) && after(Some(600), false, 1_200));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_named() {
+        let mut tasks = JoinSet::new();
+        let panics = async { Err(Error::Interrupted).unwrap() };
+        let names = BTreeMap::from([(tasks.spawn(panics).id(), "relayer")]);
+        let told = why_it_ended(&names, tasks.join_next_with_id().await.unwrap()).to_string();
+        assert!(
+            told.starts_with("the relayer stopped: ") && told.contains("Interrupted"),
+            "{told}"
+        );
     }
 
     #[tokio::test]

@@ -52,6 +52,13 @@ impl Relayer {
             report.waiting.push(format!("statements wait for the manifests: {}", chain_of(&error)));
             return Ok(());
         }
+        match self.attester.manifests().complete_copies().await {
+            // A folder that cannot be listed now is told by what wants to write into it.
+            Err(error) => {
+                report.waiting.push(format!("copies of manifests wait: {}", chain_of(&error)))
+            }
+            Ok(lacked) => report.waiting.extend(lacked),
+        }
         let tariff = self.config.tariff();
         let unsettled = self.reader.unsettled_statements().await?;
         for statement in

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use alloy::primitives::B256;
 
 use crate::{
-    env::{Env, write},
+    env::{Env, assert_success, eventually, terminate, write},
+    halt::status,
     sender::{Live, World, says},
 };
 
@@ -65,6 +66,65 @@ async fn work_that_a_manifest_in_the_folder_pays_is_not_accepted_once_more_after
     let output = world.env.run("ingest", &["--json", file.to_str().unwrap()]).await;
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(told.contains("unfunded") && !told.contains("accepted"), "{told}");
+}
+
+/// Goal: a backup whose manifests are lost as well is served from once a cut-off says what was paid.
+/// What would break it: a freeze that ends over a halt that stays, for the signatures that the backup itself holds.
+#[tokio::test]
+async fn a_cut_off_writes_the_manifests_of_the_backups_own_signatures_anew() {
+    let mut world = World::new().await;
+    world.work(0, 1).await;
+    world.turn().await;
+    world.finish().await;
+    let backup = world.back_up().await;
+    world.work(0, 2).await;
+    world.turn().await;
+    world.finish().await;
+    world.restore(&backup).await;
+    world.live = Live::open(&world.config).await;
+    world.index().await;
+    world.turn().await;
+    let folder = world.env.dir().join("manifests");
+    let published = std::fs::read_dir(&folder).unwrap().count();
+    std::fs::remove_dir_all(&folder).unwrap();
+    world.live.ledger.clone().close().await;
+    std::fs::remove_file(world.env.dir().join("quittance.lock")).unwrap();
+    assert_eq!(world.env.run("doctor", &[]).await.status.code(), Some(5));
+
+    let deposit = world.config.organisations[0].deposits[0].to_string();
+    let cut_off = ["--cut-off", &deposit, "--until", "2026-11-20T07:00:00Z", "--reason", "lost"];
+    let told = world.env.json("recover", &cut_off).await;
+    // All but the orders and the one that the backup does not know.
+    assert_eq!(told["rewritten"], published - 2, "{told}");
+    assert_success(&world.env.run("doctor", &[]).await);
+}
+
+/// Goal: nothing is promised on books that do not know what their own folders tell, whichever folder fails.
+/// Method: a database older than a statement that is signed and not mined, whose manifest the first folder has, and a copy that
+/// cannot be made. The statement's work is taken in again.
+/// What would break it: an error about orders before any manifest is noticed; intake that waits for orders only.
+#[tokio::test]
+async fn a_copy_that_cannot_be_made_keeps_no_manifest_from_freezing() {
+    let mut world = World::new().await;
+    let backup = world.back_up().await;
+    world.work(0, 1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    world.drop_all().await;
+    world.restore(&backup).await;
+    world.config.files.manifest_copies = vec!["copy".into()];
+    world.config.write().unwrap();
+    let dir = world.env.dir();
+    std::os::unix::fs::symlink(dir.join("unmounted"), dir.join("copy")).unwrap();
+
+    let server = world.env.serve();
+    eventually("the server", async || status(&world.env).await).await;
+    let payout = relayer::generate::payout_address("owner 1 of seed 1");
+    let file = world.env.folder.path().join("again.jsonl");
+    write(&file, &world.line_of(0, 1, payout));
+    let report = world.env.json("ingest", &[file.to_str().unwrap()]).await;
+    assert_eq!(report["outcomes"]["unfunded"], 1, "{report}");
+    assert_eq!(report["outcomes"]["accepted"].as_u64().unwrap_or(0), 0, "{report}");
+    assert!(terminate(server).await.success());
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use contracts::Settlement;
 use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     process::Child,
     time::{sleep, timeout},
@@ -63,7 +63,7 @@ async fn numbers(env: &Env, queries: &[&'static str]) -> Vec<i64> {
     numbers
 }
 
-async fn status(env: &Env) -> Option<Value> {
+pub(crate) async fn status(env: &Env) -> Option<Value> {
     reqwest::get(env.url("/v1/status")).await.ok()?.json().await.ok()
 }
 
@@ -76,7 +76,7 @@ async fn until_halted(env: &Env) {
     .await;
 }
 
-async fn until_lifted(env: &Env) {
+pub(crate) async fn until_lifted(env: &Env) {
     eventually("the halt to be lifted", async || {
         status(env).await?["status"]["halted"].is_null().then_some(())
     })
@@ -272,6 +272,58 @@ async fn a_request_without_the_token_changes_nothing() {
     }
     assert_eq!(promises().await, before);
     assert!(terminate(server).await.success());
+}
+
+/// Goal: nobody without the token makes the server keep a body.
+/// Method: a body of the largest size is declared, and none of it sent: whoever is refused at once was not waited for.
+#[tokio::test]
+async fn a_request_without_the_token_is_refused_before_its_body_is_read() {
+    let env = Env::after_demo(6).await;
+    let server = env.serve();
+    eventually("the server", async || status(&env).await).await;
+    for path in [
+        "ingest/files/more.jsonl",
+        "decisions",
+        "recovery",
+        "recovery/cut-offs",
+        "closings/1",
+        "endpoints/default/clear",
+    ] {
+        for token in ["", "authorization: Bearer 0000\r\n"] {
+            let mut client = TcpStream::connect(env.config().http.listen).await.unwrap();
+            let request = format!(
+                "POST /v1/{path} HTTP/1.1\r\nhost: localhost\r\n{token}content-length: 268435456\r\n\r\n"
+            );
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut begin = [0; 12];
+            let read = timeout(Duration::from_secs(20), client.read_exact(&mut begin)).await;
+            read.unwrap_or_else(|_| panic!("{path} waits for the body")).unwrap();
+            assert_eq!(&begin, b"HTTP/1.1 401", "{path}");
+        }
+    }
+    assert!(terminate(server).await.success());
+}
+
+/// What would break it: a mark in the ledger about an operator that nobody has, or one that nobody can explain later.
+#[tokio::test]
+async fn only_a_known_operators_endpoints_are_trusted_again_and_for_a_reason() {
+    let env = Env::after_demo(6).await;
+    let server = env.serve();
+    eventually("the server", async || status(&env).await).await;
+    for (operator, reason, why) in [
+        ("nobody", "asked them", "no operator \"nobody\""),
+        ("default", "", "reason is empty"),
+        ("default", "  ", "reason is empty"),
+    ] {
+        let output = env.run("endpoints", &["--clear", operator, "--reason", reason]).await;
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && told.contains(why), "{told}");
+    }
+    assert_success(&env.run("endpoints", &["--clear", "default", "--reason", "asked"]).await);
+    assert!(terminate(server).await.success());
+    let output = env.run("endpoints", &["--clear", "nobody", "--reason", "asked"]).await;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && told.contains("no operator"), "{told}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use ledger::{Ledger, read::Reader};
 use serde_json::{Value, json};
 
 use crate::{
-    env::{Env, assert_success, rpc},
+    env::{Env, assert_success, quittance, rpc},
     proxy::{BREAK, proxy, refusal},
 };
 
@@ -114,6 +114,50 @@ async fn a_deployment_that_breaks_off_tells_no_key_and_leaves_the_sender_free() 
     let reader = Reader::new(Ledger::open_read_only(&path).await.unwrap());
     let sent = env.provider().get_transaction_count(sender).await.unwrap();
     assert_eq!(reader.memory(sender).await.unwrap().next(), sent, "serve would be frozen");
+}
+
+/// What would break it: taking a variable that is set to nothing, as by a script whose secret is missing, for a password.
+#[tokio::test]
+async fn an_empty_password_encrypts_and_opens_nothing() {
+    let env = Env::new().await;
+    let with_none = async |arguments: &[&str]| {
+        let mut command = quittance(arguments);
+        command.env("QUITTANCE_PASSWORD", "").arg("--dir").arg(env.dir());
+        let output = command.output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let is_told =
+            said.contains("QUITTANCE_PASSWORD is empty; set it to the password or unset it");
+        assert!(output.status.code() == Some(3) && is_told, "{said}");
+    };
+    with_none(&["init", "--rpc-url", &env.anvil.url]).await;
+    assert!(!env.dir().join("keys").exists());
+    init(&env).await;
+    with_none(&["deploy"]).await;
+    std::fs::write(env.dir().join("keys/password"), "\n").unwrap();
+    let output = env.run("deploy", &[]).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(3) && said.contains("keys/password: it is empty"),
+        "{said}"
+    );
+}
+
+/// What would break it: paying for a contract before it is known to be the one that the configuration names.
+#[tokio::test]
+async fn a_deployment_of_another_contract_than_the_configured_one_sends_nothing() {
+    let env = Env::new().await;
+    let told = init(&env).await;
+    let sender: Address = told_by_init(&told, "sender").parse().unwrap();
+    let params = format!("[\"{sender}\", \"0xde0b6b3a7640000\"]");
+    rpc(&env.provider(), "anvil_setBalance", &params).await;
+    let mut config = env.config();
+    config.chain.contract = Address::repeat_byte(0x33);
+    config.write().unwrap();
+    let output = env.run("deploy", &[]).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(3) && said.contains("chain.contract is"), "{said}");
+    assert_eq!(env.provider().get_transaction_count(sender).await.unwrap(), 0);
+    assert!(!config.path(&config.files.database).exists());
 }
 
 /// A key in an endpoint's address, as providers put it there. Nothing may print it.

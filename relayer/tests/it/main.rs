@@ -12,6 +12,7 @@ mod backup;
 mod crash;
 mod demo;
 mod env;
+mod folders;
 mod halt;
 mod ingest;
 mod install;

@@ -1,8 +1,20 @@
 //! `verify` on a database that somebody altered by hand.
 
-use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use std::sync::{
+    Mutex,
+    mpsc::{Receiver, channel},
+};
 
-use crate::env::{Env, assert_success, quittance};
+use ledger::chain::ChainWriter;
+use relayer::{keys::Keys, reconcile::verify};
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio::sync::oneshot;
+
+use crate::{
+    env::{Env, assert_success, quittance},
+    proxy::proxy,
+    sender::World,
+};
 
 /// An alteration, and how the row at fault has to be named.
 const ALTERATIONS: [(&str, &str); 14] = [
@@ -126,4 +138,48 @@ async fn a_second_opinion_from_the_files_alone_finds_a_workload_that_was_paid_ot
     assert_eq!(opinion["paid"].as_u64().unwrap() + open.len() as u64, workloads);
     assert!(workloads > 100 && !open.is_empty());
     assert!(verified["journal"].is_string());
+}
+
+/// Goal: a reorg while `verify` reads is no difference between ledger and chain.
+/// Method: the endpoint, which still knows the block that the ledger has left, as nodes do for a while, keeps the proof of the
+/// journal back until the ledger has rolled that block back, which settles a statement.
+/// What would break it: comparing the chain as it is with the ledger as it was, or the other way round.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_reorg_of_the_checkpoint_while_it_is_verified_is_no_difference() {
+    let mut world = World::new().await;
+    world.work(0, 1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    world.mine(1).await;
+    let settled = world.settled().await;
+
+    let (asked, is_asked) = oneshot::channel();
+    let (answer, may_answer) = channel();
+    let hold = Mutex::new(Some((asked, may_answer)));
+    let hold = move || -> Option<Receiver<()>> {
+        let (asked, may_answer) = hold.lock().unwrap().take()?;
+        asked.send(()).unwrap();
+        Some(may_answer)
+    };
+    let url = proxy(&world.env.anvil.url, move |request| {
+        if request["method"] == "eth_getProof" {
+            // Before this is forwarded, and the first time only.
+            hold().map(|may_answer| may_answer.recv().unwrap());
+        }
+        None
+    });
+    let mut config = world.config.clone();
+    config.chain.rpc_url = Some(url.await);
+    let ledger = world.live.ledger.clone();
+    let verified = tokio::spawn(async move {
+        let (keys, endpoints) = (Keys::open(&config).unwrap(), config.endpoints().unwrap());
+        verify(&config, &keys, &ledger, &endpoints).await
+    });
+    is_asked.await.unwrap();
+    let chain = ChainWriter::new(world.live.ledger.clone());
+    let left = chain.checkpoint().await.unwrap().unwrap();
+    chain.rollback_to(left.number - 1).await.unwrap();
+    assert_eq!(world.settled().await, settled - 1);
+    answer.send(()).unwrap();
+    let verification = verified.await.unwrap().unwrap();
+    assert_eq!(verification.differences, []);
 }
