@@ -158,9 +158,7 @@ impl BookWriter {
             leaves.push(Leaf { paid, ..leaf.clone() });
         }
         insert_leaves(&mut tx, id, &leaves).await?;
-        if known.is_none() {
-            refuse_overpaying(&mut tx, id, import).await?;
-        }
+        refuse_overpaying(&mut tx, id, import).await?;
         let checkpoint = read::checkpoint(&mut tx).await?;
         sqlx::query("insert into imported (statement, until_block, at) values (?, ?, ?)")
             .bind(id)

@@ -304,6 +304,24 @@ async fn paid_twice() -> (World, [Import; 2]) {
     (lost, manifests)
 }
 
+/// What would break it: believing that what the chain has shown once has settled.
+#[tokio::test]
+async fn refuses_a_manifest_of_what_a_reorg_undid_over_work_that_can_settle_elsewhere() {
+    let (world, signed, manifest) = signed_once().await;
+    let mut lost = world.after_loss(None).await;
+    take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
+    state(&lost, 2, None).await;
+    settle(&mut lost, &signed).await;
+    assert_eq!(lost.reorg(1).await, 1);
+    let said = refusal(&lost, &manifest).await;
+    assert!(said.contains("which can settle or has not settled finally"), "{said}");
+    assert_sound(&lost, "refused").await;
+    settle(&mut lost, &signed).await;
+    lost.finalise(0).await;
+    assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    assert_sound(&lost, "it has settled again").await;
+}
+
 /// What a manifest pays for work.
 fn paid_for_work(import: &Import) -> i128 {
     import.leaves.iter().filter(|(_, work)| work.is_some()).map(|(leaf, _)| leaf.amount).sum()
