@@ -350,8 +350,8 @@ impl Indexer {
                 return Err(endpoint.inconsistent(problem));
             }
             let logs = match proof::logs_by_receipts(endpoint, &header).await? {
-                Receipts::Proved(logs) => logs,
-                Receipts::Unproved => {
+                Receipts::Proved(logs) if !proof::are_of_state_sync(served, &header) => logs,
+                Receipts::Proved(_) | Receipts::Unproved => {
                     is_proved = false;
                     served.to_vec()
                 }

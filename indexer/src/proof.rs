@@ -17,6 +17,7 @@ use alloy::{
     trie::{Nibbles, proof::verify_proof},
 };
 use contracts::journal::Journal;
+use ledger::chain::Block;
 use serde::Deserialize;
 
 use crate::{
@@ -77,7 +78,8 @@ impl TxReceipt {
 pub(crate) enum Receipts {
     /// The contract's logs, in order, proved by the receipts root.
     Proved(Vec<Log>),
-    /// The endpoint does not serve tx receipts by block, or the block has some of a type whose encoding is unknown.
+    /// The endpoint does not serve tx receipts by block, or the block has some of a type whose encoding is unknown, or one beside
+    /// the root with logs of the contract.
     Unproved,
 }
 
@@ -113,12 +115,18 @@ pub(crate) async fn logs_by_receipts(endpoint: &Endpoint, header: &Header) -> Re
         }
         return Ok(Receipts::Unproved);
     }
+    let is_ours = |log: &&Log| log.inner.address == endpoint.contract();
+    let beside_root =
+        receipts.iter().filter(|receipt| receipt.transaction_hash == state_sync(header));
+    if beside_root.flat_map(|receipt| &receipt.logs).any(|log| is_ours(&log)) {
+        return Ok(Receipts::Unproved);
+    }
     let mut logs = Vec::new();
     // A log's place in its block follows from the tx receipts; what the endpoint says of it is not looked at.
     let mut index = 0;
     for receipt in without_state_sync(&receipts, header) {
         for log in &receipt.logs {
-            if log.inner.address == endpoint.contract() {
+            if is_ours(&log) {
                 logs.push(Log {
                     block_hash: Some(hash),
                     block_number: Some(header.block.number),
@@ -149,18 +157,28 @@ fn root(receipts: &[TxReceipt]) -> B256 {
     ordered_trie_root_encoded(&encoded)
 }
 
+/// Hash of the transaction that there is none of: Polygon's nodes name it for what the block took over from Ethereum. It is
+/// derived from the block, so that it is told from all others.
+fn state_sync(header: &Header) -> B256 {
+    let Block { number, hash, .. } = &header.block;
+    let key = [b"matic-bor-receipt-".as_slice(), &number.to_be_bytes(), hash.as_slice()];
+    keccak256(key.concat())
+}
+
+/// Whether some of a block's logs are said to be of what it took over from Ethereum, of which neither its receipts root nor its
+/// bloom knows: nothing but the journal tells these.
+pub(crate) fn are_of_state_sync(logs: &[Log], header: &Header) -> bool {
+    let derived = state_sync(header);
+    logs.iter().any(|log| log.transaction_hash == Some(derived))
+}
+
 /// The tx receipts without the one that Polygon's nodes append for what the block took over from Ethereum: it belongs to no
-/// transaction and is not in the root. Its hash is derived from the block, so that it is told from all others.
+/// transaction and is not in the root.
 fn without_state_sync<'a>(
     receipts: &'a [TxReceipt],
     header: &Header,
 ) -> impl Iterator<Item = &'a TxReceipt> {
-    let key = [
-        b"matic-bor-receipt-".as_slice(),
-        &header.block.number.to_be_bytes(),
-        header.block.hash.as_slice(),
-    ];
-    let derived = keccak256(key.concat());
+    let derived = state_sync(header);
     receipts.iter().filter(move |receipt| receipt.transaction_hash != derived)
 }
 
@@ -277,10 +295,11 @@ pub(crate) async fn is_unverified(endpoint: &Endpoint, hash: B256) -> bool {
 
 /// The contract's logs of a block, proved by its bloom or its tx receipts where that can be done.
 pub(crate) async fn logs(endpoint: &Endpoint, header: &Header) -> Result<Vec<Log>> {
-    match proved_logs(endpoint, header).await? {
-        Some(logs) => Ok(logs),
-        None => endpoint.logs_of(&header.block).await,
+    let served = endpoint.logs_of(&header.block).await?;
+    if are_of_state_sync(&served, header) {
+        return Ok(served);
     }
+    Ok(proved_logs(endpoint, header).await?.unwrap_or(served))
 }
 
 /// The contract's logs of a block as its bloom or its tx receipts prove them; nothing where that cannot be done.
@@ -316,7 +335,6 @@ mod tests {
         rpc::types::{EIP1186StorageProof, serde_helpers::JsonStorageKey},
         trie::{HashBuilder, proof::ProofRetainer},
     };
-    use ledger::chain::Block;
     use serde_json::{Value, json};
 
     use super::*;
@@ -401,7 +419,7 @@ mod tests {
         let (storage_root, storage_proof) = storage;
         let account = TrieAccount { nonce: 1, storage_root, ..TrieAccount::default() };
         let mut leaves = vec![(keccak256(CONTRACT), rlp::encode(account))];
-        let others = (1..40).map(|byte| Address::repeat_byte(byte));
+        let others = (1..40).map(Address::repeat_byte);
         leaves.extend(others.map(|other| (keccak256(other), rlp::encode(TrieAccount::default()))));
         let (root, account_proof) = trie(&leaves, keccak256(CONTRACT));
         let proof = EIP1186AccountProofResponse {

@@ -64,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) events: Vec<(Event, LogData)>,
     journal: Journal,
     providers: u32,
+    /// Whether the events are of what Polygon's blocks take over from Ethereum: neither roots nor bloom know of them.
+    is_state_sync: bool,
 }
 
 /// Every block there ever was. The first is number 0.
@@ -82,6 +84,7 @@ impl Tree {
             events: Vec::new(),
             journal: Journal::default(),
             providers: 0,
+            is_state_sync: false,
         };
         Self { nodes: vec![genesis] }
     }
@@ -107,6 +110,24 @@ impl Tree {
         self.add(parent, logged, self.nodes[parent].providers)
     }
 
+    /// Adds a block with so many random events of what Polygon takes over from Ethereum.
+    pub(crate) fn grow_state_sync(
+        &mut self,
+        parent: usize,
+        events: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> usize {
+        let logged = self.grow(parent, events, rng);
+        let Node { events, journal, providers, .. } = self.nodes[logged].clone();
+        let node = self.add(parent, Vec::new(), providers);
+        let Node { header, hash, .. } = &mut self.nodes[node];
+        header.state_root = state(journal).0;
+        *hash = header.hash_slow();
+        let node = &mut self.nodes[node];
+        (node.events, node.journal, node.is_state_sync) = (events, journal, true);
+        self.nodes.len() - 1
+    }
+
     fn add(&mut self, parent: usize, logged: Vec<(Event, LogData)>, providers: u32) -> usize {
         let below = &self.nodes[parent];
         let journal = logged.iter().fold(below.journal, |journal, (_, log)| journal.fold(log));
@@ -127,7 +148,8 @@ impl Tree {
         };
         let hash = header.hash_slow();
         let (parent, events) = (Some(parent), logged);
-        self.nodes.push(Node { header, hash, parent, events, journal, providers });
+        let is_state_sync = false;
+        self.nodes.push(Node { header, hash, parent, events, journal, providers, is_state_sync });
         self.nodes.len() - 1
     }
 
@@ -177,7 +199,7 @@ impl Tree {
         };
         let facts = (0..).zip(events).map(|(log_index, (event, _))| Fact {
             log_index,
-            tx_hash: tx_hash(*hash, log_index),
+            tx_hash: self.tx_hash(node, log_index),
             event: event.clone(),
         });
         IndexedBlock { block, facts: facts.collect() }
@@ -218,6 +240,15 @@ impl Tree {
         })
     }
 
+    fn tx_hash(&self, node: usize, index: u64) -> B256 {
+        let Node { header, hash, is_state_sync, .. } = &self.nodes[node];
+        if *is_state_sync {
+            let key = [b"matic-bor-receipt-", &header.number.to_be_bytes()[..], &hash[..]];
+            return keccak256(key.concat());
+        }
+        keccak256([hash.as_slice(), &index.to_be_bytes()].concat())
+    }
+
     pub(crate) fn logs(&self, node: usize) -> Vec<Log> {
         let Node { header, hash, events, .. } = &self.nodes[node];
         let log = |(index, (_, data)): (u64, &(Event, LogData))| Log {
@@ -225,7 +256,7 @@ impl Tree {
             block_hash: Some(*hash),
             block_number: Some(header.number),
             block_timestamp: Some(header.timestamp),
-            transaction_hash: Some(tx_hash(*hash, index)),
+            transaction_hash: Some(self.tx_hash(node, index)),
             transaction_index: Some(index),
             log_index: Some(index),
             removed: false,
@@ -282,10 +313,6 @@ fn trie(mut leaves: Vec<(B256, Vec<u8>)>, key: B256) -> (B256, Vec<Bytes>) {
     let root = builder.root();
     let nodes = builder.take_proof_nodes().matching_nodes_sorted(&key);
     (root, nodes.into_iter().map(|(_, node)| node).collect())
-}
-
-fn tx_hash(block: B256, index: u64) -> B256 {
-    keccak256([block.as_slice(), &index.to_be_bytes()].concat())
 }
 
 fn envelope(index: u64, log: &LogData) -> ReceiptEnvelope {
@@ -506,6 +533,20 @@ impl Serving {
                 self.times += 1;
                 (self.times % 2 == 1).then_some(Ok(Value::Null))
             }
+            Lie::StatesNothing if method == "eth_call" => Some(Err((-32000, "not now".into()))),
+            Lie::StatesNothingEveryOtherTime if method == "eth_call" => {
+                self.times += 1;
+                (self.times % 2 == 1).then(|| Err((-32000, "not now".into())))
+            }
+            #[cfg(feature = "crash-points")]
+            Lie::StallsEveryOtherTime(seconds) if method == "eth_call" => {
+                self.times += 1;
+                (self.times % 2 == 1).then(|| {
+                    let now = ledger::point::now() + std::time::Duration::from_secs(seconds);
+                    ledger::point::set_clock(Some(now));
+                    Err((-32000, "not now".into()))
+                })
+            }
             Lie::Reverts if method == "eth_call" => {
                 Some(Err((-32603, "execution reverted".into())))
             }
@@ -529,24 +570,6 @@ impl Serving {
             Some(Lie::IsAnotherChain) if method == "eth_chainId" => return Ok(json!("0x1")),
             Some(Lie::OmitsEveryOtherTime(_)) if method == "eth_getLogs" => self.times += 1,
             Some(Lie::MisstatesEveryOtherTime) if method == "eth_call" => self.times += 1,
-            Some(Lie::StatesNothingEveryOtherTime) if method == "eth_call" => {
-                self.times += 1;
-                if self.times % 2 == 1 {
-                    return Err((-32000, "not now".into()));
-                }
-            }
-            #[cfg(feature = "crash-points")]
-            Some(Lie::StallsEveryOtherTime(seconds)) if method == "eth_call" => {
-                self.times += 1;
-                if self.times % 2 == 1 {
-                    let now = ledger::point::now() + std::time::Duration::from_secs(seconds);
-                    ledger::point::set_clock(Some(now));
-                    return Err((-32000, "not now".into()));
-                }
-            }
-            Some(Lie::StatesNothing) if method == "eth_call" => {
-                return Err((-32000, "not now".into()));
-            }
             Some(Lie::Wavers { number, .. }) if params[0] == format!("{number:#x}") => {
                 self.times += 1;
             }
@@ -774,6 +797,13 @@ impl Serving {
         let forgeries = [Lie::ForgesReceipts(number), Lie::ForgesReceiptsAndHeader(number)];
         let is_forged = self.lie.is_some_and(|lie| forgeries.contains(&lie))
             || (self.lie == Some(Lie::ForgesReceiptsOnce(number)) && self.times == 1);
+        let logs = tree.logs(node);
+        if tree.nodes[node].is_state_sync {
+            return json!([{
+                "type": "0x0", "status": "0x1", "cumulativeGasUsed": "0x0",
+                "transactionHash": logs[0].transaction_hash, "logs": logs,
+            }]);
+        }
         let receipt = |(index, log): (u64, Log)| {
             let mut log = log;
             if is_forged {
@@ -784,7 +814,7 @@ impl Serving {
                 "transactionHash": log.transaction_hash, "logs": [log],
             })
         };
-        (1..).zip(tree.logs(node)).map(receipt).collect()
+        (1..).zip(logs).map(receipt).collect()
     }
 }
 

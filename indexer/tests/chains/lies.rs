@@ -719,6 +719,32 @@ async fn a_forged_storage_proof_is_not_taken_and_gives_the_liar_away() {
     }
 }
 
+/// Goal: what Polygon's blocks take over from Ethereum is followed as well, although no header knows of it.
+#[tokio::test]
+async fn logs_of_a_state_sync_are_proved_by_the_journal_where_the_header_proves_them_absent() {
+    let next = BLOCKS + 1;
+    for (lie, blocks) in [
+        (None, FINALITY),
+        (None, 0),
+        (Some(Lie::HasNoReceipts(next)), FINALITY),
+        (Some(Lie::HasNoReceipts(next)), 0),
+    ] {
+        let mut world = World::new([lie; 3]).await;
+        for server in &world.servers {
+            let mut server = server.lock();
+            (server.serves_receipts, server.serves_proofs) = (true, true);
+        }
+        world.head = world.tree.lock().unwrap().grow_state_sync(world.head, 3, &mut world.rng);
+        world.grow(blocks);
+        let mut indexer = world.indexer().await;
+        settle(&mut indexer, 1).await;
+        world.grow(FINALITY + 1);
+        assert!(settle(&mut indexer, 5).await.is_none(), "{lie:?}");
+        world.assert_is_head().await;
+        assert_eq!(world.states(), [State::Ok; 3], "{lie:?}: {}", world.reason(0));
+    }
+}
+
 impl World {
     /// The same on a chain whose headers' hashes cannot be computed.
     fn without_hashes(mut self) -> Self {
