@@ -144,6 +144,19 @@ impl Error {
         }
     }
 
+    /// What is wrong with the disk below the database, if that is what failed.
+    pub fn disk_problem(&self) -> Option<&'static str> {
+        let Self::Database(error) = self else { return None };
+        // SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL and SQLITE_CANTOPEN, with their extended codes.
+        match lowest_byte(error)? {
+            8 => Some("it is read-only"),
+            10 => Some("the disk fails, or takes no more"),
+            13 => Some("the disk is full"),
+            14 => Some("its file cannot be opened"),
+            _ => None,
+        }
+    }
+
     /// Whether trying again may fare better without anybody's help: the database was too busy, or somebody else held its lock.
     pub fn is_transient(&self) -> bool {
         match self {

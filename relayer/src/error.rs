@@ -163,6 +163,16 @@ impl Error {
         }
     }
 
+    /// What is wrong with the disk below the database, if that is what failed.
+    pub fn disk_problem(&self) -> Option<&'static str> {
+        match self {
+            Self::Ledger(error) | Self::Indexer(indexer::Error::Ledger(error)) => {
+                error.disk_problem()
+            }
+            _ => None,
+        }
+    }
+
     /// Exit code of the process: 2 usage, 3 configuration or keys, 4 chain, 5 differences, 130 interrupted, 1
     /// anything else.
     pub const fn exit_code(&self) -> u8 {

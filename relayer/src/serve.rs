@@ -70,7 +70,8 @@ pub async fn run(config: Config) -> Result<()> {
             "one endpoint alone says what is final; name several operators in [[endpoint]]"
         );
     }
-    let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
+    let database = config.path(&config.files.database);
+    let ledger = Ledger::open(&database, config.identity()).await?;
     if Reader::new(ledger.clone()).anchors().await?.is_none() {
         find_contract(&config, &endpoints).await?;
     }
@@ -118,7 +119,7 @@ pub async fn run(config: Config) -> Result<()> {
         ended = tasks.join_next_with_id() => ended,
     };
     stop.send_replace(true);
-    let outcome = ended.map_or(Ok(()), |ended| Err(why_it_ended(&names, ended)));
+    let outcome = ended.map_or(Ok(()), |ended| Err(why_it_ended(&names, &database, ended)));
     // Whoever neither reads its answer nor hangs up does not keep the process from ending; nor is anything lost if a turn is
     // cut off, as by a crash.
     let rest = async { while tasks.join_next().await.is_some() {} };
@@ -132,10 +133,15 @@ pub async fn run(config: Config) -> Result<()> {
 /// What is told of a task that ended without being asked to, by panicking even.
 fn why_it_ended(
     names: &BTreeMap<task::Id, &'static str>,
+    database: &std::path::Path,
     ended: std::result::Result<(task::Id, Result<()>), JoinError>,
 ) -> Error {
     let (id, reason) = match ended {
-        Ok((id, Err(error))) => (id, chain_of(&error)),
+        Ok((id, Err(error))) => {
+            // SQLite does not say which file it means.
+            let place = |problem| format!("{}: {problem}: ", database.display());
+            (id, error.disk_problem().map_or_else(String::new, place) + &chain_of(&error))
+        }
         Ok((id, Ok(()))) => (id, "without a reason".into()),
         Err(error) => (error.id(), error.to_string()),
     };
@@ -460,8 +466,7 @@ async fn public_config(State(app): Context) -> Json<Value> {
 }
 
 async fn status(State(app): Context) -> Answer {
-    let status =
-        Status::gather(&app.config, &app.ledger).await.map_err(|error| internal(&error))?;
+    let status = Status::gather(&app.config, &app.ledger).await.map_err(internal)?;
     let mut waiting = app.standing.borrow().waiting.clone();
     waiting.extend(app.reports.borrow().waiting.iter().cloned());
     let endpoints = app.endpoints.report();
@@ -505,7 +510,7 @@ async fn ingest(State(app): Context, Path(name): Path<String>, body: Bytes) -> A
         Error::Input { .. } | Error::Ledger(ledger::Error::FileOverlap { .. }) => {
             (StatusCode::UNPROCESSABLE_ENTITY, chain_of(&error))
         }
-        other => internal(&other),
+        other => internal(other),
     };
     let parsed =
         intake::parse(&name, &body, &app.config.policy.earnings_source).map_err(refused)?;
@@ -532,7 +537,7 @@ async fn decisions(State(app): Context, body: Bytes) -> Answer {
 }
 
 async fn recovery(State(app): Context) -> Answer {
-    let secret = keys::secret(&app.config).map_err(|error| internal(&error))?;
+    let secret = keys::secret(&app.config).map_err(internal)?;
     let reader = Reader::new(app.ledger);
     let recovered = recover::recover(&app.manifests, &secret, &app.book, &reader, now()).await;
     Ok(Json(json!(recovered.map_err(refused)?)))
@@ -565,7 +570,7 @@ fn refused(error: Error) -> (StatusCode, String) {
         | Error::Ledger(ledger::Error::Undecidable(_) | ledger::Error::Unimportable(_)) => {
             (StatusCode::UNPROCESSABLE_ENTITY, chain_of(&error))
         }
-        other => internal(&other),
+        other => internal(other),
     }
 }
 
@@ -627,15 +632,23 @@ fn authorise(headers: &HeaderMap, token: &str) -> std::result::Result<(), (Statu
     }
 }
 
-/// Internals stay in the log.
-fn internal(error: impl std::error::Error) -> (StatusCode, String) {
+/// Internals stay in the log. A disk that takes nothing is no secret: whoever hands work in has to do so again.
+fn internal(error: impl Into<Error>) -> (StatusCode, String) {
+    let error = error.into();
     tracing::error!("{}", chain_of(&error));
+    if let Some(problem) = error.disk_problem() {
+        let reason = format!(
+            "the database cannot be written: {problem}; make room, then send this again: what is kept is recognised"
+        );
+        return (StatusCode::SERVICE_UNAVAILABLE, reason);
+    }
     (StatusCode::INTERNAL_SERVER_ERROR, "internal error; see the server's log".into())
 }
 
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use sqlx::{Connection, SqliteConnection};
 
     use super::*;
 
@@ -671,11 +684,28 @@ mod tests {
         let mut tasks = JoinSet::new();
         let panics = async { Err(Error::Interrupted).unwrap() };
         let names = BTreeMap::from([(tasks.spawn(panics).id(), "relayer")]);
-        let told = why_it_ended(&names, tasks.join_next_with_id().await.unwrap()).to_string();
+        let told = tasks.join_next_with_id().await.unwrap();
+        let told = why_it_ended(&names, std::path::Path::new("db"), told).to_string();
         assert!(
             told.starts_with("the relayer stopped: ") && told.contains("Interrupted"),
             "{told}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_over_a_full_disk_names_the_file() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::query("create table t (x)").execute(&mut conn).await.unwrap();
+        sqlx::query("pragma max_page_count = 3").execute(&mut conn).await.unwrap();
+        let full = sqlx::query("insert into t values (zeroblob(100000))").execute(&mut conn).await;
+        let mut tasks = JoinSet::new();
+        let fails = async { Err(ledger::Error::from(full.unwrap_err()).into()) };
+        let names = BTreeMap::from([(tasks.spawn(fails).id(), "indexer")]);
+        let told = tasks.join_next_with_id().await.unwrap();
+        let told =
+            why_it_ended(&names, std::path::Path::new("inst/quittance.db"), told).to_string();
+        let expected = "the indexer stopped: inst/quittance.db: the disk is full: ledger: database";
+        assert!(told.starts_with(expected), "{told}");
     }
 
     #[tokio::test]

@@ -3,7 +3,12 @@
 use jiff::Timestamp;
 use ledger::{Ledger, read::Reader};
 
-use crate::env::{Env, write};
+use tokio::process::Command;
+
+use crate::{
+    env::{Env, assert_success, eventually, quittance, terminate, write},
+    halt::status,
+};
 
 /// One entry per verdict that a daily file can meet, in an installation that knows `org-01` and the demo's machines.
 fn entries(known: &str) -> String {
@@ -101,4 +106,33 @@ async fn a_file_closes_what_has_ended_and_nothing_that_is_still_to_come() {
     let closings = Reader::new(ledger).closings().await.unwrap();
     let last = closings.iter().map(|(_, until)| *until).max().unwrap();
     assert!(last <= Timestamp::now().as_millisecond(), "closed until {last}");
+}
+
+/// Goal: whoever hands files in learns that the disk is what fails, and can hand them in again.
+/// Method: a server that may not write beyond a size, as on a disk that is full, and more work than that holds; then another one.
+#[tokio::test]
+async fn a_disk_that_takes_no_more_is_told_to_whoever_hands_work_in() {
+    let env = Env::after_demo(12).await;
+    let mut generate = quittance(&["generate", "--machines=400", "--days=1", "--organisations=4"]);
+    generate.args(["--first-day", "2026-11-21", "--out"]).arg(env.folder.path());
+    assert_success(&generate.output().await.unwrap());
+    let work = env.folder.path().join("20261121-20261122.json");
+    let mut server = Command::new("bash")
+        .args(["-c", "trap '' XFSZ; ulimit -f 300; exec \"$@\"", "bash"])
+        .args([env!("CARGO_BIN_EXE_quittance"), "serve", "--dir"])
+        .arg(env.dir())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    eventually("the server", async || status(&env).await).await;
+    let refused = env.run("ingest", &[work.to_str().unwrap()]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("503") && said.contains("the database cannot be written"), "{said}");
+    server.kill().await.unwrap();
+
+    let server = env.serve();
+    eventually("the server", async || status(&env).await).await;
+    let report = env.json("ingest", &[work.to_str().unwrap()]).await;
+    assert!(report["outcomes"]["accepted"].as_u64().unwrap() > 0, "{report}");
+    assert!(terminate(server).await.success());
 }
