@@ -246,9 +246,10 @@ impl Manifests {
     /// Every manifest that was not reported before, of the folders that can be listed.
     fn unseen(&self) -> (Vec<Sighting>, Result<()>) {
         let mut names = BTreeSet::new();
-        let listed = self.folders.iter().fold(Ok(()), |outcome, folder| {
-            outcome.and(names_in(folder).map(|found| names.extend(found)))
-        });
+        let mut listed = Ok(());
+        for folder in &self.folders {
+            listed = listed.and(names_in(folder).map(|found| names.extend(found)));
+        }
         let seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let unseen = names.iter().filter(|name| !seen.contains(*name));
         (unseen.filter_map(|name| sighting(name)).collect(), listed)
