@@ -251,7 +251,7 @@ impl World {
     }
 
     /// Runs `quittance sender` on the installation, with the ledger closed meanwhile.
-    async fn sender_command(&mut self, arguments: &[&str]) -> std::process::Output {
+    pub(crate) async fn sender_command(&mut self, arguments: &[&str]) -> std::process::Output {
         self.live.ledger.clone().close().await;
         let path = self.config.path(&self.config.files.database).with_extension("lock");
         std::fs::remove_file(path).unwrap();
@@ -291,7 +291,7 @@ fn wallet(env: &Env, key: PrivateKeySigner) -> DynProvider {
 }
 
 /// An account of the chain that has nothing to do with the installation.
-fn stranger(env: &Env) -> DynProvider {
+pub(crate) fn stranger(env: &Env) -> DynProvider {
     let builder = MnemonicBuilder::<English>::default().phrase(MNEMONIC).index(9).unwrap();
     wallet(env, builder.build().unwrap())
 }
