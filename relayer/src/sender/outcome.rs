@@ -164,7 +164,9 @@ impl Sender {
         let ours = slot.attempts.iter().find(|attempt| attempt.hash == mined.hash);
         let Mined { hash, block, block_hash, .. } = mined;
         let (attempt, succeeded) = (ours.map(|attempt| attempt.id), receipt.status());
-        if attempt.is_none() {
+        if let Some(attempt) = attempt {
+            self.book.add_tx_receipt(&hint(attempt, &receipt, (block, block_hash))).await?;
+        } else {
             tracing::error!(tx_nonce = slot.tx_nonce, %hash, block, "a foreign transaction of the sender");
         }
         Ok(Some(Outcome { slot: slot.id, attempt, hash, block, block_hash, succeeded }))

@@ -130,8 +130,8 @@ async fn an_outcome_is_told_by_its_tx_receipt_where_old_state_is_pruned() {
     assert_eq!(world.settled().await, settled + 1);
 }
 
-#[tokio::test]
-async fn a_tx_receipt_that_is_not_served_at_first_does_not_make_our_own_transaction_foreign() {
+/// A world with one statement sent, behind an endpoint that serves tx receipts only once it was asked for a whole block.
+async fn with_one_sent_and_late_receipts() -> World {
     let is_served = AtomicBool::new(false);
     let world = World::with_one_sent().await.behind(move |request| {
         if asks_for_transactions(request) {
@@ -140,7 +140,25 @@ async fn a_tx_receipt_that_is_not_served_at_first_does_not_make_our_own_transact
         let is_null = asks_for_receipt(request) && !is_served.load(Ordering::Relaxed);
         is_null.then(|| json!({ "result": null }))
     });
-    let mut world = world.await;
+    world.await
+}
+
+#[tokio::test]
+async fn what_a_transaction_cost_is_counted_if_it_is_found_in_its_block() {
+    let mut world = with_one_sent_and_late_receipts().await;
+    let before = world.live.reader.spending().await.unwrap()["settle"];
+    let hash = world.slots().await[0].attempts[0].hash;
+    world.mine(FINAL).await;
+    world.turn().await;
+    assert_eq!(world.slots().await, []);
+    let after = world.live.reader.spending().await.unwrap()["settle"];
+    let receipt = world.provider.get_transaction_receipt(hash).await.unwrap().unwrap();
+    assert_eq!(after.gas, before.gas + receipt.gas_used);
+}
+
+#[tokio::test]
+async fn a_tx_receipt_that_is_not_served_at_first_does_not_make_our_own_transaction_foreign() {
+    let mut world = with_one_sent_and_late_receipts().await;
     world.mine(FINAL).await;
     let report = world.turn().await;
     assert_eq!(world.slots().await, []);
