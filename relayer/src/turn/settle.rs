@@ -1,12 +1,17 @@
 //! Batches of signed statements: packed, simulated, sent.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, slice};
 
 use alloy::{primitives::Bytes, sol_types::SolCall};
 use contracts::Settlement;
 use ledger::{Millis, book::Obligation, read::SignedStatement, rules, statement};
 
-use super::{Relayer, Report, View, bisection::Bisection, later, send::Worth};
+use super::{
+    Relayer, Report, View,
+    bisection::Bisection,
+    later,
+    send::{Worth, is_too_dear},
+};
 use crate::{
     Error, Result,
     sender::{MAX_GAS, refusal},
@@ -20,6 +25,8 @@ const BATCH_BYTES: usize = 96 * 1024;
 const MAX_BYTES: usize = 127 * 1024;
 /// Gas that a transaction is packed for.
 const BATCH_GAS: u64 = 12_000_000;
+/// Gas that a transaction costs by itself.
+const TRANSACTION_GAS: u64 = 21_000;
 
 /// A statement that may be sent now.
 #[derive(Debug, Clone)]
@@ -32,9 +39,10 @@ pub(super) struct Ready {
 
 impl Relayer {
     /// Lets the slots that keep a batch from its own be replaced by what the batch is worth.
-    fn note_roomless(&self, batch: &[Ready], view: &View) -> Result<()> {
-        let gas = batch.iter().map(|ready| gas_bound(&ready.signed)).fold(0, u64::saturating_add);
-        let bound = self.bound(&worth_of(batch), gas, later(view.now, &view.anchors))?;
+    async fn note_roomless(&self, batch: &[Ready], view: &View) -> Result<()> {
+        let estimate = self.sender.gas_limit(&input_of(batch), view.block()).await?;
+        let gas = estimate.unwrap_or_else(|_| gas_of(batch));
+        let bound = self.bound(&parts_of(batch), gas, later(view.now, &view.anchors))?;
         if let Ok(mut roomless) = self.roomless.lock() {
             *roomless = Some(bound);
         }
@@ -58,17 +66,50 @@ impl Relayer {
         }
         for batch in pack(ready) {
             if !self.has_room(view, 0, report, "a settle batch") {
-                self.note_roomless(&batch, view)?;
+                self.note_roomless(&batch, view).await?;
                 break;
             }
             for batch in self.settleable(batch, view, report).await? {
-                let ids = batch.iter().map(|ready| ready.signed.id).collect();
-                let worth = worth_of(&batch);
-                let input = input_of(&batch);
-                self.send(view, &Obligation::Settle(ids), input, &worth, report).await?;
+                self.send_batch(batch, view, report).await?;
             }
         }
         Ok(())
+    }
+
+    /// Sends a batch. If it is too dear, those of its statements go that would pay for a transaction of their own, so that
+    /// dust delays nothing; the rest waits.
+    async fn send_batch(&self, batch: Vec<Ready>, view: &View, report: &mut Report) -> Result<()> {
+        let Some(why) = self.send_together(&batch, view, report).await? else { return Ok(()) };
+        let now = later(view.now, &view.anchors);
+        let (mut dear, mut cheap) = (Vec::new(), Vec::new());
+        for ready in batch {
+            let alone = slice::from_ref(&ready);
+            let bound = self.bound(&parts_of(alone), gas_of(alone), now)?;
+            if is_too_dear(bound, view) { dear.push(ready) } else { cheap.push(ready) }
+        }
+        let mut reasons = vec![why];
+        if !cheap.is_empty() && !dear.is_empty() {
+            let (parts, gas) = (parts_of(&dear), gas_of(&dear));
+            let why = self.too_dear(&parts, self.bound(&parts, gas, now)?, gas, view)?;
+            reasons = self.send_together(&cheap, view, report).await?.into_iter().collect();
+            reasons.push(why);
+        }
+        for why in reasons {
+            self.wait(report, view.now, "a settle batch", &why);
+        }
+        Ok(())
+    }
+
+    /// Sends statements in one transaction; returns why that is too dear if it is.
+    async fn send_together(
+        &self,
+        batch: &[Ready],
+        view: &View,
+        report: &mut Report,
+    ) -> Result<Option<String>> {
+        let ids = batch.iter().map(|ready| ready.signed.id).collect();
+        let (obligation, input) = (Obligation::Settle(ids), input_of(batch));
+        self.send_if_cheap(view, &obligation, input, &parts_of(batch), report).await
     }
 
     /// A deposit's best candidate, if it may be sent now: one that a mined transaction carried in vain waits for a later block
@@ -175,10 +216,15 @@ impl Relayer {
     }
 }
 
-/// What a batch is worth.
-fn worth_of(batch: &[Ready]) -> Worth {
-    let none = Worth { value: Some(0), ..Worth::default() };
-    batch.iter().fold(none, |sum, ready| sum.with(&ready.worth))
+/// What the statements of a batch are worth.
+fn parts_of(batch: &[Ready]) -> Vec<Worth> {
+    batch.iter().map(|ready| ready.worth.clone()).collect()
+}
+
+/// Upper bound of the gas of a transaction that settles a batch.
+fn gas_of(batch: &[Ready]) -> u64 {
+    let statements = batch.iter().map(|ready| gas_bound(&ready.signed));
+    statements.fold(TRANSACTION_GAS, u64::saturating_add)
 }
 
 /// Packs statements into batches by number, bytes, and an upper bound of their gas. Near deadlines go first, then high

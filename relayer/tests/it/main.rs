@@ -12,6 +12,7 @@ mod backup;
 mod crash;
 mod demo;
 mod env;
+mod fees;
 mod halt;
 mod ingest;
 mod install;

@@ -125,7 +125,7 @@ impl World {
         self.take_in(&self.line_of(organisation, id, payout)).await;
     }
 
-    async fn take_in(&self, line: &str) {
+    pub(crate) async fn take_in(&self, line: &str) {
         let parsed = relayer::intake::parse("more.jsonl", line.as_bytes(), "salad").unwrap();
         let book = BookWriter::new(self.live.ledger.clone());
         relayer::intake::take_in(&book, &parsed, &self.config.tariff(), 0).await.unwrap();
