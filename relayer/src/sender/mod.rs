@@ -115,18 +115,19 @@ impl Sender {
     }
 
     /// Reads what else the sender decides by besides counts and open slots, as of a block, and decides. `bounds` tells what the
-    /// fees of slots are bounded by, by row id.
+    /// fees of slots are bounded by, by row id, and those of a transaction that found no room.
     pub async fn stand(
         &self,
         (counts, slots): (Counts, Vec<Slot>),
         (now, at): (Millis, BlockId),
         prices: Prices,
-        bounds: &BTreeMap<i64, Bound>,
+        (bounds, roomless): (&BTreeMap<i64, Bound>, Option<Bound>),
     ) -> Result<Standing> {
         let mut pending = Vec::new();
         let lowest = slots.iter().find(|slot| slot.tx_nonce >= counts.latest).map(|slot| slot.id);
         for slot in slots.iter().filter(|slot| slot.tx_nonce >= counts.latest) {
-            let usual = Bound { cap: self.limits.cap, urgency: Urgency::Normal };
+            let gas = slot.attempts.last().map_or(0, |newest| newest.gas_limit);
+            let usual = Bound::at_price(self.limits.cap, gas, Urgency::Normal);
             let bound = bounds.get(&slot.id).copied().unwrap_or(usual);
             pending.push(self.pending(slot, bound, now, lowest == Some(slot.id)).await?);
         }
@@ -136,6 +137,7 @@ impl Sender {
             counts,
             memory: self.reader.memory(self.address()).await?,
             pending,
+            roomless,
             unexplained: slots.iter().filter(is_unexplained).map(|slot| slot.tx_nonce).collect(),
             prices,
             is_delegated: self.is_delegated(at).await?,
@@ -199,7 +201,7 @@ impl Sender {
             return Ok(Some("it waits for transactions before it".into()));
         }
         let fees =
-            standing.prices.fees(opening.bound.urgency, opening.bound.cap.min(self.limits.cap));
+            standing.prices.fees(opening.bound.urgency, opening.bound.cap().min(self.limits.cap));
         // What was mined since the block of the balance has not been taken from it.
         let unpaid = slots.iter().filter(|slot| slot.tx_nonce >= standing.counts.indexed);
         let promised = unpaid.filter_map(|slot| slot.attempts.last());
@@ -247,7 +249,7 @@ impl Sender {
             return Ok(None);
         }
         let (kind, obligation) = (AttemptKind::Cancel, &Obligation::Settle(Vec::new()));
-        let bound = Bound { cap: self.limits.cap, urgency: Urgency::Normal };
+        let bound = Bound::at_price(self.limits.cap, CANCEL_GAS, Urgency::Normal);
         let (input, gas_limit) = (Bytes::new(), CANCEL_GAS);
         self.open(standing, Opening { kind, obligation, input, gas_limit, bound }, now).await
     }

@@ -71,7 +71,7 @@ impl Relayer {
             }
         };
         let bound = self.bound(parts, gas_limit, later(view.now, &view.anchors))?;
-        if is_too_dear(bound, view) {
+        if self.is_too_dear(bound, view) {
             return self.too_dear(parts, bound, gas_limit, view).map(Some);
         }
         let opening = Opening { kind: AttemptKind::Work, obligation, input, gas_limit, bound };
@@ -150,8 +150,8 @@ impl Relayer {
         Ok(Worth { value: Some(value), deadline, urgency: Some(Urgency::Normal) })
     }
 
-    /// What bounds the fees of so much gas: the configured price, and what the parts may cost, each by itself: a share of its
-    /// value, which rises as its own deadline nears.
+    /// What bounds the fees of so much gas: what the parts may cost, each by itself: a share of its value, which rises as its
+    /// own deadline nears.
     pub(super) fn bound(&self, parts: &[Worth], gas: u64, now: Millis) -> Result<Bound> {
         let left = |part: &Worth| part.deadline.map(|deadline| deadline.saturating_sub(now));
         let is_pressing = |part| left(part).is_some_and(|left| left < fees::PRESSURE);
@@ -161,9 +161,8 @@ impl Relayer {
         } else {
             usual.unwrap_or(Urgency::Normal)
         };
-        let absolute = self.sender.limits().cap;
         let Some((native, _)) = self.config.policy.native_usd.as_ref().zip(value_of(parts)) else {
-            return Ok(Bound { cap: absolute, urgency });
+            return Ok(Bound::at_price(self.sender.limits().cap, gas, urgency));
         };
         let mut allowed = 0_u128;
         for part in parts {
@@ -171,8 +170,12 @@ impl Relayer {
             let own = fees::allowed(value, self.config.policy.max_fee_bps, left(part))?;
             allowed = allowed.saturating_add(own);
         }
-        let cap = fees::price_within(allowed, gas, native).min(absolute);
-        Ok(Bound { cap, urgency })
+        Ok(Bound { allowed: fees::wei_within(allowed, native), gas, urgency })
+    }
+
+    /// Whether gas costs more now than a bound and the configuration allow.
+    pub(super) fn is_too_dear(&self, bound: Bound, view: &View) -> bool {
+        view.standing.prices.now(bound.urgency) > bound.cap().min(self.sender.limits().cap)
     }
 
     /// Why a batch costs too much now, and what would let it go.
@@ -184,11 +187,11 @@ impl Relayer {
         view: &View,
     ) -> Result<String> {
         let price = view.standing.prices.now(bound.urgency);
+        let cap = bound.cap().min(self.sender.limits().cap);
         let Some((native, value)) = self.config.policy.native_usd.as_ref().zip(value_of(parts))
         else {
             return Ok(format!(
-                "gas costs {price} wei, policy.max_gas_gwei allows {}; it goes when gas is cheaper",
-                bound.cap
+                "gas costs {price} wei, policy.max_gas_gwei allows {cap}; it goes when gas is cheaper"
             ));
         };
         let cost = native.value_of(Amount::new(u128::from(gas).saturating_mul(price)), 18)?;
@@ -202,8 +205,8 @@ impl Relayer {
         });
         Ok(format!(
             "it would cost {cost} millionths of a USD, more than {} bps of the {value} that it moves; it goes when gas costs \
-             at most {} wei instead of {price}{pressure}",
-            self.config.policy.max_fee_bps, bound.cap
+             at most {cap} wei instead of {price}{pressure}",
+            self.config.policy.max_fee_bps
         ))
     }
 
@@ -233,11 +236,6 @@ impl Relayer {
 /// What parts move together; `None` where fees are not judged by value.
 fn value_of(parts: &[Worth]) -> Option<u128> {
     parts.iter().try_fold(0_u128, |sum, part| part.value.map(|value| sum.saturating_add(value)))
-}
-
-/// Whether gas costs more now than a bound allows.
-pub(super) fn is_too_dear(bound: Bound, view: &View) -> bool {
-    view.standing.prices.now(bound.urgency) > bound.cap
 }
 
 /// What an obligation is called where it waits.

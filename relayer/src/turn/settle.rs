@@ -6,12 +6,7 @@ use alloy::{primitives::Bytes, sol_types::SolCall};
 use contracts::Settlement;
 use ledger::{Millis, book::Obligation, read::SignedStatement, rules, statement};
 
-use super::{
-    Relayer, Report, View,
-    bisection::Bisection,
-    later,
-    send::{Worth, is_too_dear},
-};
+use super::{Relayer, Report, View, bisection::Bisection, later, send::Worth};
 use crate::{
     Error, Result,
     sender::{MAX_GAS, refusal},
@@ -38,7 +33,7 @@ pub(super) struct Ready {
 }
 
 impl Relayer {
-    /// Lets the slots that keep a batch from its own be replaced by what the batch is worth.
+    /// Lets the slots that keep a batch from its own be replaced by what the batch can spare.
     async fn note_roomless(&self, batch: &[Ready], view: &View) -> Result<()> {
         let estimate = self.sender.gas_limit(&input_of(batch), view.block()).await?;
         let gas = estimate.unwrap_or_else(|_| gas_of(batch));
@@ -85,7 +80,7 @@ impl Relayer {
         for ready in batch {
             let alone = slice::from_ref(&ready);
             let bound = self.bound(&parts_of(alone), gas_of(alone), now)?;
-            if is_too_dear(bound, view) { dear.push(ready) } else { cheap.push(ready) }
+            if self.is_too_dear(bound, view) { dear.push(ready) } else { cheap.push(ready) }
         }
         let mut reasons = vec![why];
         if !cheap.is_empty() && !dear.is_empty() {

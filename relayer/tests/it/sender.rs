@@ -864,7 +864,7 @@ async fn what_was_mined_and_is_not_indexed_yet_is_still_to_be_paid() {
 }
 
 /// Goal: a cheap transaction that is not mined does not keep dear statements from settling.
-/// Method: an account that may have one in flight; what that is worth does not pay the new price, what waits does.
+/// Method: an account that may have one in flight; what that is worth does not pay the new price, what waits does for both.
 /// What would break it: a bound that looks only at what has a slot.
 #[tokio::test]
 async fn what_waits_for_room_pays_for_the_transaction_before_it() {
@@ -892,7 +892,7 @@ async fn what_waits_for_room_pays_for_the_transaction_before_it() {
     assert!(says(&report, "cannot be replaced within the bound"), "{report:?}");
     assert_eq!(world.settled().await, settled);
     for id in 2..6 {
-        world.work(1, id).await;
+        world.work(3, id).await;
     }
     for _ in 0..12 {
         report = mine_dear(&mut world).await;
