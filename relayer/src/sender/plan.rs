@@ -1,12 +1,15 @@
 //! The whole decision of a sender: what it knows goes in, what it does comes out. Pure, tested by tables.
 
-use alloy::primitives::B256;
+use alloy::primitives::{B256, U256};
 use ledger::{
     Millis,
     read::{Attempt, AttemptKind, Memory, Slot},
 };
 
-use super::fees::{self, Fees, Prices, Urgency};
+use super::{
+    CANCEL_GAS, cost, cost_of,
+    fees::{self, Fees, Prices, Urgency},
+};
 
 /// Most transactions in a node's pool from one account.
 pub const MAX_IN_FLIGHT: usize = 16;
@@ -90,6 +93,8 @@ pub struct View {
     pub unexplained: Vec<u64>,
     /// What gas costs.
     pub prices: Prices,
+    /// What the account has, less what has been mined and not been taken from it, wei.
+    pub balance: U256,
     /// Whether the account's code is an EIP-7702 delegation.
     pub is_delegated: bool,
     /// What bounds the sender.
@@ -134,6 +139,13 @@ pub enum Wait {
         hash: B256,
         /// The bound, wei per gas.
         cap: u128,
+    },
+    /// The balance does not cover a replacement with all that is under way.
+    Balance {
+        /// What the account has, wei.
+        balance: U256,
+        /// What it would need, wei.
+        needed: U256,
     },
     /// The account's code is a delegation, so that it sends one transaction at a time.
     Delegated,
@@ -224,7 +236,7 @@ fn decide(view: &View, lowest: &Pending, bound: Bound, plan: &mut Plan) {
     let id = lowest.slot.id;
     if lowest.is_void && newest.kind == AttemptKind::Work {
         let fees = replacement(newest, view.prices, bound.urgency, view.limits.cap);
-        return propose(Action::Cancel(id, fees), fees, (lowest, view.limits.cap), plan);
+        return propose(view, Action::Cancel(id, fees), (lowest, view.limits.cap), plan);
     }
     // Dated in the future, it was sent under a clock that was wrong, and may be of any age.
     let age = view.now.saturating_sub(newest.at).saturating_abs();
@@ -241,7 +253,7 @@ fn decide(view: &View, lowest: &Pending, bound: Bound, plan: &mut Plan) {
         return;
     }
     let fees = replacement(newest, view.prices, bound.urgency, cap);
-    propose(Action::Bump(id, fees), fees, (lowest, cap), plan);
+    propose(view, Action::Bump(id, fees), (lowest, cap), plan);
 }
 
 /// What bounds the lowest slot with all that stands behind it and waits for it: besides what it is worth itself, the most that
@@ -258,14 +270,26 @@ fn lifted(view: &View, lowest: Bound) -> Bound {
     Bound { allowed: lowest.allowed.saturating_add(spare), urgency, ..lowest }
 }
 
-/// Takes a replacement into the plan, or says that the cap forbids it and keeps sending what there is.
-fn propose(action: Action, fees: Fees, (lowest, cap): (&Pending, u128), plan: &mut Plan) {
-    if fees.max_fee <= cap {
+/// Takes a replacement of the lowest slot into the plan, or says that the cap or the balance forbids it and keeps sending what
+/// there is.
+fn propose(view: &View, action: Action, (lowest, cap): (&Pending, u128), plan: &mut Plan) {
+    let (gas, fees) = match action {
+        Action::Cancel(_, fees) => (CANCEL_GAS, fees),
+        Action::Bump(_, fees) => (lowest.bound.gas, fees),
+        Action::Rebroadcast(_) => return plan.actions.push(action),
+    };
+    let others = view.pending.iter().skip(1).map(|pending| &pending.slot);
+    let needed = cost_of(others).saturating_add(cost(gas, fees.max_fee));
+    if fees.max_fee <= cap && needed <= view.balance {
         plan.actions.push(action);
         return;
     }
     let hash = lowest.slot.attempts.last().map(|newest| newest.hash).unwrap_or_default();
-    plan.waiting.push(Wait::AtCap { hash, cap });
+    plan.waiting.push(if fees.max_fee > cap {
+        Wait::AtCap { hash, cap }
+    } else {
+        Wait::Balance { balance: view.balance, needed }
+    });
     if !lowest.is_known {
         plan.actions.push(Action::Rebroadcast(lowest.slot.id));
     }
@@ -312,6 +336,7 @@ mod tests {
             roomless: None,
             unexplained: vec![],
             prices: CALM,
+            balance: U256::MAX,
             is_delegated: false,
             limits: LIMITS,
         }
@@ -345,9 +370,10 @@ mod tests {
         let hash = B256::repeat_byte(7);
         assert!(Wait::UnknownTransactions { from: 3, until: 5 }.is_freeze());
         assert!(Wait::ForeignTransaction { tx_nonce: 3, hash }.is_freeze());
+        let short = Wait::Balance { balance: U256::ZERO, needed: U256::ONE };
         let others =
             [Wait::StaleEndpoint, Wait::Unexplained(3), Wait::AtCap { hash, cap: 1 }, Wait::Gap(3)];
-        assert!(!others.into_iter().chain([Wait::Delegated]).any(Wait::is_freeze));
+        assert!(!others.into_iter().chain([Wait::Delegated, short]).any(Wait::is_freeze));
     }
 
     #[test]
@@ -554,6 +580,28 @@ mod tests {
                 assert_eq!(plan.actions, [bump(cap, 1_125_000_001)], "{behind}");
             }
         }
+    }
+
+    #[test]
+    fn a_replacement_that_the_balance_does_not_cover_is_not_made_and_says_what_it_needs() {
+        // Two others at 21 gwei, and the replacement.
+        let needed = U256::from(GAS) * U256::from(2 * 21 * GWEI + 23_625_000_001);
+        let mut view = calm();
+        view.now = BORN + 300_000;
+        for is_void in [false, true] {
+            view.pending[0].is_void = is_void;
+            view.balance = needed;
+            assert_eq!((plan(&view).actions.len(), plan(&view).waiting), (1, vec![]));
+            let balance = needed - U256::from(1);
+            view.balance = balance;
+            let short = plan(&view);
+            assert_eq!(
+                (short.actions, short.waiting),
+                (vec![], vec![Wait::Balance { balance, needed }])
+            );
+        }
+        view.pending[0].is_known = false;
+        assert_eq!(plan(&view).actions, [Action::Rebroadcast(5)], "what there is goes on");
     }
 
     #[test]

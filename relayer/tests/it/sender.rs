@@ -548,6 +548,35 @@ async fn a_sender_without_money_says_how_much_it_needs_and_goes_on_when_it_has_i
     assert_eq!(world.settled().await, settled + 1);
 }
 
+/// Goal: a replacement that cannot be paid for does not climb to the bound unseen.
+/// Method: enough for the transaction that was sent; then gas costs many times as much.
+/// What would break it: taking the pool's answer for all that there is to know.
+#[tokio::test]
+async fn a_replacement_that_the_balance_does_not_cover_says_how_much_it_needs() {
+    let mut world = World::with_one_sent().await;
+    let (settled, sender) = (world.settled().await, world.live.sender);
+    let first = world.slots().await[0].attempts[0].clone();
+    let cost = u128::from(first.gas_limit) * first.max_fee;
+    let set = |balance: u128| format!("[\"{sender}\", \"{balance:#x}\"]");
+    let params = format!("[\"{:#x}\"]", first.max_fee * 20);
+    rpc(&world.provider, "anvil_setNextBlockBaseFeePerGas", &params).await;
+    world.mine(1).await;
+    world.meddle("anvil_setBalance", &set(cost)).await;
+    for _ in 0..3 {
+        world.now += LATE;
+        let report = world.turn().await;
+        assert!(says(&report, &format!("has {cost} wei and needs")), "{report:?}");
+        assert_eq!(world.slots().await[0].attempts, slice::from_ref(&first));
+    }
+    world.meddle("anvil_setBalance", &set(cost * 1000)).await;
+    for _ in 0..12 {
+        world.mine(1).await;
+        world.now += LATE;
+        world.turn().await;
+    }
+    assert_eq!(world.settled().await, settled + 1);
+}
+
 /// What would break it: taking work for stated because a candidate names it that its deposit cannot pay any more.
 #[tokio::test]
 async fn work_whose_deposit_was_emptied_under_its_statement_says_what_it_lacks() {
