@@ -309,3 +309,63 @@ pub const fn outcome_name(outcome: u8) -> &'static str {
         _ => "unknown reason",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A statement with this many rows of providers of which no two share a word of credits.
+    fn ready(id: i64, rows: u32, value: u128, is_by_code: bool) -> Ready {
+        let rows: Vec<_> = (1..=rows).map(|n| (n * 4, 1)).collect();
+        let rows = contracts::rows::encode(&rows).unwrap();
+        let key = contracts::eip712::DepositKey {
+            token: Default::default(),
+            requestor: Default::default(),
+            signer: Default::default(),
+            cosigner: Default::default(),
+            salt: Default::default(),
+        };
+        let (spent, manifest) = (ledger::Units::ZERO, Default::default());
+        let statement = statement::Statement { key, epoch: 1, spent, manifest, rows };
+        let (signature, cosignature) = (vec![0; 65], Vec::new());
+        let digest = Default::default();
+        let signed = SignedStatement { id, statement, digest, signature, cosignature };
+        Ready { signed, worth: Worth { value: Some(value), ..Worth::default() }, is_by_code }
+    }
+
+    fn sizes(batches: &[Vec<Ready>]) -> Vec<usize> {
+        batches.iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn a_batch_ends_at_a_hundred_statements_at_its_gas_and_at_its_bytes() {
+        let many = |count: i64, rows| pack((0..count).map(|n| ready(n, rows, 1, false)).collect());
+        assert_eq!(sizes(&many(100, 1)), [100]);
+        assert_eq!(sizes(&many(201, 1)), [100, 100, 1]);
+        // Each row is a word of its own here: 23,100 gas, and 60,000 for the statement.
+        let each = gas_bound(&ready(0, 100, 1, false).signed);
+        assert_eq!((each, BATCH_GAS / each), (2_370_000, 5));
+        assert_eq!(sizes(&many(11, 100)), [5, 5, 1]);
+        assert_eq!(sizes(&many(2, 600)), [1, 1], "one that is larger than a batch goes alone");
+        let long = |id| {
+            let mut long = ready(id, 1, 1, true);
+            long.signed.signature = vec![0; BATCH_BYTES / 2 - 640 - contracts::rows::SIZE];
+            long
+        };
+        assert_eq!(sizes(&pack((0..4).map(long).collect())), [2, 2], "to the byte");
+        let mut longer: Vec<_> = (0..4).map(long).collect();
+        longer[1].signed.signature.push(0);
+        assert_eq!(sizes(&pack(longer)), [1, 1, 2]);
+    }
+
+    #[test]
+    fn near_deadlines_go_first_then_high_values_and_what_code_decides_goes_apart() {
+        let mut near = ready(4, 1, 1, false);
+        near.worth.deadline = Some(1_000);
+        let statements =
+            vec![ready(1, 1, 5, false), ready(2, 1, 9, true), ready(3, 1, 7, false), near];
+        let ids = |batch: &Vec<Ready>| batch.iter().map(|ready| ready.signed.id).collect();
+        let packed: Vec<Vec<i64>> = pack(statements).iter().map(ids).collect();
+        assert_eq!(packed, [vec![4, 3, 1], vec![2]]);
+    }
+}
