@@ -122,9 +122,9 @@ pub fn allowed(value: u128, max_fee_bps: u16, left: Option<Millis>) -> Result<u1
     Ok(usual.saturating_add(rise).min(value.base_units().max(usual)))
 }
 
-/// The highest price of gas, wei, at which `gas` costs at most `allowed` millionths of a USD.
-pub fn price_within(allowed: u128, gas: u64, native_usd: &Decimal) -> u128 {
-    native_usd.most_within(allowed, 18).base_units() / u128::from(gas.max(1))
+/// The most wei that are worth at most `allowed` millionths of a USD.
+pub fn wei_within(allowed: u128, native_usd: &Decimal) -> u128 {
+    native_usd.most_within(allowed, 18).base_units()
 }
 
 /// Gas of one more row in a statement of many whose credits were used before; decisions/0001.
@@ -230,14 +230,13 @@ mod tests {
     }
 
     #[test]
-    fn the_price_within_a_bound_is_the_highest_that_fits() {
+    fn the_wei_within_a_bound_are_the_most_that_fit() {
         let native: Decimal = "2000".parse().unwrap();
         // 5,000 millionths of a USD are 2.5 × 10^12 wei.
-        assert_eq!(price_within(5_000, 1_000_000, &native), 2_500_000);
-        assert_eq!(price_within(5_000, 1_000_001, &native), 2_499_997);
-        assert_eq!(price_within(0, 1_000_000, &"0.000001".parse().unwrap()), 0);
-        assert_eq!(price_within(5, 1, &"0".parse().unwrap()), u128::MAX);
-        assert_eq!(price_within(u128::MAX, 1, &"0.000000000000000001".parse().unwrap()), u128::MAX);
+        assert_eq!(wei_within(5_000, &native), 2_500_000_000_000);
+        assert_eq!(wei_within(0, &"0.000001".parse().unwrap()), 0);
+        assert_eq!(wei_within(5, &"0".parse().unwrap()), u128::MAX);
+        assert_eq!(wei_within(u128::MAX, &"0.000000000000000001".parse().unwrap()), u128::MAX);
     }
 
     #[test]

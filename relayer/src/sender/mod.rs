@@ -115,34 +115,40 @@ impl Sender {
     }
 
     /// Reads what else the sender decides by besides counts and open slots, as of a block, and decides. `bounds` tells what the
-    /// fees of slots are bounded by, by row id.
+    /// fees of slots are bounded by, by row id, and those of a transaction that found no room.
     pub async fn stand(
         &self,
         (counts, slots): (Counts, Vec<Slot>),
         (now, at): (Millis, BlockId),
         prices: Prices,
-        bounds: &BTreeMap<i64, Bound>,
+        (bounds, roomless): (&BTreeMap<i64, Bound>, Option<Bound>),
     ) -> Result<Standing> {
         let mut pending = Vec::new();
         let lowest = slots.iter().find(|slot| slot.tx_nonce >= counts.latest).map(|slot| slot.id);
         for slot in slots.iter().filter(|slot| slot.tx_nonce >= counts.latest) {
-            let usual = Bound { cap: self.limits.cap, urgency: Urgency::Normal };
+            let gas = slot.attempts.last().map_or(0, |newest| newest.gas_limit);
+            let usual = Bound::at_price(self.limits.cap, gas, Urgency::Normal);
             let bound = bounds.get(&slot.id).copied().unwrap_or(usual);
             pending.push(self.pending(slot, bound, now, lowest == Some(slot.id)).await?);
         }
+        let balance = self.provider.get_balance(self.address()).block_id(at);
+        let balance = balance.await.map_err(Error::endpoint("eth_getBalance"))?;
+        // What was mined since the block of the balance has not been taken from it.
+        let mined =
+            slots.iter().filter(|slot| (counts.indexed..counts.latest).contains(&slot.tx_nonce));
         let is_unexplained = |slot: &&Slot| slot.tx_nonce < counts.finalised;
         let view = View {
             now,
             counts,
             memory: self.reader.memory(self.address()).await?,
             pending,
+            roomless,
             unexplained: slots.iter().filter(is_unexplained).map(|slot| slot.tx_nonce).collect(),
             prices,
+            balance: balance.saturating_sub(cost_of(mined)),
             is_delegated: self.is_delegated(at).await?,
             limits: self.limits,
         };
-        let balance = self.provider.get_balance(self.address()).block_id(at);
-        let balance = balance.await.map_err(Error::endpoint("eth_getBalance"))?;
         Ok(Standing { counts, prices, balance, slots, plan: plan(&view) })
     }
 
@@ -199,20 +205,13 @@ impl Sender {
             return Ok(Some("it waits for transactions before it".into()));
         }
         let fees =
-            standing.prices.fees(opening.bound.urgency, opening.bound.cap.min(self.limits.cap));
+            standing.prices.fees(opening.bound.urgency, opening.bound.cap().min(self.limits.cap));
         // What was mined since the block of the balance has not been taken from it.
         let unpaid = slots.iter().filter(|slot| slot.tx_nonce >= standing.counts.indexed);
-        let promised = unpaid.filter_map(|slot| slot.attempts.last());
-        let needed = promised
-            .map(|attempt| U256::from(attempt.gas_limit) * U256::from(attempt.max_fee))
-            .fold(U256::from(opening.gas_limit) * U256::from(fees.max_fee), U256::saturating_add);
+        let needed = cost_of(unpaid).saturating_add(cost(opening.gas_limit, fees.max_fee));
         if standing.balance < needed {
-            return Ok(Some(format!(
-                "the sender {} has {} wei and needs {needed} with what is under way; send it {} wei more",
-                self.address(),
-                standing.balance,
-                needed - standing.balance
-            )));
+            let wait = Wait::Balance { balance: standing.balance, needed };
+            return Ok(Some(wait.text(self.address())));
         }
         let tx_nonce = plan::next_nonce(standing.counts.latest, &slots);
         let content = match opening.kind {
@@ -247,7 +246,7 @@ impl Sender {
             return Ok(None);
         }
         let (kind, obligation) = (AttemptKind::Cancel, &Obligation::Settle(Vec::new()));
-        let bound = Bound { cap: self.limits.cap, urgency: Urgency::Normal };
+        let bound = Bound::at_price(self.limits.cap, CANCEL_GAS, Urgency::Normal);
         let (input, gas_limit) = (Bytes::new(), CANCEL_GAS);
         self.open(standing, Opening { kind, obligation, input, gas_limit, bound }, now).await
     }
@@ -468,6 +467,19 @@ pub(crate) fn refusal(error: &RpcError<TransportErrorKind>) -> Option<String> {
     is_refusal(answer).then(|| answer.message.to_string())
 }
 
+/// The most that gas can cost, wei.
+fn cost(gas: u64, max_fee: u128) -> U256 {
+    U256::from(gas).saturating_mul(U256::from(max_fee))
+}
+
+/// The most that the newest attempts of slots can cost, wei.
+fn cost_of<'a>(slots: impl Iterator<Item = &'a Slot>) -> U256 {
+    slots
+        .filter_map(|slot| slot.attempts.last())
+        .map(|newest| cost(newest.gas_limit, newest.max_fee))
+        .fold(U256::ZERO, U256::saturating_add)
+}
+
 /// Recipient and calldata of a stored attempt.
 fn content_of(attempt: &Attempt) -> Result<(TxKind, Bytes)> {
     let envelope = TxEnvelope::decode_2718(&mut attempt.raw.as_slice())
@@ -498,6 +510,10 @@ impl Wait {
             ),
             Self::AtCap { hash, cap } => format!(
                 "transaction {hash} waits until gas is cheaper: it cannot be replaced within the bound of {cap} wei per gas"
+            ),
+            Self::Balance { balance, needed } => format!(
+                "the sender {sender} has {balance} wei and needs {needed} with what is under way; send it {} wei more",
+                needed.saturating_sub(*balance)
             ),
             Self::Delegated => format!(
                 "the sender {sender} has delegated its account (EIP-7702): one transaction at a time until that is undone"

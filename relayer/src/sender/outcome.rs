@@ -2,13 +2,14 @@
 //!
 //! Asked of final blocks only. A tx receipt tells where to look; that the block has the transaction is what enough operators
 //! say. An endpoint that does not find a transaction has told nothing: then the block is searched in which the account's count
-//! passed the tx nonce, and what stands there decides. Without it, nothing changes.
+//! passed the tx nonce, and what stands there decides: a transaction of the account, or anybody's that carries an
+//! authorization of the account (EIP-7702), which consumes a tx nonce as well. Without either, nothing changes.
 
 use alloy::{
     consensus::{Transaction as _, TxEnvelope},
-    eips::{BlockId, BlockNumberOrTag, eip2718::Encodable2718},
+    eips::{BlockId, BlockNumberOrTag, eip2718::Encodable2718, eip7702::SignedAuthorization},
     network::primitives::BlockTransactions,
-    primitives::{B256, Bytes, TxKind, keccak256},
+    primitives::{Address, B256, Bytes, TxKind, U256, keccak256},
     providers::Provider,
     rpc::types::{Block as RpcBlock, Transaction, TransactionReceipt},
     sol_types::SolCall,
@@ -28,13 +29,15 @@ use crate::{Error, Result};
 /// Most transactions that one recovery takes in; more are no accident.
 const MAX_RECOVERED: u64 = 10_000;
 
-/// A transaction of the sender in a block.
+/// A transaction in a block that consumed a tx nonce of the sender.
 #[derive(Debug, Clone)]
 struct Mined {
     hash: B256,
     block: u64,
     block_hash: B256,
     envelope: TxEnvelope,
+    /// Whether the sender signed it; otherwise it carries an authorization that the sender signed.
+    is_own: bool,
 }
 
 /// What [`Sender::recover`] found.
@@ -161,13 +164,15 @@ impl Sender {
         let ours = slot.attempts.iter().find(|attempt| attempt.hash == mined.hash);
         let Mined { hash, block, block_hash, .. } = mined;
         let (attempt, succeeded) = (ours.map(|attempt| attempt.id), receipt.status());
-        if attempt.is_none() {
+        if let Some(attempt) = attempt {
+            self.book.add_tx_receipt(&hint(attempt, &receipt, (block, block_hash))).await?;
+        } else {
             tracing::error!(tx_nonce = slot.tx_nonce, %hash, block, "a foreign transaction of the sender");
         }
         Ok(Some(Outcome { slot: slot.id, attempt, hash, block, block_hash, succeeded }))
     }
 
-    /// The sender's transaction with a tx nonce that is consumed at block `until` and was not before `below`: the first block
+    /// The transaction that consumed a tx nonce which is consumed at block `until` and was not before `below`: the first block
     /// at which the account has consumed it is found by halving the range, so that a long past costs few calls.
     async fn find(&self, tx_nonce: u64, below: u64, until: u64) -> Result<Option<Mined>> {
         let count_at = async |number: u64| {
@@ -187,19 +192,28 @@ impl Sender {
         let Some(block) = self.block_at(high).await? else { return Ok(None) };
         let (number, block_hash) = (block.header.inner.number, block.header.hash);
         let BlockTransactions::Full(transactions) = block.transactions else { return Ok(None) };
-        // Nobody else can have signed it, whatever the endpoint says of whom it is from.
-        let is_ours = |envelope: &TxEnvelope| {
-            let signed = envelope.signature_hash();
-            let signer = envelope.signature().recover_address_from_prehash(&signed);
-            signer.is_ok_and(|signer| signer == self.address())
+        let envelopes: Vec<_> = transactions.into_iter().filter_map(envelope).collect();
+        let is_own = |envelope: &TxEnvelope| {
+            envelope.nonce() == tx_nonce && is_signed_by(envelope, self.address())
         };
-        let mut envelopes = transactions.into_iter().filter_map(envelope);
-        let found = envelopes.find(|envelope| envelope.nonce() == tx_nonce && is_ours(envelope));
-        let mined = |envelope: TxEnvelope| {
-            let hash = keccak256(envelope.encoded_2718());
-            Mined { hash, block: number, block_hash, envelope }
+        // What stands in a block was valid there: one of its own with this tx nonce is what consumed it.
+        let own = envelopes.iter().find(|envelope| is_own(envelope));
+        let carries = |envelope: &TxEnvelope| {
+            let mut given = envelope.authorization_list().unwrap_or_default().iter();
+            given.any(|one| one.nonce == tx_nonce && self.has_authorized(one))
+        };
+        let found = own.or_else(|| envelopes.iter().find(|envelope| carries(envelope)));
+        let mined = |envelope: &TxEnvelope| {
+            let (hash, envelope) = (keccak256(envelope.encoded_2718()), envelope.clone());
+            Mined { hash, block: number, block_hash, envelope, is_own: own.is_some() }
         };
         Ok(found.map(mined))
+    }
+
+    /// Whether an authorization is the sender's and of this chain or of any.
+    fn has_authorized(&self, given: &SignedAuthorization) -> bool {
+        let is_here = given.chain_id.is_zero() || given.chain_id == U256::from(self.chain_id);
+        is_here && given.recover_authority().is_ok_and(|authority| authority == self.address())
     }
 
     /// The block at a height with its transactions, each as the endpoint tells it: one of a type that is not read here, as
@@ -213,7 +227,7 @@ impl Sender {
     /// Takes a mined transaction in as a slot that is over. False if it carries nothing that this ledger knows.
     async fn import(&self, tx_nonce: u64, mined: &Mined, now: Millis) -> Result<bool> {
         // This ledger signs no other form.
-        let is_call = mined.envelope.kind() == TxKind::Call(self.contract);
+        let is_call = mined.is_own && mined.envelope.kind() == TxKind::Call(self.contract);
         let (true, Some(tip)) = (is_call, mined.envelope.max_priority_fee_per_gas()) else {
             return Ok(false);
         };
@@ -316,6 +330,13 @@ fn nothing_indexed() -> Error {
 
 fn place_of(receipt: &TransactionReceipt) -> Option<(u64, B256)> {
     Some((receipt.block_number?, receipt.block_hash?))
+}
+
+/// Whether an account signed a transaction, whatever the endpoint says of whom it is from.
+fn is_signed_by(envelope: &TxEnvelope, account: Address) -> bool {
+    let signed = envelope.signature_hash();
+    let signer = envelope.signature().recover_address_from_prehash(&signed);
+    signer.is_ok_and(|signer| signer == account)
 }
 
 /// A transaction of a block, if it is of a type that is read here.

@@ -1,12 +1,15 @@
 //! The whole decision of a sender: what it knows goes in, what it does comes out. Pure, tested by tables.
 
-use alloy::primitives::B256;
+use alloy::primitives::{B256, U256};
 use ledger::{
     Millis,
     read::{Attempt, AttemptKind, Memory, Slot},
 };
 
-use super::fees::{self, Fees, Prices, Urgency};
+use super::{
+    CANCEL_GAS, cost, cost_of,
+    fees::{self, Fees, Prices, Urgency},
+};
 
 /// Most transactions in a node's pool from one account.
 pub const MAX_IN_FLIGHT: usize = 16;
@@ -35,13 +38,27 @@ pub struct Limits {
     pub bump_after_ms: i64,
 }
 
-/// What bounds the fees of one slot.
+/// What bounds the fees of one transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bound {
-    /// Highest `maxFeePerGas` that its content is worth, wei.
-    pub cap: u128,
+    /// The most that its content is worth to be paid for all of its gas, wei.
+    pub allowed: u128,
+    /// Its gas limit.
+    pub gas: u64,
     /// How soon it has to be mined.
     pub urgency: Urgency,
+}
+
+impl Bound {
+    /// Of a transaction that is not judged by what it carries: what its gas costs at a price.
+    pub fn at_price(price: u128, gas: u64, urgency: Urgency) -> Self {
+        Self { allowed: price.saturating_mul(u128::from(gas)), gas, urgency }
+    }
+
+    /// Highest `maxFeePerGas` within it, wei.
+    pub fn cap(&self) -> u128 {
+        self.allowed / u128::from(self.gas.max(1))
+    }
 }
 
 /// A slot whose tx nonce the newest block has not consumed, with what is known of it.
@@ -70,10 +87,14 @@ pub struct View {
     pub memory: Memory,
     /// Slots from `counts.latest` on, ascending.
     pub pending: Vec<Pending>,
+    /// What bounds a transaction that found no room behind them in the last turn.
+    pub roomless: Option<Bound>,
     /// Slots below `counts.finalised` of which it is not known what consumed their tx nonce.
     pub unexplained: Vec<u64>,
     /// What gas costs.
     pub prices: Prices,
+    /// What the account has, less what has been mined and not been taken from it, wei.
+    pub balance: U256,
     /// Whether the account's code is an EIP-7702 delegation.
     pub is_delegated: bool,
     /// What bounds the sender.
@@ -118,6 +139,13 @@ pub enum Wait {
         hash: B256,
         /// The bound, wei per gas.
         cap: u128,
+    },
+    /// The balance does not cover a replacement with all that is under way.
+    Balance {
+        /// What the account has, wei.
+        balance: U256,
+        /// What it would need, wei.
+        needed: U256,
     },
     /// The account's code is a delegation, so that it sends one transaction at a time.
     Delegated,
@@ -172,12 +200,7 @@ pub fn plan(view: &View) -> Plan {
     }
     for (index, pending) in view.pending.iter().take(most).enumerate() {
         if index == 0 {
-            // Whatever stands behind the lowest waits for it: it is worth what the worthiest of them is.
-            let cap =
-                view.pending.iter().map(|pending| pending.bound.cap).max().unwrap_or_default();
-            let urgency = view.pending.iter().map(|pending| pending.bound.urgency).max();
-            let bound = Bound { cap, urgency: urgency.unwrap_or(Urgency::Normal) };
-            decide(view, pending, bound, &mut plan);
+            decide(view, pending, lifted(view, pending.bound), &mut plan);
         } else if !pending.is_known {
             plan.actions.push(Action::Rebroadcast(pending.slot.id));
         }
@@ -213,11 +236,11 @@ fn decide(view: &View, lowest: &Pending, bound: Bound, plan: &mut Plan) {
     let id = lowest.slot.id;
     if lowest.is_void && newest.kind == AttemptKind::Work {
         let fees = replacement(newest, view.prices, bound.urgency, view.limits.cap);
-        return propose(Action::Cancel(id, fees), fees, (lowest, view.limits.cap), plan);
+        return propose(view, Action::Cancel(id, fees), (lowest, view.limits.cap), plan);
     }
     // Dated in the future, it was sent under a clock that was wrong, and may be of any age.
     let age = view.now.saturating_sub(newest.at).saturating_abs();
-    let cap = bound.cap.min(view.limits.cap);
+    let cap = bound.cap().min(view.limits.cap);
     let fresh = view.prices.fees(bound.urgency, cap);
     let pays_enough = newest.max_fee >= fresh.max_fee && newest.tip >= fresh.tip;
     let is_young = age < view.limits.bump_after_ms;
@@ -230,17 +253,43 @@ fn decide(view: &View, lowest: &Pending, bound: Bound, plan: &mut Plan) {
         return;
     }
     let fees = replacement(newest, view.prices, bound.urgency, cap);
-    propose(Action::Bump(id, fees), fees, (lowest, cap), plan);
+    propose(view, Action::Bump(id, fees), (lowest, cap), plan);
 }
 
-/// Takes a replacement into the plan, or says that the cap forbids it and keeps sending what there is.
-fn propose(action: Action, fees: Fees, (lowest, cap): (&Pending, u128), plan: &mut Plan) {
-    if fees.max_fee <= cap {
+/// What bounds the lowest slot with all that stands behind it and waits for it: besides what it is worth itself, the most that
+/// one of them can spare once it is paid for at today's price, and what those between lack.
+fn lifted(view: &View, lowest: Bound) -> Bound {
+    let (mut spare, mut lacking, mut urgency) = (0_u128, 0_u128, lowest.urgency);
+    let behind = view.pending.iter().skip(1).map(|pending| pending.bound).chain(view.roomless);
+    for bound in behind {
+        let needed = u128::from(bound.gas).saturating_mul(view.prices.now(bound.urgency));
+        spare = spare.max(bound.allowed.saturating_sub(needed).saturating_sub(lacking));
+        lacking = lacking.saturating_add(needed.saturating_sub(bound.allowed));
+        urgency = urgency.max(bound.urgency);
+    }
+    Bound { allowed: lowest.allowed.saturating_add(spare), urgency, ..lowest }
+}
+
+/// Takes a replacement of the lowest slot into the plan, or says that the cap or the balance forbids it and keeps sending what
+/// there is.
+fn propose(view: &View, action: Action, (lowest, cap): (&Pending, u128), plan: &mut Plan) {
+    let (gas, fees) = match action {
+        Action::Cancel(_, fees) => (CANCEL_GAS, fees),
+        Action::Bump(_, fees) => (lowest.bound.gas, fees),
+        Action::Rebroadcast(_) => return plan.actions.push(action),
+    };
+    let others = view.pending.iter().skip(1).map(|pending| &pending.slot);
+    let needed = cost_of(others).saturating_add(cost(gas, fees.max_fee));
+    if fees.max_fee <= cap && needed <= view.balance {
         plan.actions.push(action);
         return;
     }
     let hash = lowest.slot.attempts.last().map(|newest| newest.hash).unwrap_or_default();
-    plan.waiting.push(Wait::AtCap { hash, cap });
+    plan.waiting.push(if fees.max_fee > cap {
+        Wait::AtCap { hash, cap }
+    } else {
+        Wait::Balance { balance: view.balance, needed }
+    });
     if !lowest.is_known {
         plan.actions.push(Action::Rebroadcast(lowest.slot.id));
     }
@@ -261,10 +310,11 @@ mod tests {
     const LIMITS: Limits = Limits { cap: 100 * GWEI, bump_after_ms: 60_000 };
     const CALM: Prices = Prices::flat(10 * GWEI, GWEI);
     const BORN: Millis = 1_000_000;
+    const GAS: u64 = 21_000;
 
     fn attempt(kind: AttemptKind, max_fee: u128, tip: u128) -> Attempt {
         let hash = B256::repeat_byte(7);
-        Attempt { id: 1, kind, hash, raw: vec![], max_fee, tip, gas_limit: 21_000, at: BORN }
+        Attempt { id: 1, kind, hash, raw: vec![], max_fee, tip, gas_limit: GAS, at: BORN }
     }
 
     fn pending(tx_nonce: u64) -> Pending {
@@ -272,7 +322,7 @@ mod tests {
         let attempts = vec![attempt(AttemptKind::Work, 21 * GWEI, GWEI)];
         let slot =
             Slot { id, tx_nonce, obligation: Obligation::Settle(vec![id]), at: BORN, attempts };
-        let bound = Bound { cap: u128::MAX, urgency: Urgency::Normal };
+        let bound = Bound::at_price(LIMITS.cap, GAS, Urgency::Normal);
         Pending { slot, is_known: true, is_void: false, is_underpriced: false, bound }
     }
 
@@ -283,8 +333,10 @@ mod tests {
             counts: Counts { finalised: 3, indexed: 5, latest: 5 },
             memory: Memory { slotted: 8, adopted: 0, ended: 0, foreign: None },
             pending: vec![pending(5), pending(6), pending(7)],
+            roomless: None,
             unexplained: vec![],
             prices: CALM,
+            balance: U256::MAX,
             is_delegated: false,
             limits: LIMITS,
         }
@@ -292,6 +344,13 @@ mod tests {
 
     fn bump(max_fee: u128, tip: u128) -> Action {
         Action::Bump(5, Fees { max_fee, tip })
+    }
+
+    /// Lets each slot be worth its gas up to a price.
+    fn allow(view: &mut View, prices: [u128; 3]) {
+        for (pending, price) in view.pending.iter_mut().zip(prices) {
+            pending.bound = Bound::at_price(price, GAS, Urgency::Normal);
+        }
     }
 
     /// A change of the calm view, and what is done then about the lowest slot.
@@ -311,9 +370,10 @@ mod tests {
         let hash = B256::repeat_byte(7);
         assert!(Wait::UnknownTransactions { from: 3, until: 5 }.is_freeze());
         assert!(Wait::ForeignTransaction { tx_nonce: 3, hash }.is_freeze());
+        let short = Wait::Balance { balance: U256::ZERO, needed: U256::ONE };
         let others =
             [Wait::StaleEndpoint, Wait::Unexplained(3), Wait::AtCap { hash, cap: 1 }, Wait::Gap(3)];
-        assert!(!others.into_iter().chain([Wait::Delegated]).any(Wait::is_freeze));
+        assert!(!others.into_iter().chain([Wait::Delegated, short]).any(Wait::is_freeze));
     }
 
     #[test]
@@ -410,9 +470,7 @@ mod tests {
                 "worth nothing is no bound for a cancellation",
                 |v| {
                     v.pending[0].is_void = true;
-                    v.pending[0].bound.cap = 0;
-                    v.pending[1].bound.cap = 0;
-                    v.pending[2].bound.cap = 0;
+                    v.pending.iter_mut().for_each(|pending| pending.bound.allowed = 0);
                 },
                 vec![Action::Cancel(5, raised)],
                 vec![],
@@ -448,9 +506,26 @@ mod tests {
                 "a worthy one behind lifts the bound",
                 |v| {
                     v.now = BORN + 300_000;
-                    v.pending[0].bound.cap = GWEI;
-                    v.pending[1].bound.cap = GWEI;
-                    v.pending[2].bound.cap = 24 * GWEI;
+                    allow(v, [GWEI, 11 * GWEI, 34 * GWEI]);
+                },
+                vec![bump(23_625_000_001, 1_125_000_001)],
+                vec![],
+            ),
+            (
+                "it does not where it has to pay for one between",
+                |v| {
+                    v.now = BORN + 300_000;
+                    allow(v, [GWEI, 10 * GWEI, 34 * GWEI]);
+                },
+                vec![],
+                vec![Wait::AtCap { hash: B256::repeat_byte(7), cap: 23 * GWEI }],
+            ),
+            (
+                "so does one that found no room",
+                |v| {
+                    v.now = BORN + 300_000;
+                    allow(v, [GWEI, 11 * GWEI, 11 * GWEI]);
+                    v.roomless = Some(Bound::at_price(34 * GWEI, GAS, Urgency::Normal));
                 },
                 vec![bump(23_625_000_001, 1_125_000_001)],
                 vec![],
@@ -459,10 +534,10 @@ mod tests {
                 "nobody behind is worth it",
                 |v| {
                     v.now = BORN + 300_000;
-                    v.pending.iter_mut().for_each(|pending| pending.bound.cap = 22 * GWEI);
+                    allow(v, [11 * GWEI; 3]);
                 },
                 vec![],
-                vec![Wait::AtCap { hash: B256::repeat_byte(7), cap: 22 * GWEI }],
+                vec![Wait::AtCap { hash: B256::repeat_byte(7), cap: 11 * GWEI }],
             ),
             (
                 "a pressing one behind sets the tip",
@@ -475,6 +550,58 @@ mod tests {
                 vec![],
             ),
         ]);
+    }
+
+    /// Goal: what stands behind pays for a large transaction no more than it is worth itself.
+    /// Method: 12,000,000 gas worth 0.0125 coins, 100,000 gas behind it worth more and more, at 51 gwei.
+    /// What would break it: handing on a price of gas, which is another amount for another gas limit.
+    #[test]
+    fn the_lowest_slot_gets_an_amount_from_those_behind_it_and_not_their_price() {
+        const MILLICOIN: u128 = 1_000_000 * GWEI;
+        for (behind, cap) in [
+            (5 * MILLICOIN, GWEI + GWEI / 24),
+            (5 * MILLICOIN + 100_000 * GWEI, GWEI + GWEI / 24),
+            (250 * MILLICOIN, 21 * GWEI + 450_000_000),
+            (300 * MILLICOIN, 25 * GWEI + 616_666_666),
+        ] {
+            let mut view = calm();
+            view.now = BORN + 300_000;
+            view.prices = Prices::flat(50 * GWEI, GWEI);
+            view.pending.truncate(2);
+            let bound = |allowed, gas| Bound { allowed, gas, urgency: Urgency::Normal };
+            view.pending[0].bound = bound(12 * MILLICOIN + MILLICOIN / 2, 12_000_000);
+            view.pending[1].bound = bound(behind, 100_000);
+            let plan = plan(&view);
+            let least = 23_625_000_001;
+            if cap < least {
+                let at_cap = Wait::AtCap { hash: B256::repeat_byte(7), cap };
+                assert_eq!((plan.actions, plan.waiting), (vec![], vec![at_cap]), "{behind}");
+            } else {
+                assert_eq!(plan.actions, [bump(cap, 1_125_000_001)], "{behind}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_replacement_that_the_balance_does_not_cover_is_not_made_and_says_what_it_needs() {
+        // Two others at 21 gwei, and the replacement.
+        let needed = U256::from(GAS) * U256::from(2 * 21 * GWEI + 23_625_000_001);
+        let mut view = calm();
+        view.now = BORN + 300_000;
+        for is_void in [false, true] {
+            view.pending[0].is_void = is_void;
+            view.balance = needed;
+            assert_eq!((plan(&view).actions.len(), plan(&view).waiting), (1, vec![]));
+            let balance = needed - U256::from(1);
+            view.balance = balance;
+            let short = plan(&view);
+            assert_eq!(
+                (short.actions, short.waiting),
+                (vec![], vec![Wait::Balance { balance, needed }])
+            );
+        }
+        view.pending[0].is_known = false;
+        assert_eq!(plan(&view).actions, [Action::Rebroadcast(5)], "what there is goes on");
     }
 
     #[test]

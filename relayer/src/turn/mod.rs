@@ -249,15 +249,15 @@ impl Relayer {
             bounds.insert(slot.id, self.bound(&worth, gas, later(now, &anchors))?);
         }
         // What waits for room waits for the slots that there are.
-        if let Some(waiting) = self.roomless.lock().ok().and_then(|mut roomless| roomless.take()) {
-            for bound in bounds.values_mut() {
-                bound.cap = bound.cap.max(waiting.cap);
-                bound.urgency = bound.urgency.max(waiting.urgency);
-            }
-        }
+        let roomless = self.roomless.lock().ok().and_then(|mut roomless| roomless.take());
         let standing = self
             .sender
-            .stand((counts, slots), (now, anchors.checkpoint.hash.into()), prices, &bounds)
+            .stand(
+                (counts, slots),
+                (now, anchors.checkpoint.hash.into()),
+                prices,
+                (&bounds, roomless),
+            )
             .await?;
         let mut busy = Busy::default();
         for slot in &standing.slots {

@@ -1,6 +1,6 @@
 //! Sending an obligation: what it is worth, what it may cost, and what it waits for.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, slice};
 
 use alloy::primitives::{Address, Bytes};
 use jiff::Timestamp;
@@ -22,12 +22,12 @@ const FORGET: Millis = 600_000;
 /// Since when things wait: the first and the last time that each was noticed, by what it is.
 pub(super) type Since = BTreeMap<String, (Millis, Millis)>;
 
-/// What an obligation moves, and until when it has to.
+/// What an obligation moves, or a statement of a batch, and until when it has to.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Worth {
     /// Millionths of a USD; `None` where fees are not judged by value.
     pub(super) value: Option<u128>,
-    /// When money that it moves could leave otherwise, less a margin; ms.
+    /// When money that it needs could leave otherwise, less a margin; ms.
     pub(super) deadline: Option<Millis>,
     /// How soon it goes without a deadline.
     pub(super) urgency: Option<Urgency>,
@@ -43,29 +43,43 @@ impl Relayer {
         worth: &Worth,
         report: &mut Report,
     ) -> Result<()> {
-        let subject = format!("a {} batch", obligation.kind().name());
+        let worth = slice::from_ref(worth);
+        if let Some(why) = self.send_if_cheap(view, obligation, input, worth, report).await? {
+            self.wait(report, view.now, &subject_of(obligation), &why);
+        }
+        Ok(())
+    }
+
+    /// The same for an obligation of several parts, but for one case: if it is too dear now, that is not said but returned.
+    pub(super) async fn send_if_cheap(
+        &self,
+        view: &View,
+        obligation: &Obligation,
+        input: Bytes,
+        parts: &[Worth],
+        report: &mut Report,
+    ) -> Result<Option<String>> {
+        let subject = subject_of(obligation);
         if view.is_frozen() || !self.has_room(view, 0, report, &subject) {
-            return Ok(());
+            return Ok(None);
         }
         let gas_limit = match self.sender.gas_limit(&input, view.block()).await? {
             Ok(gas_limit) => gas_limit,
             Err(reason) => {
                 self.wait(report, view.now, &subject, &format!("it would fail: {reason}"));
-                return Ok(());
+                return Ok(None);
             }
         };
-        let bound = self.bound(worth, gas_limit, later(view.now, &view.anchors))?;
-        if view.standing.prices.now(bound.urgency) > bound.cap {
-            let why = self.too_dear(worth, bound, gas_limit, view)?;
-            self.wait(report, view.now, &subject, &why);
-            return Ok(());
+        let bound = self.bound(parts, gas_limit, later(view.now, &view.anchors))?;
+        if self.is_too_dear(bound, view) {
+            return self.too_dear(parts, bound, gas_limit, view).map(Some);
         }
         let opening = Opening { kind: AttemptKind::Work, obligation, input, gas_limit, bound };
         match self.sender.open(&view.standing, opening, view.now).await? {
             None => report.sent += 1,
             Some(reason) => self.wait(report, view.now, &subject, &reason),
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Whether another slot may be opened in this turn so that some stay `free`; says so if not.
@@ -92,18 +106,16 @@ impl Relayer {
         report.waiting.push(format!("{subject} waits since {}: {why}", time(*first)));
     }
 
-    /// What an obligation moves, at the checkpoint.
-    pub(super) async fn worth(&self, obligation: &Obligation) -> Result<Worth> {
+    /// What an obligation moves, at the checkpoint: each statement for itself.
+    pub(super) async fn worth(&self, obligation: &Obligation) -> Result<Vec<Worth>> {
         match obligation {
             Obligation::Settle(statements) => {
-                let mut worth =
-                    Worth { value: Some(0), urgency: Some(Urgency::Normal), ..Worth::default() };
+                let mut parts = Vec::new();
                 for statement in statements {
-                    let one =
-                        self.worth_of(&self.reader.signed_statement(*statement).await?).await?;
-                    worth = worth.with(&one);
+                    let signed = self.reader.signed_statement(*statement).await?;
+                    parts.push(self.worth_of(&signed).await?);
                 }
-                Ok(worth)
+                Ok(parts)
             }
             Obligation::Claim(token, providers) => {
                 let mut units = 0_u64;
@@ -112,68 +124,89 @@ impl Relayer {
                     units = units.saturating_add(credit.get());
                 }
                 let value = Some(self.micro_usd(*token, Units::new(units)).await?);
-                Ok(Worth { value, deadline: None, urgency: Some(Urgency::Calm) })
+                Ok(vec![Worth { value, deadline: None, urgency: Some(Urgency::Calm) }])
             }
-            Obligation::Register(_) => Ok(Worth::default()),
+            Obligation::Register(_) => Ok(vec![Worth::default()]),
         }
     }
 
-    /// What a statement moves, or what an empty one frees for another deposit; and when what its deposit holds could be
-    /// withdrawn, less a margin.
+    /// What a statement moves, or what an empty one frees for another deposit; and, if a withdrawal of what thaws would leave
+    /// too little for it, when that could come, less a margin.
     pub(super) async fn worth_of(&self, signed: &ledger::read::SignedStatement) -> Result<Worth> {
         let rows = contracts::rows::decode(&signed.statement.rows).map_err(ledger::Error::from)?;
-        let units = rows.iter().fold(0_u64, |sum, (_, units)| sum.saturating_add(*units));
+        let moved = rows.iter().fold(0_u64, |sum, (_, units)| sum.saturating_add(*units));
         let deposit = signed.statement.key.id();
-        let units = match units {
-            0 => self.reader.at_stake(deposit).await?,
-            moved => Units::new(moved),
-        };
+        // The largest of its epoch: while this one is under way, that one waits for it.
+        let largest = self.reader.at_stake(deposit).await?;
+        let units = if moved == 0 { largest } else { Units::new(moved) };
         let value = self.micro_usd(signed.statement.key.token, units).await?;
         let state = self.reader.deposit_state(deposit).await?;
         let margin = i64::from(self.config.policy.settle_margin_hours).saturating_mul(3_600_000);
         let ends = i64::try_from(state.thaw_ends).unwrap_or(i64::MAX).saturating_mul(1000);
-        let deadline = (state.thawing > Units::ZERO).then(|| ends.saturating_sub(margin));
+        let stays = state.balance.get().saturating_sub(state.thawing.get());
+        let is_threatened =
+            state.thawing > Units::ZERO && moved > 0 && moved.max(largest.get()) > stays;
+        let deadline = is_threatened.then(|| ends.saturating_sub(margin));
         Ok(Worth { value: Some(value), deadline, urgency: Some(Urgency::Normal) })
     }
 
-    /// What bounds the fees of so much gas: the configured price, and the share of the value, which rises as a deadline
-    /// nears.
-    pub(super) fn bound(&self, worth: &Worth, gas: u64, now: Millis) -> Result<Bound> {
-        let left = worth.deadline.map(|deadline| deadline.saturating_sub(now));
-        let urgency = match left {
-            Some(left) if left < fees::PRESSURE => Urgency::Pressing,
-            _ => worth.urgency.unwrap_or(Urgency::Normal),
+    /// What bounds the fees of so much gas: what the parts may cost, each by itself: a share of its value, which rises as its
+    /// own deadline nears.
+    pub(super) fn bound(&self, parts: &[Worth], gas: u64, now: Millis) -> Result<Bound> {
+        let left = |part: &Worth| part.deadline.map(|deadline| deadline.saturating_sub(now));
+        let is_pressing = |part| left(part).is_some_and(|left| left < fees::PRESSURE);
+        let usual = parts.iter().filter_map(|part| part.urgency).max();
+        let urgency = if parts.iter().any(is_pressing) {
+            Urgency::Pressing
+        } else {
+            usual.unwrap_or(Urgency::Normal)
         };
-        let absolute = self.sender.limits().cap;
-        let (Some(native), Some(value)) = (&self.config.policy.native_usd, worth.value) else {
-            return Ok(Bound { cap: absolute, urgency });
+        let Some((native, _)) = self.config.policy.native_usd.as_ref().zip(value_of(parts)) else {
+            return Ok(Bound::at_price(self.sender.limits().cap, gas, urgency));
         };
-        let allowed = fees::allowed(value, self.config.policy.max_fee_bps, left)?;
-        let cap = fees::price_within(allowed, gas, native).min(absolute);
-        Ok(Bound { cap, urgency })
+        let mut allowed = 0_u128;
+        for part in parts {
+            let value = part.value.unwrap_or_default();
+            let own = fees::allowed(value, self.config.policy.max_fee_bps, left(part))?;
+            allowed = allowed.saturating_add(own);
+        }
+        Ok(Bound { allowed: fees::wei_within(allowed, native), gas, urgency })
+    }
+
+    /// Whether gas costs more now than a bound and the configuration allow.
+    pub(super) fn is_too_dear(&self, bound: Bound, view: &View) -> bool {
+        view.standing.prices.now(bound.urgency) > bound.cap().min(self.sender.limits().cap)
     }
 
     /// Why a batch costs too much now, and what would let it go.
-    fn too_dear(&self, worth: &Worth, bound: Bound, gas: u64, view: &View) -> Result<String> {
+    pub(super) fn too_dear(
+        &self,
+        parts: &[Worth],
+        bound: Bound,
+        gas: u64,
+        view: &View,
+    ) -> Result<String> {
         let price = view.standing.prices.now(bound.urgency);
-        let Some((native, value)) = self.config.policy.native_usd.as_ref().zip(worth.value) else {
+        let cap = bound.cap().min(self.sender.limits().cap);
+        let Some((native, value)) = self.config.policy.native_usd.as_ref().zip(value_of(parts))
+        else {
             return Ok(format!(
-                "gas costs {price} wei, policy.max_gas_gwei allows {}; it goes when gas is cheaper",
-                bound.cap
+                "gas costs {price} wei, policy.max_gas_gwei allows {cap}; it goes when gas is cheaper"
             ));
         };
         let cost = native.value_of(Amount::new(u128::from(gas).saturating_mul(price)), 18)?;
-        let pressure = worth.deadline.map_or_else(String::new, |deadline| {
+        let deadline = parts.iter().filter_map(|part| part.deadline).min();
+        let pressure = deadline.map_or_else(String::new, |deadline| {
             format!(
-                ", or as the bound rises to the whole value between {} and {}",
+                ", or as the bound of what a thaw threatens rises to its whole value between {} and {}",
                 time(deadline.saturating_sub(fees::PRESSURE)),
                 time(deadline)
             )
         });
         Ok(format!(
             "it would cost {cost} millionths of a USD, more than {} bps of the {value} that it moves; it goes when gas costs \
-             at most {} wei instead of {price}{pressure}",
-            self.config.policy.max_fee_bps, bound.cap
+             at most {cap} wei instead of {price}{pressure}",
+            self.config.policy.max_fee_bps
         ))
     }
 
@@ -200,16 +233,14 @@ impl Relayer {
     }
 }
 
-impl Worth {
-    /// Both together: the sum of what they move, the nearer deadline.
-    pub(super) fn with(&self, other: &Self) -> Self {
-        let sum = |(a, b): (u128, u128)| a.saturating_add(b);
-        Self {
-            value: self.value.zip(other.value).map(sum),
-            deadline: self.deadline.into_iter().chain(other.deadline).min(),
-            urgency: self.urgency.max(other.urgency),
-        }
-    }
+/// What parts move together; `None` where fees are not judged by value.
+fn value_of(parts: &[Worth]) -> Option<u128> {
+    parts.iter().try_fold(0_u128, |sum, part| part.value.map(|value| sum.saturating_add(value)))
+}
+
+/// What an obligation is called where it waits.
+fn subject_of(obligation: &Obligation) -> String {
+    format!("a {} batch", obligation.kind().name())
 }
 
 /// A time for people, UTC.

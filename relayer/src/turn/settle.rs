@@ -1,6 +1,6 @@
 //! Batches of signed statements: packed, simulated, sent.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, slice};
 
 use alloy::{primitives::Bytes, sol_types::SolCall};
 use contracts::Settlement;
@@ -20,6 +20,8 @@ const BATCH_BYTES: usize = 96 * 1024;
 const MAX_BYTES: usize = 127 * 1024;
 /// Gas that a transaction is packed for.
 const BATCH_GAS: u64 = 12_000_000;
+/// Gas that a transaction costs by itself.
+const TRANSACTION_GAS: u64 = 21_000;
 
 /// A statement that may be sent now.
 #[derive(Debug, Clone)]
@@ -31,10 +33,11 @@ pub(super) struct Ready {
 }
 
 impl Relayer {
-    /// Lets the slots that keep a batch from its own be replaced by what the batch is worth.
-    fn note_roomless(&self, batch: &[Ready], view: &View) -> Result<()> {
-        let gas = batch.iter().map(|ready| gas_bound(&ready.signed)).fold(0, u64::saturating_add);
-        let bound = self.bound(&worth_of(batch), gas, later(view.now, &view.anchors))?;
+    /// Lets the slots that keep a batch from its own be replaced by what the batch can spare.
+    async fn note_roomless(&self, batch: &[Ready], view: &View) -> Result<()> {
+        let estimate = self.sender.gas_limit(&input_of(batch), view.block()).await?;
+        let gas = estimate.unwrap_or_else(|_| gas_of(batch));
+        let bound = self.bound(&parts_of(batch), gas, later(view.now, &view.anchors))?;
         if let Ok(mut roomless) = self.roomless.lock() {
             *roomless = Some(bound);
         }
@@ -58,17 +61,50 @@ impl Relayer {
         }
         for batch in pack(ready) {
             if !self.has_room(view, 0, report, "a settle batch") {
-                self.note_roomless(&batch, view)?;
+                self.note_roomless(&batch, view).await?;
                 break;
             }
             for batch in self.settleable(batch, view, report).await? {
-                let ids = batch.iter().map(|ready| ready.signed.id).collect();
-                let worth = worth_of(&batch);
-                let input = input_of(&batch);
-                self.send(view, &Obligation::Settle(ids), input, &worth, report).await?;
+                self.send_batch(batch, view, report).await?;
             }
         }
         Ok(())
+    }
+
+    /// Sends a batch. If it is too dear, those of its statements go that would pay for a transaction of their own, so that
+    /// dust delays nothing; the rest waits.
+    async fn send_batch(&self, batch: Vec<Ready>, view: &View, report: &mut Report) -> Result<()> {
+        let Some(why) = self.send_together(&batch, view, report).await? else { return Ok(()) };
+        let now = later(view.now, &view.anchors);
+        let (mut dear, mut cheap) = (Vec::new(), Vec::new());
+        for ready in batch {
+            let alone = slice::from_ref(&ready);
+            let bound = self.bound(&parts_of(alone), gas_of(alone), now)?;
+            if self.is_too_dear(bound, view) { dear.push(ready) } else { cheap.push(ready) }
+        }
+        let mut reasons = vec![why];
+        if !cheap.is_empty() && !dear.is_empty() {
+            let (parts, gas) = (parts_of(&dear), gas_of(&dear));
+            let why = self.too_dear(&parts, self.bound(&parts, gas, now)?, gas, view)?;
+            reasons = self.send_together(&cheap, view, report).await?.into_iter().collect();
+            reasons.push(why);
+        }
+        for why in reasons {
+            self.wait(report, view.now, "a settle batch", &why);
+        }
+        Ok(())
+    }
+
+    /// Sends statements in one transaction; returns why that is too dear if it is.
+    async fn send_together(
+        &self,
+        batch: &[Ready],
+        view: &View,
+        report: &mut Report,
+    ) -> Result<Option<String>> {
+        let ids = batch.iter().map(|ready| ready.signed.id).collect();
+        let (obligation, input) = (Obligation::Settle(ids), input_of(batch));
+        self.send_if_cheap(view, &obligation, input, &parts_of(batch), report).await
     }
 
     /// A deposit's best candidate, if it may be sent now: one that a mined transaction carried in vain waits for a later block
@@ -175,10 +211,15 @@ impl Relayer {
     }
 }
 
-/// What a batch is worth.
-fn worth_of(batch: &[Ready]) -> Worth {
-    let none = Worth { value: Some(0), ..Worth::default() };
-    batch.iter().fold(none, |sum, ready| sum.with(&ready.worth))
+/// What the statements of a batch are worth.
+fn parts_of(batch: &[Ready]) -> Vec<Worth> {
+    batch.iter().map(|ready| ready.worth.clone()).collect()
+}
+
+/// Upper bound of the gas of a transaction that settles a batch.
+fn gas_of(batch: &[Ready]) -> u64 {
+    let statements = batch.iter().map(|ready| gas_bound(&ready.signed));
+    statements.fold(TRANSACTION_GAS, u64::saturating_add)
 }
 
 /// Packs statements into batches by number, bytes, and an upper bound of their gas. Near deadlines go first, then high
@@ -266,5 +307,65 @@ pub const fn outcome_name(outcome: u8) -> &'static str {
         5 => "the signer's signature is wrong",
         6 => "the cosigner's signature is wrong",
         _ => "unknown reason",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A statement with this many rows of providers of which no two share a word of credits.
+    fn ready(id: i64, rows: u32, value: u128, is_by_code: bool) -> Ready {
+        let rows: Vec<_> = (1..=rows).map(|n| (n * 4, 1)).collect();
+        let rows = contracts::rows::encode(&rows).unwrap();
+        let key = contracts::eip712::DepositKey {
+            token: Default::default(),
+            requestor: Default::default(),
+            signer: Default::default(),
+            cosigner: Default::default(),
+            salt: Default::default(),
+        };
+        let (spent, manifest) = (ledger::Units::ZERO, Default::default());
+        let statement = statement::Statement { key, epoch: 1, spent, manifest, rows };
+        let (signature, cosignature) = (vec![0; 65], Vec::new());
+        let digest = Default::default();
+        let signed = SignedStatement { id, statement, digest, signature, cosignature };
+        Ready { signed, worth: Worth { value: Some(value), ..Worth::default() }, is_by_code }
+    }
+
+    fn sizes(batches: &[Vec<Ready>]) -> Vec<usize> {
+        batches.iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn a_batch_ends_at_a_hundred_statements_at_its_gas_and_at_its_bytes() {
+        let many = |count: i64, rows| pack((0..count).map(|n| ready(n, rows, 1, false)).collect());
+        assert_eq!(sizes(&many(100, 1)), [100]);
+        assert_eq!(sizes(&many(201, 1)), [100, 100, 1]);
+        // Each row is a word of its own here: 23,100 gas, and 60,000 for the statement.
+        let each = gas_bound(&ready(0, 100, 1, false).signed);
+        assert_eq!((each, BATCH_GAS / each), (2_370_000, 5));
+        assert_eq!(sizes(&many(11, 100)), [5, 5, 1]);
+        assert_eq!(sizes(&many(2, 600)), [1, 1], "one that is larger than a batch goes alone");
+        let long = |id| {
+            let mut long = ready(id, 1, 1, true);
+            long.signed.signature = vec![0; BATCH_BYTES / 2 - 640 - contracts::rows::SIZE];
+            long
+        };
+        assert_eq!(sizes(&pack((0..4).map(long).collect())), [2, 2], "to the byte");
+        let mut longer: Vec<_> = (0..4).map(long).collect();
+        longer[1].signed.signature.push(0);
+        assert_eq!(sizes(&pack(longer)), [1, 1, 2]);
+    }
+
+    #[test]
+    fn near_deadlines_go_first_then_high_values_and_what_code_decides_goes_apart() {
+        let mut near = ready(4, 1, 1, false);
+        near.worth.deadline = Some(1_000);
+        let statements =
+            vec![ready(1, 1, 5, false), ready(2, 1, 9, true), ready(3, 1, 7, false), near];
+        let ids = |batch: &Vec<Ready>| batch.iter().map(|ready| ready.signed.id).collect();
+        let packed: Vec<Vec<i64>> = pack(statements).iter().map(ids).collect();
+        assert_eq!(packed, [vec![4, 3, 1], vec![2]]);
     }
 }

@@ -13,6 +13,7 @@ mod crash;
 mod demo;
 mod env;
 mod folders;
+mod fees;
 mod halt;
 mod ingest;
 mod install;

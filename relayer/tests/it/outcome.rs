@@ -8,11 +8,15 @@ use std::sync::{
 };
 
 use alloy::{
-    network::TransactionBuilder,
-    primitives::{Address, B256, hex},
-    providers::Provider,
+    eips::eip7702::Authorization,
+    network::{TransactionBuilder, TransactionBuilder7702},
+    primitives::{Address, B256, U256, hex},
+    providers::{DynProvider, Provider},
     rpc::types::TransactionRequest,
+    signers::SignerSync,
+    sol_types::SolCall,
 };
+use contracts::Settlement;
 use ledger::{
     book::BookWriter,
     invariants::violations,
@@ -20,16 +24,16 @@ use ledger::{
 };
 use relayer::{
     Error,
-    keys::Keys,
+    keys::{Keys, TxKey},
     sender::{Sender, outcome::Recovered},
 };
 use serde_json::{Value, json};
 use sqlx::Connection;
 
 use crate::{
-    env::rpc,
+    env::{assert_success, rpc},
     proxy::{proxy, refusal},
-    sender::{World, says},
+    sender::{World, says, stranger},
 };
 
 /// Blocks that make what was sent final.
@@ -70,6 +74,29 @@ impl World {
         *self.with_the_senders_key().send_transaction(request).await.unwrap().tx_hash()
     }
 
+    /// Sends a transaction by `from` that carries authorizations of the sender, for no delegation, and so consumes these tx
+    /// nonces of the sender; it goes before all others.
+    async fn authorize(
+        &self,
+        from: &DynProvider,
+        tx_nonces: &[u64],
+        request: TransactionRequest,
+    ) -> B256 {
+        let TxKey::Local(key) = Keys::open(&self.config).unwrap().sender else { panic!("a file") };
+        let chain_id = U256::from(self.config.chain.id);
+        let sign = |nonce: &u64| {
+            let authorization = Authorization { chain_id, address: Address::ZERO, nonce: *nonce };
+            let signature = key.sign_hash_sync(&authorization.signature_hash()).unwrap();
+            authorization.into_signed(signature)
+        };
+        let request = request
+            .with_authorization_list(tx_nonces.iter().map(sign).collect())
+            .with_gas_limit(1_000_000)
+            .with_max_priority_fee_per_gas(1_000_000_000)
+            .with_max_fee_per_gas(2_000_000_000);
+        *from.send_transaction(request).await.unwrap().tx_hash()
+    }
+
     /// The block that holds a transaction, with all of its transactions, as the chain tells it.
     pub(crate) async fn block_of(&self, tx: B256) -> Value {
         let params = json!([tx]).to_string();
@@ -103,8 +130,8 @@ async fn an_outcome_is_told_by_its_tx_receipt_where_old_state_is_pruned() {
     assert_eq!(world.settled().await, settled + 1);
 }
 
-#[tokio::test]
-async fn a_tx_receipt_that_is_not_served_at_first_does_not_make_our_own_transaction_foreign() {
+/// A world with one statement sent, behind an endpoint that serves tx receipts only once it was asked for a whole block.
+async fn with_one_sent_and_late_receipts() -> World {
     let is_served = AtomicBool::new(false);
     let world = World::with_one_sent().await.behind(move |request| {
         if asks_for_transactions(request) {
@@ -113,7 +140,25 @@ async fn a_tx_receipt_that_is_not_served_at_first_does_not_make_our_own_transact
         let is_null = asks_for_receipt(request) && !is_served.load(Ordering::Relaxed);
         is_null.then(|| json!({ "result": null }))
     });
-    let mut world = world.await;
+    world.await
+}
+
+#[tokio::test]
+async fn what_a_transaction_cost_is_counted_if_it_is_found_in_its_block() {
+    let mut world = with_one_sent_and_late_receipts().await;
+    let before = world.live.reader.spending().await.unwrap()["settle"];
+    let hash = world.slots().await[0].attempts[0].hash;
+    world.mine(FINAL).await;
+    world.turn().await;
+    assert_eq!(world.slots().await, []);
+    let after = world.live.reader.spending().await.unwrap()["settle"];
+    let receipt = world.provider.get_transaction_receipt(hash).await.unwrap().unwrap();
+    assert_eq!(after.gas, before.gas + receipt.gas_used);
+}
+
+#[tokio::test]
+async fn a_tx_receipt_that_is_not_served_at_first_does_not_make_our_own_transaction_foreign() {
+    let mut world = with_one_sent_and_late_receipts().await;
     world.mine(FINAL).await;
     let report = world.turn().await;
     assert_eq!(world.slots().await, []);
@@ -312,4 +357,78 @@ async fn more_unknown_transactions_than_are_an_accident_are_not_recovered() {
         reason.contains("has 10001 transactions") && reason.contains("sender adopt"),
         "{reason}"
     );
+}
+
+/// Goal: a tx nonce that no transaction of the account consumed is explained all the same, and what it carried goes again.
+/// Method: a stranger's transaction carries the sender's authorization (EIP-7702); ours is dropped or comes too late.
+/// What would break it: looking for a transaction of the account only, so that the slot is never over.
+#[tokio::test]
+async fn a_tx_nonce_that_an_authorization_took_is_foreign_at_finality_and_its_statement_goes_again()
+{
+    for is_dropped in [true, false] {
+        let mut world = World::with_one_sent().await;
+        let settled = world.settled().await;
+        let slot = world.slots().await.remove(0);
+        world.drop_all().await;
+        let request = TransactionRequest::default().with_to(Address::ZERO);
+        let hash = world.authorize(&stranger(&world.env), &[slot.tx_nonce], request).await;
+        if !is_dropped {
+            // Ours is sent again, behind it.
+            world.turn().await;
+            let ours = slot.attempts[0].hash;
+            assert!(world.provider.get_transaction_by_hash(ours).await.unwrap().is_some());
+        }
+        world.mine(1).await;
+        world.turn().await;
+        assert_eq!((world.slots().await.len(), world.settled().await), (1, settled), "not final");
+        world.mine(FINAL).await;
+        let report = world.turn().await;
+        assert!(says(&report, &format!("was consumed by {hash}")), "{report:?}");
+        assert_eq!((report.sent, world.slots().await), (0, vec![]));
+
+        assert_success(&world.sender_command(&["adopt", "--reason", "known"]).await);
+        let report = world.turn().await;
+        assert_eq!(report.sent, 1, "{report:?}");
+        assert_eq!(world.slots().await[0].tx_nonce, slot.tx_nonce + 1);
+        world.finish().await;
+        assert_eq!(world.settled().await, settled + 1);
+        assert_eq!(violations(&world.live.ledger).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn one_transaction_that_took_several_tx_nonces_ends_each_of_their_slots() {
+    let mut world = World::with_one_sent().await;
+    world.work(1, 2).await;
+    assert_eq!(world.turn().await.sent, 1);
+    let tx_nonces: Vec<_> = world.slots().await.iter().map(|slot| slot.tx_nonce).collect();
+    assert_eq!(tx_nonces.len(), 2);
+    world.drop_all().await;
+    let request = TransactionRequest::default().with_to(Address::ZERO);
+    world.authorize(&stranger(&world.env), &tx_nonces, request).await;
+    world.mine(FINAL + 1).await;
+    world.turn().await;
+    assert_eq!(world.slots().await, []);
+    assert_eq!(violations(&world.live.ledger).await.unwrap(), []);
+}
+
+/// What would break it: taking somebody else's call of the contract for ours because it carries an authorization of ours.
+#[tokio::test]
+async fn a_recovery_accounts_for_authorizations_and_takes_in_nobody_elses_call() {
+    let mut world = World::new().await;
+    let imported = world.provider.get_transaction_count(world.live.sender).await.unwrap();
+    let call = Settlement::registerCall { payouts: vec![Address::repeat_byte(0x5c)] };
+    let request = TransactionRequest::default()
+        .with_to(world.config.chain.contract)
+        .with_input(call.abi_encode());
+    world.authorize(&stranger(&world.env), &[imported], request).await;
+    world.mine(1).await;
+    // One of the sender's own consumes its tx nonce and, by what it carries, the next.
+    let request = TransactionRequest::default().with_to(Address::ZERO);
+    world.authorize(&world.with_the_senders_key(), &[imported + 2], request).await;
+    world.mine(FINAL).await;
+    world.lose_database().await;
+    let recovered = world.sender().recover(0).await.unwrap();
+    assert_eq!(recovered, Recovered { imported, other: 3, until: imported + 3 });
+    assert_eq!(violations(&world.live.ledger).await.unwrap(), []);
 }

@@ -125,7 +125,7 @@ impl World {
         self.take_in(&self.line_of(organisation, id, payout)).await;
     }
 
-    async fn take_in(&self, line: &str) {
+    pub(crate) async fn take_in(&self, line: &str) {
         let parsed = relayer::intake::parse("more.jsonl", line.as_bytes(), "salad").unwrap();
         let book = BookWriter::new(self.live.ledger.clone());
         relayer::intake::take_in(&book, &parsed, &self.config.tariff(), 0).await.unwrap();
@@ -268,7 +268,7 @@ impl World {
     }
 
     /// Runs `quittance sender` on the installation, with the ledger closed meanwhile.
-    async fn sender_command(&mut self, arguments: &[&str]) -> std::process::Output {
+    pub(crate) async fn sender_command(&mut self, arguments: &[&str]) -> std::process::Output {
         self.live.ledger.clone().close().await;
         let path = self.config.path(&self.config.files.database).with_extension("lock");
         std::fs::remove_file(path).unwrap();
@@ -308,7 +308,7 @@ fn wallet(env: &Env, key: PrivateKeySigner) -> DynProvider {
 }
 
 /// An account of the chain that has nothing to do with the installation.
-fn stranger(env: &Env) -> DynProvider {
+pub(crate) fn stranger(env: &Env) -> DynProvider {
     let builder = MnemonicBuilder::<English>::default().phrase(MNEMONIC).index(9).unwrap();
     wallet(env, builder.build().unwrap())
 }
@@ -562,6 +562,35 @@ async fn a_sender_without_money_says_how_much_it_needs_and_goes_on_when_it_has_i
     let report = world.turn().await;
     assert_eq!(report.sent, 1, "exactly what it asked for is enough: {report:?}");
     world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
+/// Goal: a replacement that cannot be paid for does not climb to the bound unseen.
+/// Method: enough for the transaction that was sent; then gas costs many times as much.
+/// What would break it: taking the pool's answer for all that there is to know.
+#[tokio::test]
+async fn a_replacement_that_the_balance_does_not_cover_says_how_much_it_needs() {
+    let mut world = World::with_one_sent().await;
+    let (settled, sender) = (world.settled().await, world.live.sender);
+    let first = world.slots().await[0].attempts[0].clone();
+    let cost = u128::from(first.gas_limit) * first.max_fee;
+    let set = |balance: u128| format!("[\"{sender}\", \"{balance:#x}\"]");
+    let params = format!("[\"{:#x}\"]", first.max_fee * 20);
+    rpc(&world.provider, "anvil_setNextBlockBaseFeePerGas", &params).await;
+    world.mine(1).await;
+    world.meddle("anvil_setBalance", &set(cost)).await;
+    for _ in 0..3 {
+        world.now += LATE;
+        let report = world.turn().await;
+        assert!(says(&report, &format!("has {cost} wei and needs")), "{report:?}");
+        assert_eq!(world.slots().await[0].attempts, slice::from_ref(&first));
+    }
+    world.meddle("anvil_setBalance", &set(cost * 1000)).await;
+    for _ in 0..12 {
+        world.mine(1).await;
+        world.now += LATE;
+        world.turn().await;
+    }
     assert_eq!(world.settled().await, settled + 1);
 }
 
@@ -900,7 +929,7 @@ async fn what_was_mined_and_is_not_indexed_yet_is_still_to_be_paid() {
 }
 
 /// Goal: a cheap transaction that is not mined does not keep dear statements from settling.
-/// Method: an account that may have one in flight; what that is worth does not pay the new price, what waits does.
+/// Method: an account that may have one in flight; what that is worth does not pay the new price, what waits does for both.
 /// What would break it: a bound that looks only at what has a slot.
 #[tokio::test]
 async fn what_waits_for_room_pays_for_the_transaction_before_it() {
@@ -928,7 +957,7 @@ async fn what_waits_for_room_pays_for_the_transaction_before_it() {
     assert!(says(&report, "cannot be replaced within the bound"), "{report:?}");
     assert_eq!(world.settled().await, settled);
     for id in 2..6 {
-        world.work(1, id).await;
+        world.work(3, id).await;
     }
     for _ in 0..12 {
         report = mine_dear(&mut world).await;

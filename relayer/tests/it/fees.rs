@@ -1,0 +1,151 @@
+//! Goal: what is spent on gas is a share of what the same money is worth, and all of it only where a thaw would take it.
+//! Method: an installation on a real chain, whose base fee and time the test sets; deposits thaw.
+//! What would break it: a wrong unit of time, a deadline for money that cannot leave, one statement that pays for others.
+
+use contracts::Settlement;
+use ledger::{
+    Units,
+    book::Obligation,
+    read::{FundingDeposit, Slot},
+};
+use relayer::turn::Report;
+
+use crate::{
+    env::rpc,
+    sender::{World, says},
+};
+
+/// A base fee, wei, at which settling one statement costs about a tenth of the work of [`World::work`].
+const DEAR: u64 = 40_000_000_000;
+const HOUR: u64 = 3600;
+/// How long before the end of a thaw the fee bound has risen.
+const MARGIN_HOURS: u32 = 6;
+/// How long before the end of a thaw it begins to rise.
+const PRESSURE_BEGINS: u64 = 30 * HOUR;
+
+impl World {
+    /// A world in which gas is judged by value.
+    async fn judging_by_value() -> Self {
+        let mut world = Box::pin(Self::new()).await;
+        world.config.policy.native_usd = Some("2.00".parse().unwrap());
+        world.config.policy.settle_margin_hours = MARGIN_HOURS;
+        world.reopen().await;
+        world.live.endpoints.look().await.unwrap();
+        world
+    }
+
+    async fn deposit_of(&self, organisation: usize) -> FundingDeposit {
+        let name = &self.config.organisations[organisation].name;
+        let mut deposits = self.live.reader.books(name).await.unwrap().unwrap().deposits;
+        assert_eq!(deposits.len(), 1);
+        deposits.remove(0)
+    }
+
+    /// Has an organisation's requestor thaw all of its deposit but `kept`, and returns when it can withdraw, seconds.
+    async fn thaw_all_but(&mut self, organisation: usize, kept: Units) -> u64 {
+        let deposit = self.deposit_of(organisation).await;
+        let key: Settlement::DepositKey = deposit.key.clone().unwrap().into();
+        let requestor = key.requestor;
+        self.meddle("anvil_impersonateAccount", &format!("[\"{requestor}\"]")).await;
+        let settlement = Settlement::new(self.config.chain.contract, self.provider.clone());
+        let units = deposit.state.balance.get() - kept.get();
+        let _sent = settlement.thaw(key, units).from(requestor).send().await.unwrap();
+        self.mine(1).await;
+        self.live.reader.deposit_state(deposit.id).await.unwrap().thaw_ends
+    }
+
+    /// A turn after a block at a time, seconds, when gas is dear.
+    async fn dear_turn_at(&mut self, time: u64) -> Report {
+        rpc(&self.provider, "evm_setNextBlockTimestamp", &format!("[{time}]")).await;
+        self.dear_turn().await
+    }
+
+    async fn dear_turn(&mut self) -> Report {
+        let params = format!("[\"{DEAR:#x}\"]");
+        rpc(&self.provider, "anvil_setNextBlockBaseFeePerGas", &params).await;
+        self.mine(1).await;
+        self.turn().await
+    }
+
+    /// Takes in a piece of work of another price than usual, by a machine of another owner.
+    async fn work_worth(&mut self, organisation: usize, id: u32, price: &str, owner: u32) {
+        let payout = relayer::generate::payout_address(&format!("owner {owner} of seed 1"));
+        let line = self.line_of(organisation, id, payout);
+        self.take_in(&line.replace("0.050000", price)).await;
+    }
+
+    /// Takes in work of three organisations that is worth little beside its gas.
+    async fn dust(&mut self) {
+        for (id, organisation) in (2..).zip([1, 1, 1, 2, 2, 2, 3, 3, 3]) {
+            self.work_worth(organisation, id, "0.030000", id % 3 + 1).await;
+        }
+    }
+}
+
+/// How many statements a slot carries.
+fn statements_of(slot: &Slot) -> usize {
+    let Obligation::Settle(statements) = &slot.obligation else { panic!("{slot:?}") };
+    statements.len()
+}
+
+/// What would break it: hours or seconds for milliseconds, a margin that is added, a deadline of another clock.
+#[tokio::test]
+async fn a_statement_that_is_too_dear_goes_within_a_day_before_its_thaw_and_not_before() {
+    let mut world = World::judging_by_value().await;
+    world.work(0, 1).await;
+    let report = world.dear_turn().await;
+    assert_eq!((report.signed, report.sent), (1, 0), "{report:?}");
+    assert!(says(&report, "it would cost"), "{report:?}");
+    let begins = world.thaw_all_but(0, Units::ZERO).await - PRESSURE_BEGINS;
+    // A tenth of the value is allowed after a tenth of the day.
+    for (time, sent) in [(begins - 60, 0), (begins + HOUR, 0), (begins + 4 * HOUR, 1)] {
+        let report = world.dear_turn_at(time).await;
+        assert_eq!(report.sent, sent, "{time}: {report:?}");
+    }
+}
+
+/// What would break it: a deadline for every statement of a deposit of which anything thaws.
+#[tokio::test]
+async fn a_thaw_that_leaves_what_a_statement_moves_does_not_press_it() {
+    let mut world = World::judging_by_value().await;
+    world.work(0, 1).await;
+    let report = world.dear_turn().await;
+    assert_eq!((report.signed, report.sent), (1, 0), "{report:?}");
+    let total = world.live.reader.at_stake(world.deposit_of(0).await.id).await.unwrap();
+    let ends = world.thaw_all_but(0, total).await;
+    let report = world.dear_turn_at(ends - 7 * HOUR).await;
+    assert_eq!(report.sent, 0, "{report:?}");
+    let ends = world.thaw_all_but(0, Units::new(total.get() - 1)).await;
+    let report = world.dear_turn_at(ends - 7 * HOUR).await;
+    assert_eq!(report.sent, 1, "{report:?}");
+}
+
+/// What would break it: one deadline and one value for a whole batch.
+#[tokio::test]
+async fn a_thaw_of_one_statement_does_not_lift_the_fee_bound_of_others() {
+    let mut world = World::judging_by_value().await;
+    world.work(0, 1).await;
+    world.dust().await;
+    let report = world.dear_turn().await;
+    assert_eq!((report.signed, report.sent), (4, 0), "{report:?}");
+    let begins = world.thaw_all_but(0, Units::ZERO).await - PRESSURE_BEGINS;
+    let report = world.dear_turn_at(begins + 4 * HOUR).await;
+    assert_eq!(report.sent, 1, "{report:?}");
+    assert!(says(&report, "it would cost"), "{report:?}");
+    assert_eq!(statements_of(&world.slots().await[0]), 1);
+}
+
+/// What would break it: waiting for a price at which all of a batch is cheap enough.
+#[tokio::test]
+async fn a_statement_that_pays_for_itself_does_not_wait_with_those_that_do_not() {
+    let mut world = World::judging_by_value().await;
+    let settled = world.settled().await;
+    world.work_worth(0, 1, "1.800000", 1).await;
+    world.dust().await;
+    let report = world.dear_turn().await;
+    assert_eq!((report.signed, report.sent), (4, 1), "{report:?}");
+    assert!(says(&report, "it would cost"), "{report:?}");
+    assert_eq!(statements_of(&world.slots().await[0]), 1);
+    world.mine(1).await;
+    assert_eq!(world.settled().await, settled + 1);
+}
