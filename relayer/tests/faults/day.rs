@@ -22,10 +22,10 @@ use crate::{
     ground::{FINALITY, Ground, holds},
 };
 
-/// Pause between two steps of the driver.
-const STEP: Duration = Duration::from_millis(25);
+/// Pause between two steps of the driver, unless a run takes its time.
+pub(crate) const STEP: Duration = Duration::from_millis(25);
 /// Longest that one stage of a run may take, and one request.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 /// Longest that a server may take to end, of itself or when asked to: far longer than it takes, because the machine may be
 /// busy, and short enough to tell a server that does not end.
 pub(crate) const END: Duration = Duration::from_secs(120);
@@ -64,6 +64,8 @@ pub(crate) struct Run<'g> {
     pub(crate) is_mining: bool,
     /// How often the server was started.
     pub(crate) starts: u32,
+    /// Pause between two steps.
+    pub(crate) tempo: Duration,
     /// Longest that one stage may take.
     pub(crate) patience: Duration,
 }
@@ -85,6 +87,7 @@ impl<'g> Run<'g> {
             refusal: None,
             is_mining: true,
             starts: 0,
+            tempo: STEP,
             patience: PATIENCE,
         }
     }
@@ -278,6 +281,20 @@ impl<'g> Run<'g> {
         answer["status"].is_object().then_some(answer)
     }
 
+    /// Operators whose endpoints count as lying, if the server says so.
+    pub(crate) async fn liars(&self) -> Vec<String> {
+        let answer = self.answer().await.unwrap_or_default();
+        let endpoints = answer["endpoints"].as_array().cloned().unwrap_or_default();
+        let liars = endpoints.iter().filter(|endpoint| endpoint["state"] == "LYING");
+        liars.map(|endpoint| endpoint["operator"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Lets an operator's lies go, as the operator of the server does. Returns whether that was done.
+    pub(crate) async fn let_lies_go(&self, operator: &str) -> bool {
+        let Ok(remote) = Remote::new(&self.config) else { return false };
+        remote.clear_endpoint(operator, "it was mended").await.is_ok()
+    }
+
     /// Waits until what waits is said to wait for this reason.
     pub(crate) async fn until_waiting(&mut self, reason: &str, disturbance: &mut impl Disturbance) {
         let told = reason.replace('"', "\\\"");
@@ -321,7 +338,7 @@ impl<'g> Run<'g> {
         if self.is_mining {
             rpc(&self.chain(), "anvil_mine", "[1]").await;
         }
-        sleep(STEP).await;
+        sleep(self.tempo).await;
     }
 
     fn start(&mut self, environment: Vec<(&'static str, String)>) {

@@ -311,14 +311,26 @@ impl Ground {
         self.transact(Some(self.contract), &deposit.abi_encode()).await;
     }
 
-    /// Sends a transaction from the requestor and mines it. Returns the address of what it created.
-    async fn transact(&self, to: Option<Address>, data: &[u8]) -> Option<Address> {
-        let chain = self.env.provider();
+    /// Has the requestor thaw nothing: an event that moves no money.
+    pub(crate) async fn thaw_nothing(&self) {
+        let key = self.keys.values().next().unwrap().clone();
+        let thaw = Settlement::thawCall { key: key.into(), units: 0 };
+        self.send(Some(self.contract), &thaw.abi_encode()).await;
+    }
+
+    /// Sends a transaction from the requestor. Returns its hash.
+    async fn send(&self, to: Option<Address>, data: &[u8]) -> Value {
         let request = json!([{
             "from": REQUESTOR, "to": to, "data": alloy::hex::encode_prefixed(data), "gas": "0x4c4b40",
             "maxFeePerGas": "0x174876e800", "maxPriorityFeePerGas": "0x77359400",
         }]);
-        let hash = rpc(&chain, "eth_sendTransaction", &request.to_string()).await;
+        rpc(&self.env.provider(), "eth_sendTransaction", &request.to_string()).await
+    }
+
+    /// Sends a transaction from the requestor and mines it. Returns the address of what it created.
+    async fn transact(&self, to: Option<Address>, data: &[u8]) -> Option<Address> {
+        let chain = self.env.provider();
+        let hash = self.send(to, data).await;
         for _ in 0..50 {
             rpc(&chain, "anvil_mine", "[1]").await;
             let receipt =

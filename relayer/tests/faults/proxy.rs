@@ -95,6 +95,11 @@ impl Fault {
     pub(crate) const LIES: [Self; 5] =
         [Self::OmitLog, Self::InventLog, Self::AlterLog, Self::WrongChain, Self::OtherFork];
 
+    /// Whether it needs an answer with logs in it.
+    const fn is_of_logs(self) -> bool {
+        matches!(self, Self::OmitLog | Self::InventLog | Self::AlterLog)
+    }
+
     /// Whether it means anything for a method.
     fn concerns(self, method: &str) -> bool {
         match self {
@@ -102,7 +107,7 @@ impl Fault {
             Self::StaleHead => {
                 matches!(method, "eth_blockNumber" | "eth_getBlockByNumber")
             }
-            Self::OmitLog | Self::InventLog | Self::AlterLog => matches!(
+            _ if self.is_of_logs() => matches!(
                 method,
                 "eth_getLogs" | "eth_getTransactionReceipt" | "eth_getBlockReceipts"
             ),
@@ -193,7 +198,7 @@ impl Proxy {
         self.desk.state.lock().unwrap().mix = mix;
     }
 
-    /// Requests so far, and how many met which fault.
+    /// Requests so far, and how many met which fault; lies about logs are those that were told.
     pub(crate) fn counts(&self) -> (u64, BTreeMap<Fault, u64>) {
         let state = self.desk.state.lock().unwrap();
         (state.requests, state.counts.clone())
@@ -302,7 +307,9 @@ impl Desk {
             return None;
         }
         let fault = faults.choose(random).copied()?;
-        *counts.entry(fault).or_default() += 1;
+        if !fault.is_of_logs() {
+            *counts.entry(fault).or_default() += 1;
+        }
         Some(fault)
     }
 
@@ -382,7 +389,7 @@ impl Desk {
             Fault::WrongId => answer["id"] = json!(999_999_999),
             Fault::Null => answer["result"] = Value::Null,
             Fault::Empty => answer["result"] = json!("0x"),
-            Fault::OmitLog | Fault::InventLog | Fault::AlterLog => self.spoil_logs(fault, answer),
+            _ if fault.is_of_logs() => self.spoil_logs(fault, answer),
             _ => return false,
         }
         true
@@ -405,7 +412,9 @@ impl Desk {
         if logs.is_empty() {
             return;
         }
-        let index = self.state.lock().unwrap().random.random_range(0..logs.len());
+        let mut state = self.state.lock().unwrap();
+        *state.counts.entry(fault).or_default() += 1;
+        let index = state.random.random_range(0..logs.len());
         match fault {
             Fault::OmitLog => drop(logs.remove(index)),
             Fault::InventLog => {

@@ -8,7 +8,7 @@ use relayer::{Error, config::Config};
 use crate::{Message, rng, share};
 
 /// A whole configuration. Each line is one that a fault can be planted into.
-const GOOD: &str = r#"[chain]
+pub(crate) const GOOD: &str = r#"[chain]
 id = 31337
 rpc_url = "https://rpc.example.org/v2/API-KEY"
 contract = "0xdad4b439cb1959e5e85688c4fddb0f7282af623e"

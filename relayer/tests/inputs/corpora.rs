@@ -6,12 +6,16 @@ use rand::{Rng, rngs::StdRng};
 
 use crate::{count, rng, targets};
 
+/// Targets that open a ledger, write files or connect.
+const SLOW: [&str; 4] = ["imports", "orders", "signers", "nodes"];
+
 #[test]
 fn every_target_holds_on_its_corpus_and_near_it() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let changes = count() / 200;
+    let usual = count() / 200;
     let mut rng = rng(31);
     for (name, target) in targets::ALL {
+        let changes = if SLOW.contains(&name) { usual.min(1_000) } else { usual };
         let mut paths: Vec<_> =
             fs::read_dir(folder.join(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();
@@ -23,6 +27,14 @@ fn every_target_holds_on_its_corpus_and_near_it() {
                 hold(name, target, &changed(&data, &mut rng));
             }
         }
+    }
+}
+
+#[test]
+fn the_recorded_node_is_followed_to_its_last_final_block() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/nodes");
+    for name in ["good", "no-proofs", "no-receipts"] {
+        assert_eq!(targets::follow(&fs::read(folder.join(name)).unwrap()), 3, "{name}");
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod configs;
 mod corpora;
+mod kept;
 mod records;
 mod signed;
 #[path = "../../fuzz/targets.rs"]

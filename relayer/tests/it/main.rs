@@ -21,7 +21,6 @@ mod leaving;
 mod outcome;
 mod proxy;
 mod ranges;
-mod release;
 mod reorg;
 mod sender;
 mod signer;

@@ -536,6 +536,7 @@ impl World {
             return;
         }
         self.arm(WRITE_PLACES);
+        self.arm_operator();
         let now = self.now();
         let Some(running) = &self.process.running else { return };
         let (config, reader) = (&self.process.config, Reader::new(running.ledger.clone()));
@@ -596,20 +597,24 @@ impl World {
         if !self.needs.sender || !self.is_up().await {
             return;
         }
+        self.arm_operator();
         let now = self.now();
         let Some(running) = &self.process.running else { return };
         let sender = running.sender(&self.process.config);
-        match sender.adopt("the operator knows them", now).await {
-            Ok(until) => {
+        let done = self.net.until_cut(sender.adopt("the operator knows them", now)).await;
+        self.net.cut_after(None);
+        match done {
+            Ok(Ok(until)) => {
                 self.say(format!("the operator adopts tx nonces below {until}"));
                 self.mark("the operator adopted transactions");
                 self.needs.sender = false;
             }
             // A node that lags; the operator tries again.
-            Err(error) if error.is_transient() || matches!(error, relayer::Error::Usage(_)) => {
+            Ok(Err(error)) if error.is_transient() || matches!(error, relayer::Error::Usage(_)) => {
                 self.say(format!("adopt: {}", indexer::chain_of(&error)));
             }
-            Err(error) => self.fail(format!("adopt: {}", indexer::chain_of(&error))),
+            Ok(Err(error)) => self.fail(format!("adopt: {}", indexer::chain_of(&error))),
+            Err(place) => self.crash(&place),
         }
     }
 

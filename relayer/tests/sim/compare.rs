@@ -32,6 +32,15 @@ use crate::{
 
 const CALLS: u64 = 10_000;
 const THAW: u32 = 600;
+/// Kinds of questions that are asked besides the plain ones.
+const KINDS: [&str; 6] = [
+    "eth_feeHistory",
+    "eth_getBlockByHash",
+    "eth_call by block hash",
+    "eth_getLogs by block hash",
+    "eth_getBlockByNumber with transactions",
+    "eth_getBlockByHash with transactions",
+];
 
 /// Both chains, and what is known of them.
 struct Pair {
@@ -47,6 +56,9 @@ struct Pair {
     by_method: BTreeMap<String, u64>,
     /// Numbers of blocks by hash, on either side, reorged ones included.
     numbers: BTreeMap<String, u64>,
+    /// Hashes of blocks as each side has them now, ours and anvil's, by number.
+    hashes: BTreeMap<u64, [B256; 2]>,
+    deepest_reorg: u64,
     statement: (u32, u64),
 }
 
@@ -58,7 +70,14 @@ async fn the_simulated_chain_answers_as_anvil_does() {
     while pair.calls < CALLS {
         pair.step().await;
     }
-    println!("{} calls compared: {:?}", pair.calls, pair.by_method);
+    println!(
+        "{} calls compared, reorgs of up to {} blocks: {:?}",
+        pair.calls, pair.deepest_reorg, pair.by_method
+    );
+    for kind in KINDS {
+        assert!(pair.by_method.contains_key(kind), "not compared: {kind} of {:?}", pair.by_method);
+    }
+    assert!(pair.deepest_reorg > 1);
 }
 
 fn key(index: u32) -> PrivateKeySigner {
@@ -90,6 +109,8 @@ impl Pair {
             calls: 0,
             by_method: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            hashes: BTreeMap::new(),
+            deepest_reorg: 0,
             statement: (0, 0),
         };
         pair.anvil_only("evm_setAutomine", json!([false])).await;
@@ -132,8 +153,10 @@ impl Pair {
             36..38 => self.replace().await,
             38..62 => self.view().await,
             62..70 => self.estimate().await,
-            70..76 => self.logs().await,
-            76..90 => self.transaction().await,
+            70..74 => self.logs().await,
+            74..80 => self.by_hash().await,
+            80..82 => self.fee_history().await,
+            82..91 => self.transaction().await,
             _ => self.accounts_and_blocks().await,
         }
     }
@@ -307,6 +330,7 @@ impl Pair {
             self.ask_anvil("eth_getBlockByNumber", json!(["latest", false])).await.unwrap();
         self.numbers.insert(block.hash.to_string(), height);
         self.numbers.insert(theirs["hash"].as_str().unwrap().to_owned(), height);
+        self.hashes.insert(height, [block.hash, theirs["hash"].as_str().unwrap().parse().unwrap()]);
         self.compare("eth_getBlockByNumber", json!([format!("0x{height:x}"), false])).await;
         self.compare("eth_getBlockReceipts", json!([format!("0x{height:x}")])).await;
     }
@@ -328,19 +352,24 @@ impl Pair {
         ordered
     }
 
-    /// Takes a block off both, with what it held, and empties both pools.
+    /// Takes one block or both that are not final off both, with what they held, and empties both pools.
     async fn reorganise(&mut self) {
         if self.ours.height() < 20 {
             return;
         }
-        self.anvil_only("anvil_rollback", json!([1])).await;
+        let depth = self.rng.random_range(1..=2);
+        self.deepest_reorg = self.deepest_reorg.max(depth);
+        self.hashes.split_off(&(self.ours.height() + 1 - depth));
+        self.anvil_only("anvil_rollback", json!([depth])).await;
         self.anvil_only("anvil_dropAllTransactions", json!([])).await;
-        self.ours.roll_back(1);
+        self.ours.roll_back(depth);
         self.ours.pool.clear();
         // It goes on from the base fee of the block that it has just taken off.
         let base_fee = self.ours.next_base_fee();
         self.anvil_only("anvil_setNextBlockBaseFeePerGas", json!([base_fee])).await;
-        self.mine().await;
+        for _ in 0..depth {
+            self.mine().await;
+        }
     }
 
     async fn view(&mut self) {
@@ -396,6 +425,42 @@ impl Pair {
         self.compare("eth_getLogs", json!([filter])).await;
     }
 
+    /// Something that is asked of a block by its hash, which is another one on either side, or of a block with its transactions.
+    async fn by_hash(&mut self) {
+        let height = self.ours.height();
+        let number = height - self.rng.random_range(0..10);
+        let Some(hashes) = self.hashes.get(&number).copied() else { return };
+        let (settlement, account) = (self.settlement, self.keys[0].address());
+        let input: Bytes = TestToken::balanceOfCall { account }.abi_encode().into();
+        let call = json!({ "from": account, "to": self.token, "input": input });
+        let (kind, method, params): (_, _, Box<dyn Fn(B256) -> Value>) = match self
+            .rng
+            .random_range(0..5)
+        {
+            0 => (KINDS[1], "eth_getBlockByHash", Box::new(|hash| json!([hash, false]))),
+            1 => (KINDS[2], "eth_call", Box::new(move |hash| json!([call, { "blockHash": hash }]))),
+            2 => {
+                let filter = move |hash| json!([{ "address": settlement, "blockHash": hash }]);
+                (KINDS[3], "eth_getLogs", Box::new(filter))
+            }
+            3 => {
+                let params = json!([format!("0x{number:x}"), true]);
+                (KINDS[4], "eth_getBlockByNumber", Box::new(move |_| params.clone()))
+            }
+            _ => (KINDS[5], "eth_getBlockByHash", Box::new(|hash| json!([hash, true]))),
+        };
+        let [ours, theirs] = hashes.map(params);
+        *self.by_method.entry(kind.to_owned()).or_default() += 1;
+        self.compare_as(method, ours, theirs).await;
+    }
+
+    async fn fee_history(&mut self) {
+        // Behind an older block anvil names the price of the newest.
+        let count = self.rng.random_range(1..8);
+        let params = json!([format!("0x{count:x}"), "latest", [50.0]]);
+        self.compare("eth_feeHistory", params).await;
+    }
+
     async fn transaction(&mut self) {
         let hash = match self.rng.random_range(0..20) {
             0 => B256::repeat_byte(0x55),
@@ -427,10 +492,15 @@ impl Pair {
     }
 
     async fn compare(&mut self, method: &'static str, params: Value) {
+        self.compare_as(method, params.clone(), params).await;
+    }
+
+    /// Asks both the same, each in its own words.
+    async fn compare_as(&mut self, method: &'static str, ours: Value, theirs: Value) {
         let view = View::of(&self.ours);
-        let ours = rpc::answer(&view, &self.ours.pool, method, &params);
-        let theirs = self.ask_anvil(method, params.clone()).await;
-        self.agree(method, &params, ours, theirs);
+        let answer = rpc::answer(&view, &self.ours.pool, method, &ours);
+        let theirs = self.ask_anvil(method, theirs).await;
+        self.agree(method, &ours, answer, theirs);
     }
 
     fn agree(
@@ -521,7 +591,11 @@ impl Pair {
             "s",
         ];
         match method {
-            "eth_getBlockByNumber" | "eth_getBlockByHash" => self.pick(value, BLOCK),
+            "eth_getBlockByNumber" | "eth_getBlockByHash" => {
+                self.pick(value, &[BLOCK, TX].concat())
+            }
+            // What the relayer reads of it, but for tips, which anvil draws from what was mined.
+            "eth_feeHistory" => self.pick(value, &["oldestBlock", "baseFeePerGas"]),
             "eth_getLogs" | "eth_getBlockReceipts" | "eth_getTransactionReceipt" => {
                 self.pick(value, RECEIPT)
             }

@@ -133,7 +133,7 @@ const COMMITS: [&str; 12] = [
 ];
 
 /// Requests on either side of which a run has to end.
-const REQUESTS: [&str; 11] = [
+const REQUESTS: [&str; 13] = [
     "eth_call",
     "eth_estimateGas",
     "eth_feeHistory",
@@ -142,9 +142,21 @@ const REQUESTS: [&str; 11] = [
     "eth_getBlockReceipts",
     "eth_getCode",
     "eth_getLogs",
+    "eth_getProof",
     "eth_getStorageAt",
     "eth_getTransactionCount",
+    "eth_getTransactionReceipt",
     "eth_sendRawTransaction",
+];
+
+/// Places that are rarer, with the side on which a run has to end.
+const RARE: [&str; 6] = [
+    "after commit import",
+    "after commit rollback",
+    "before commit statement",
+    "after file orders",
+    "before file manifest",
+    "before rpc eth_getTransactionByHash",
 ];
 
 /// What should have been reached and was not.
@@ -154,7 +166,8 @@ pub(crate) fn missing(marks: &Marks) -> Vec<String> {
     let requests = REQUESTS.iter().map(|name| format!("rpc {name}"));
     let crashes = commits
         .chain(requests)
-        .flat_map(|place| ["before", "after"].map(|side| format!("crash {side} {place}")));
+        .flat_map(|place| ["before", "after"].map(|side| format!("crash {side} {place}")))
+        .chain(RARE.iter().map(|place| format!("crash {place}")));
     plain
         .into_iter()
         .map(str::to_owned)

@@ -194,6 +194,11 @@ fn raw(value: &Value) -> Box<RawValue> {
 }
 
 impl Outside {
+    /// Whether the run that begins next is to be cut.
+    pub(crate) const fn will_be_cut(&self) -> bool {
+        self.cut.countdown.is_some()
+    }
+
     /// The node's answer, or what the transport makes of its absence.
     fn carry_out(
         &mut self,

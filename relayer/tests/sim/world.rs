@@ -39,6 +39,8 @@ const LIVENESS_TURNS: u32 = 200;
 /// Places of a turn, and of a single write, at which it may be cut.
 const TURN_PLACES: u32 = 40;
 pub(crate) const WRITE_PLACES: u32 = 3;
+/// Places of what an operator does to repair something.
+const OPERATOR_PLACES: u32 = 16;
 
 /// Bytes that must be free in memory for worlds to be kept there.
 #[cfg(target_os = "linux")]
@@ -78,6 +80,8 @@ pub(crate) struct Needs {
 
 pub(crate) struct World {
     pub(crate) rng: ChaCha8Rng,
+    /// Chance of its own for cuts of what operators do, so that everything else of a seed happens as it did without them.
+    cuts: ChaCha8Rng,
     pub(crate) mix: Mix,
     pub(crate) net: Net,
     pub(crate) witness: Witness,
@@ -148,6 +152,7 @@ impl World {
         Self {
             lag: [2, 4, 8, 20, 64][rng.random_range(0..5)],
             rng,
+            cuts: ChaCha8Rng::seed_from_u64(seed ^ 0x6f70_6572_6174_6f72),
             mix,
             net,
             witness,
@@ -581,6 +586,17 @@ impl World {
         let places = (is_faulty && Mix::strikes(self.mix.crash, &mut self.rng))
             .then(|| self.rng.random_range(0..most));
         self.net.cut_after(places);
+    }
+
+    /// Draws whether what an operator does to repair something is cut, if it is not to be cut anyway. That is rare, so that half of
+    /// it is cut where anything is.
+    pub(crate) fn arm_operator(&mut self) {
+        let outside = self.net.outside();
+        let may_be_cut = outside.is_faulty && !outside.will_be_cut() && self.mix.crash > 0;
+        drop(outside);
+        if may_be_cut && self.cuts.random_bool(0.5) {
+            self.net.cut_after(Some(self.cuts.random_range(0..OPERATOR_PLACES)));
+        }
     }
 
     pub(crate) fn crash(&mut self, place: &str) {
