@@ -1104,7 +1104,7 @@ async fn a_credit_that_was_paid_again_rests_as_shortly_as_at_first_when_it_is_re
     let token = world.config.organisations[0].token;
     let payout = world.live.reader.payouts().await.unwrap()[&1];
     let itself = world.provider.get_code_at(token).await.unwrap();
-    let mut refused = async |world: &mut World, id: u32, until: &[(Millis, &str)]| {
+    let refused = async |world: &mut World, id: u32, until: &[(Millis, &str)]| {
         refuse(world, token, payout).await;
         world.work_of(0, id, payout).await;
         world.turn().await;
