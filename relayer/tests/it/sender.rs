@@ -1097,6 +1097,34 @@ async fn a_payout_address_that_the_token_refuses_waits_alone() {
     }
 }
 
+/// What would break it: a statement that waits for a transfer, or a credit that is given up.
+#[tokio::test]
+async fn a_paused_token_delays_claims_and_nothing_else() {
+    let mut world = World::new().await;
+    let settled = world.settled().await;
+    let token = world.config.organisations[0].token;
+    let payouts = world.live.reader.payouts().await.unwrap();
+    let itself = world.provider.get_code_at(token).await.unwrap();
+    pause(&mut world, token).await;
+    for provider in [1, 2] {
+        world.work_of(0, provider, payouts[&provider]).await;
+    }
+    world.turn().await;
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+    let report = world.live.relayer.turn(world.now, true).await.unwrap();
+    assert_eq!((report.sent, report.waiting.len()), (0, 2), "{report:?}");
+    assert!(says(&report, "the token refuses to pay it; it is tried again from"), "{report:?}");
+
+    world.meddle("anvil_setCode", &format!("[\"{token}\", \"{itself}\"]")).await;
+    world.now += 60_000;
+    assert_eq!(world.live.relayer.turn(world.now, true).await.unwrap().sent, 1);
+    world.finish().await;
+    for provider in [1, 2] {
+        assert_eq!(world.live.reader.credit(token, provider).await.unwrap(), Units::ZERO);
+    }
+}
+
 /// What would break it: counting refusals for ever.
 #[tokio::test]
 async fn a_credit_that_was_paid_again_rests_as_shortly_as_at_first_when_it_is_refused_again() {
@@ -1172,6 +1200,13 @@ async fn refuse(world: &mut World, token: Address, recipient: Address) {
     let revert_at = is_refused.len() / 2 + jump + there.len() / 2;
     replace_code(world, token, &format!("{is_refused}60{revert_at:02x}57{there}5b60006000fd"))
         .await;
+}
+
+/// Lets a token revert every transfer.
+async fn pause(world: &mut World, token: Address) {
+    let is_something_else = "60003560e01c63a9059cbb1415601557";
+    let code = format!("{is_something_else}60006000fd5b");
+    replace_code(world, token, &format!("{code}{}", stand_in(code.len() / 2))).await;
 }
 
 /// Lets each transfer of a token burn some 600,000 gas before it is done.
