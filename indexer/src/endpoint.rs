@@ -256,9 +256,14 @@ impl Endpoint {
     /// A header, whose hash is computed if the chain profile does not say that it cannot be. Heights and times that the ledger
     /// cannot hold are of no chain.
     fn header(&self, header: &types::Header) -> Result<Header> {
-        let numbers = [("number", header.inner.number), ("time", header.inner.timestamp)];
-        if let Some((field, number)) = numbers.iter().find(|(_, n)| i64::try_from(*n).is_err()) {
-            let (hash, most) = (header.hash, i64::MAX);
+        // Times are milliseconds there.
+        let numbers = [
+            ("number", header.inner.number, i64::MAX.unsigned_abs()),
+            ("time", header.inner.timestamp, i64::MAX.unsigned_abs() / 1000),
+        ];
+        if let Some((field, number, most)) = numbers.iter().find(|(_, number, most)| number > most)
+        {
+            let hash = header.hash;
             return Err(self.inconsistent(format!(
                 "the {field} of its block {hash} is {number}, of a chain it is at most {most}"
             )));

@@ -93,6 +93,8 @@ pub struct ReadyDeposit {
     pub deposit: B256,
     /// Row ids of the candidates, best first.
     pub candidates: Vec<i64>,
+    /// Those of the other candidates of that epoch. One that is under way may settle all the same.
+    pub others: Vec<i64>,
 }
 
 /// A statement of ours that is not settled.
@@ -333,11 +335,15 @@ impl Reader {
             let deposit = row.b256("deposit")?;
             let state = deposit_state(&mut tx, deposit).await?;
             let all = next_candidates(&mut tx, deposit, &state).await?;
-            let candidates: Vec<_> =
-                all.iter().filter(|candidate| candidate.is_signed && candidate.fits).collect();
+            let (candidates, others): (Vec<_>, Vec<_>) =
+                all.iter().partition(|candidate| candidate.is_signed && candidate.fits);
             if !candidates.is_empty() {
-                let candidates = candidates.iter().map(|candidate| candidate.id).collect();
-                ready.push(ReadyDeposit { deposit, candidates });
+                let ids = |some: Vec<&NextCandidate>| some.iter().map(|known| known.id).collect();
+                ready.push(ReadyDeposit {
+                    deposit,
+                    candidates: ids(candidates),
+                    others: ids(others),
+                });
             }
         }
         Ok(ready)
@@ -922,55 +928,29 @@ pub(crate) async fn next_candidates(
     Ok(candidates)
 }
 
-/// Whether a cut-off of a deposit covers for an organisation whatever the chain shows of the deposit, later epochs too: its key
-/// does not name the one that attests for the organisation now, and no statement of ours is known of it. Nobody has to cut off
-/// again what others go on settling. A deposit whose key was not seen yet has paid nothing.
-macro_rules! is_cut_off_for_good {
-    ($deposit:literal, $organisation:literal) => {
-        concat!(
-            "exists (
-                select 1 from cut_off g join organisation o on o.name = g.organisation left join deposit k on k.id = g.deposit
-                where g.deposit = ",
-            $deposit,
-            " and g.organisation = ",
-            $organisation,
-            " and (k.id is null or o.attester not in (k.signer, k.cosigner))
-                and not exists (select 1 from statement p where p.deposit = g.deposit and p.ours = 1))"
-        )
-    };
-}
-pub(crate) use is_cut_off_for_good;
-
 /// Settled statements that this ledger did not propose, of deposits that ever paid for an organisation. Where it is not known
 /// whom a deposit paid for, and it names a key that attests here, they may be of anybody.
-const SETTLED_BY_OTHERS: &str = concat!(
-    "select distinct t.deposit, t.epoch, '' as seen from statement t join settled s on s.statement = t.id
-     where t.ours = 0 and t.deposit in (
-            select deposit from paid_for where organisation = ?1
-            union select d.id from deposit d where d.signer in (select attester from organisation)
-                and not exists (select 1 from paid_for f where f.deposit = d.id))
-        and t.epoch > coalesce((
-            select max(epoch) from cut_off c where c.deposit = t.deposit and c.organisation = ?1), 0)
-        and not ",
-    is_cut_off_for_good!("t.deposit", "?1")
-);
+const SETTLED_BY_OTHERS: &str = "
+select distinct t.deposit, t.epoch, '' as seen from statement t join settled s on s.statement = t.id
+where t.ours = 0 and t.deposit in (
+        select deposit from paid_for where organisation = ?1
+        union select d.id from deposit d where d.signer in (select attester from organisation)
+            and not exists (select 1 from paid_for f where f.deposit = d.id))
+    and t.epoch > coalesce((
+        select max(epoch) from cut_off c where c.deposit = t.deposit and c.organisation = ?1), 0)";
 
 /// Statements that were seen outside and are not known here. Those of a deposit of which nobody knows whom it paid for may be of
 /// anybody.
-const UNKNOWN: &str = concat!(
-    "select u.deposit, u.epoch, u.seen from unknown_statement u
-     where (exists (select 1 from paid_for f where f.deposit = u.deposit and f.organisation = ?1)
-            or not exists (select 1 from paid_for f where f.deposit = u.deposit))
-        and u.epoch > coalesce((
-            select max(epoch) from cut_off c where c.deposit = u.deposit and c.organisation = ?1), 0)
-        and not exists (select 1 from statement t where t.digest = u.digest and t.ours = 1)
-        and not exists (
-            select 1 from statement t join settled s on s.statement = t.id, chain
-            where t.deposit = u.deposit and t.epoch = u.epoch and t.ours = 1 and s.block <= chain.finalised)
-        and not (exists (select 1 from statement t where t.digest = u.digest) and ",
-    is_cut_off_for_good!("u.deposit", "?1"),
-    ")"
-);
+const UNKNOWN: &str = "
+select u.deposit, u.epoch, u.seen from unknown_statement u
+where (exists (select 1 from paid_for f where f.deposit = u.deposit and f.organisation = ?1)
+        or not exists (select 1 from paid_for f where f.deposit = u.deposit))
+    and u.epoch > coalesce((
+        select max(epoch) from cut_off c where c.deposit = u.deposit and c.organisation = ?1), 0)
+    and not exists (select 1 from statement t where t.digest = u.digest and t.ours = 1)
+    and not exists (
+        select 1 from statement t join settled s on s.statement = t.id, chain
+        where t.deposit = u.deposit and t.epoch = u.epoch and t.ours = 1 and s.block <= chain.finalised)";
 
 /// Statements that were brought back, as long as what followed them may be unknown as well.
 const IMPORTED: &str = "

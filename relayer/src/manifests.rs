@@ -37,7 +37,7 @@ use crate::{
 const SCHEMA: &str = "manifest/1";
 
 /// Most files that a turn writes into a copy: each is synced, and a turn has other things to do.
-const AT_ONCE: usize = 500;
+const AT_ONCE: usize = 50;
 
 /// The folders that hold manifests, the first one and its copies.
 #[derive(Debug)]
@@ -141,23 +141,38 @@ impl Manifests {
     }
 
     /// Writes the manifest of every statement that was signed or brought back here into each folder that lacks it, from the
-    /// ledger, which holds all of it: a signature whose manifest nobody has would halt money for good. Returns how many files.
-    pub async fn rewrite(&self, reader: &Reader) -> Result<u64> {
+    /// ledger, which holds all of it: a signature whose manifest nobody has would halt money for good. Returns how many
+    /// files, and what could not be written, which keeps nothing else from it.
+    pub async fn rewrite(&self, reader: &Reader) -> Result<(u64, Vec<String>)> {
         let published = reader.published_digests().await?;
-        let mut written = 0;
+        let (mut written, mut problems) = (0, Vec::new());
         for folder in &self.folders {
-            let names = names_in(folder)?;
+            let names = match names_in(folder) {
+                Ok(names) => names,
+                Err(error) => {
+                    problems.push(crate::chain_of(&error));
+                    continue;
+                }
+            };
             for (id, deposit, epoch, digest) in &published {
                 if names.contains(&file_name(*deposit, *epoch, *digest)) {
                     continue;
                 }
-                let import = reader.export(*id).await?;
-                refuse_damaged(reader, &import)?;
-                self.write(folder, &import).await?;
-                written += 1;
+                match self.rewrite_one(reader, *id, folder).await {
+                    Ok(()) => written += 1,
+                    Err(error) => {
+                        problems.push(format!("statement {digest}: {}", crate::chain_of(&error)));
+                    }
+                }
             }
         }
-        Ok(written)
+        Ok((written, problems))
+    }
+
+    async fn rewrite_one(&self, reader: &Reader, statement: i64, folder: &Path) -> Result<()> {
+        let import = reader.export(statement).await?;
+        refuse_damaged(reader, &import)?;
+        self.write(folder, &import).await
     }
 
     /// Writes into the copies what only the first folder has, so many files at a time, and says what each lacked.
@@ -168,20 +183,19 @@ impl Manifests {
             return Ok(told);
         }
         let names = names_in(first)?;
-        let whole: Vec<_> = names.iter().filter_map(|name| sighting(name)).collect();
         for copy in copies {
             let held = names_in(copy)?;
-            let lacked: Vec<_> = whole.iter().filter(|file| !held.contains(&file.seen)).collect();
+            let lacked = names.difference(&held).filter_map(|name| sighting(name));
+            let lacked: Vec<_> = lacked.collect();
             if lacked.is_empty() {
                 continue;
             }
             let problem = self.copy(&lacked, copy).await;
             told.push(format!(
-                "the copy of the manifests in {} is being completed: it lacked {} of {} files, of which a turn writes {AT_ONCE}; \
-                 if its disk is not mounted, stop serve and mount it{}",
+                "the copy of the manifests in {} is being completed: it lacked {} files, of which a turn writes {AT_ONCE}; if \
+                 its disk is not mounted, stop serve and mount it{}",
                 copy.display(),
                 lacked.len(),
-                whole.len(),
                 problem.map_or_else(String::new, |problem| format!("; {}", crate::chain_of(&problem)))
             ));
         }
@@ -190,7 +204,7 @@ impl Manifests {
 
     /// Copies the first of these manifests into a folder. One that cannot be copied keeps no other from it; the last error is
     /// returned.
-    async fn copy(&self, files: &[&Sighting], folder: &Path) -> Option<Error> {
+    async fn copy(&self, files: &[Sighting], folder: &Path) -> Option<Error> {
         let mut problem = None;
         for file in files.iter().take(AT_ONCE) {
             let copied = match self.read(file) {
@@ -210,6 +224,11 @@ impl Manifests {
         let written = write_whole(&folder.join(name_of(import)), &content, Access::Usual);
         point::reach("file manifest", Side::After).await;
         written
+    }
+
+    /// Takes orders that went away while the server runs for lost, so that they are written anew instead of being waited for.
+    pub async fn give_up_lost_orders(&self) {
+        self.orders.give_up_what_is_gone().await;
     }
 
     /// Brings payout addresses and decisions back that only the folders tell, and copies what is new into them.

@@ -104,6 +104,13 @@ impl Orders {
         outcome
     }
 
+    /// Takes the copies that went away for lost: they are written anew instead of being waited for.
+    pub(crate) async fn give_up_what_is_gone(&self) {
+        for file in self.files.lock().await.iter_mut().filter(|file| file.is_gone()) {
+            *file = OrderFile::new(file.path.clone());
+        }
+    }
+
     async fn keep_one(&self, file: &mut OrderFile, book: &BookWriter, now: Millis) -> Result<()> {
         if !file.is_as_left() {
             let held = self.read(file)?;

@@ -23,6 +23,8 @@ pub struct Recovery {
     pub refused: Vec<String>,
     /// Files of manifests that a folder lacked, and that were written anew from the ledger.
     pub rewritten: u64,
+    /// What could not be written, and why.
+    pub unwritten: Vec<String>,
     /// What stays frozen, and why.
     pub frozen: Vec<String>,
 }
@@ -34,7 +36,12 @@ impl Recovery {
             "{} statements brought back from their manifests\n{} missing manifests written anew",
             self.imported, self.rewritten
         );
-        for (name, lines) in [("refused", &self.refused), ("frozen", &self.frozen)] {
+        let lists = [
+            ("refused", &self.refused),
+            ("not written", &self.unwritten),
+            ("frozen", &self.frozen),
+        ];
+        for (name, lines) in lists {
             for line in lines {
                 text.push_str(&format!("\n  {name}: {line}"));
             }
@@ -68,6 +75,8 @@ pub async fn recover(
     now: Millis,
 ) -> Result<Recovery> {
     let mut recovery = Recovery::default();
+    // Orders come before what they are about; those that went away under a running server are not waited for any more.
+    manifests.give_up_lost_orders().await;
     manifests.keep_orders(book, now).await?;
     let mut left = manifests.list()?;
     left.sort_by_key(|sighting| (sighting.deposit, sighting.epoch));
@@ -98,7 +107,7 @@ pub async fn recover(
             break;
         }
     }
-    recovery.rewritten = manifests.rewrite(reader).await?;
+    (recovery.rewritten, recovery.unwritten) = manifests.rewrite(reader).await?;
     recovery.frozen = frozen(reader).await?;
     Ok(recovery)
 }
@@ -124,8 +133,9 @@ pub async fn cut_off(
         )));
     }
     book.cut_off(*deposit, *until_ms, reason, now).await?;
-    let rewritten = manifests.rewrite(reader).await?;
-    Ok(Recovery { rewritten, frozen: frozen(reader).await?, ..Recovery::default() })
+    manifests.give_up_lost_orders().await;
+    let (rewritten, unwritten) = manifests.rewrite(reader).await?;
+    Ok(Recovery { rewritten, unwritten, frozen: frozen(reader).await?, ..Recovery::default() })
 }
 
 async fn frozen(reader: &Reader) -> Result<Vec<String>> {

@@ -179,8 +179,7 @@ impl BookWriter {
 
     /// Takes the operator's word that what a frozen deposit's unknown epochs paid ended before `until`: work that ended before
     /// of the organisations that it freezes is regarded as paid, and those epochs freeze nothing any more. Those are the ones
-    /// that it ever paid for, or all if that is not known. Where others sign for the deposit and no statement of ours is known of
-    /// it, neither does what it settles later. Returns the highest of the epochs.
+    /// that it ever paid for, or all if that is not known. Returns the highest of the epochs.
     pub async fn cut_off(
         &self,
         deposit: B256,
@@ -287,18 +286,17 @@ fn unimportable(import: &Import, why: &str) -> Error {
     Error::Unimportable(format!("statement {digest} of deposit {deposit}: {why}"))
 }
 
-/// Settled statements that this ledger did not propose and has not noticed yet, of deposits that paid for an organisation, unless
-/// they are cut off for good, or name a key that attests here.
+/// Settled statements that this ledger did not propose and has not noticed yet, of deposits that paid for an organisation or
+/// name a key that attests here.
 async fn settled_by_others(conn: &mut SqliteConnection) -> Result<Vec<Sighting>> {
-    let rows = sqlx::query(concat!(
+    let rows = sqlx::query(
         "select t.deposit, t.epoch, t.digest, s.block from settled s join statement t on t.id = s.statement
          where t.deposit in (
-                select f.deposit from paid_for f where not ",
-        read::is_cut_off_for_good!("f.deposit", "f.organisation"),
-        " union select id from deposit where signer in (select attester from organisation))
+                select deposit from paid_for
+                union select id from deposit where signer in (select attester from organisation))
             and t.ours = 0 and not exists (select 1 from unknown_statement u where u.digest = t.digest)
          order by s.block, s.log_index",
-    ))
+    )
     .fetch_all(conn)
     .await?;
     rows.iter()

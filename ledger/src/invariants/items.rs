@@ -152,13 +152,22 @@ pub(super) async fn most_payable(
     .fetch_all(&mut *conn)
     .await?;
     let leaves = rows.iter().map(PlacedLeaf::of).collect::<Result<Vec<_>>>()?;
-    let mut besides = 0_i128;
+    let (mut ours, mut imported) = (Vec::new(), Vec::new());
     for (row, leaf) in rows.iter().zip(&leaves) {
-        let is_besides = leaf.amount > 0 && leaves.iter().any(|other| other.is_apart_from(leaf));
-        if is_besides && row.flag("imported")? {
-            besides = besides.checked_add(leaf.amount).ok_or(Error::Overflow("sum of leaves"))?;
-        }
+        if row.flag("imported")? { imported.push(leaf) } else { ours.push(leaf) }
     }
+    let is_apart = |leaf: &&PlacedLeaf| {
+        leaf.amount > 0 && leaves.iter().any(|other| other.is_apart_from(leaf))
+    };
+    let besides: Vec<_> = imported.iter().copied().filter(is_apart).collect();
+    // Of those that were all brought back, one is the payment, and the others are besides it.
+    let is_ours_apart = besides.iter().any(|leaf| ours.iter().any(|own| own.is_apart_from(leaf)));
+    let payment = besides.iter().map(|leaf| leaf.amount).max().filter(|_| !is_ours_apart);
+    let mut sum = 0_i128.checked_sub(payment.unwrap_or(0));
+    for leaf in besides {
+        sum = sum.and_then(|sum| sum.checked_add(leaf.amount));
+    }
+    let besides = sum.ok_or(Error::Overflow("sum of leaves"))?;
     if besides == 0 {
         return highest.signed();
     }

@@ -418,6 +418,21 @@ async fn what_this_ledger_paid_twice_is_found_whatever_was_brought_back_besides(
         let found = ledger::invariants::violations(&lost.ledger).await.unwrap();
         assert!(found.iter().any(|found| found.invariant == "L17"), "{sql}: {found:?}");
     }
+
+    // Of two that were both brought back, one is the payment.
+    let (lost, manifests) = paid_twice().await;
+    let again = lost.after_loss_behind(lost.blocks.len()).await;
+    for manifest in &manifests {
+        assert!(again.book.import(manifest, &secret(), 0).await.unwrap());
+    }
+    take(&again, &[record(1, 2, 0, 1_000_000)]).await;
+    assert_sound(&again, "before any damage").await;
+    let mut damage = Damage::to(&again).await;
+    let sql = "update leaf set amount = x'0000000000000000ffffffffffffffff'
+         where item is not null and statement = (select max(statement) from leaf where item is not null)";
+    assert_eq!(damage.run(sql).await.unwrap(), 1);
+    let found = ledger::invariants::violations(&again.ledger).await.unwrap();
+    assert!(found.iter().any(|found| found.invariant == "L17"), "{found:?}");
 }
 
 #[tokio::test]
@@ -607,111 +622,6 @@ async fn a_settled_statement_of_somebody_elses_deposit_freezes_nobody() {
     world.mine(vec![Event::Settled { deposit, epoch: 1, spent, manifest, rows }]).await;
     assert_eq!(world.book.notice(&[], 0).await.unwrap(), 0);
     assert_eq!(are_frozen(&world).await, [false, false]);
-}
-
-/// The key of a deposit that somebody else's statements spend.
-fn somebody_elses() -> DepositKey {
-    DepositKey { signer: Address::repeat_byte(0x51), ..deposit_key(3) }
-}
-
-/// Makes a deposit one of the first organisation's, and takes it out of the configuration again.
-async fn configure_once(world: &World, deposit: B256, attester: Address) {
-    for deposits in [vec![deposit_key(2).id(), deposit], vec![deposit_key(2).id()]] {
-        let acme = Organisation { name: ORGANISATION.into(), token: token(), deposits };
-        world.book.set_organisations(&[acme], attester, 0).await.unwrap();
-    }
-}
-
-/// Mines an empty statement that this ledger did not propose, and notices it. Returns how many were new.
-async fn settle_elsewhere(world: &mut World, deposit: B256, epoch: u32) -> usize {
-    let spent = world.reader.deposit_state(deposit).await.unwrap().spent;
-    let (manifest, rows) = (B256::ZERO, Vec::new());
-    world.mine(vec![Event::Settled { deposit, epoch, spent, manifest, rows }]).await;
-    world.finalise(0).await;
-    world.book.notice(&[], 0).await.unwrap()
-}
-
-/// What would break it: one slip in the configuration that lets others stop an organisation for ever.
-#[tokio::test]
-async fn a_cut_off_of_a_deposit_that_others_sign_for_covers_whatever_it_settles_later() {
-    let ours = deposit_key(2).signer;
-    for is_funded in [true, false] {
-        let mut world = funded(0, 100_000_000).await;
-        configure(&world, &[2], &[]).await;
-        let (key, units) = (somebody_elses(), Units::new(100));
-        let deposit = key.id();
-        configure_once(&world, deposit, ours).await;
-        if is_funded {
-            world.mine(vec![Event::Funded { sender: key.requestor, key, units }]).await;
-        }
-        assert_eq!(settle_elsewhere(&mut world, deposit, 1).await, 1);
-        assert_eq!(are_frozen(&world).await, [true, false], "it is not known what it paid");
-        assert_eq!(world.book.cut_off(deposit, 0, "it is not ours", 0).await.unwrap(), 1);
-        for epoch in 2..=3 {
-            assert_eq!(settle_elsewhere(&mut world, deposit, epoch).await, 0);
-            assert_eq!(are_frozen(&world).await, [false, false], "epoch {epoch}");
-        }
-        take(&world, &[record(1, 2, 0, 1_000_000)]).await;
-        state(&world, 2, None).await;
-    }
-}
-
-/// What would break it: a cut-off of old that covers what the attester signs when it is back.
-#[tokio::test]
-async fn a_cut_off_covers_no_later_epoch_of_a_deposit_that_the_attester_signs_for() {
-    let (ours, others) = (deposit_key(2).signer, somebody_elses().signer);
-    let mut world = funded(100_000_000, 100_000_000).await;
-    let deposit = id_of(&mut world, somebody_elses()).await;
-    configure_once(&world, deposit, ours).await;
-    settle_elsewhere(&mut world, deposit, 1).await;
-    world.book.cut_off(deposit, 0, "it is not ours", 0).await.unwrap();
-    settle_elsewhere(&mut world, deposit, 2).await;
-    assert_eq!(world.reader.freezes(ORGANISATION).await.unwrap(), []);
-    // The key that was replaced is back.
-    configure_once(&world, deposit, others).await;
-    let freezes = world.reader.freezes(ORGANISATION).await.unwrap();
-    assert_eq!(freezes.iter().map(|freeze| freeze.epoch).collect::<Vec<_>>(), [2]);
-    assert_eq!(world.book.notice(&[], 0).await.unwrap(), 1, "it is told now");
-    assert_eq!(world.book.cut_off(deposit, 0, "it paid nothing", 0).await.unwrap(), 2);
-    settle_elsewhere(&mut world, deposit, 3).await;
-    assert_eq!(world.reader.freezes(ORGANISATION).await.unwrap().len(), 1);
-
-    let (mut lost, _) = lost_after_three().await;
-    assert_eq!(lost.book.notice(&[], 0).await.unwrap(), 3);
-    assert_eq!(lost.book.cut_off(deposit_key(1).id(), 10, "they are lost", 0).await.unwrap(), 3);
-    assert_eq!(settle_elsewhere(&mut lost, deposit_key(1).id(), 4).await, 1);
-    assert_eq!(lost.reader.freezes(ORGANISATION).await.unwrap().len(), 1);
-}
-
-/// What would break it: taking a deposit of an attester that was replaced for one that was never paid from.
-#[tokio::test]
-async fn a_cut_off_covers_no_later_epoch_of_a_deposit_that_statements_of_ours_spend() {
-    let (mut lost, manifests) = lost_after_three().await;
-    let deposit = deposit_key(1).id();
-    assert_eq!(lost.book.notice(&[], 0).await.unwrap(), 3);
-    configure_once(&lost, deposit, somebody_elses().signer).await;
-    assert!(lost.book.import(&manifests[0], &secret(), 0).await.unwrap());
-    lost.book.cut_off(deposit, 10, "the rest is lost", 0).await.unwrap();
-    assert_eq!(lost.reader.freezes(ORGANISATION).await.unwrap(), []);
-    assert_eq!(settle_elsewhere(&mut lost, deposit, 4).await, 1);
-    assert_eq!(lost.reader.freezes(ORGANISATION).await.unwrap().len(), 1);
-
-    // Nor of a statement that nothing but a manifest tells of.
-    let (lost, mut manifests) = lost_after_three().await;
-    configure_once(&lost, deposit, somebody_elses().signer).await;
-    lost.book.cut_off(deposit, 10, "they are lost", 0).await.unwrap();
-    assert_eq!(lost.reader.freezes(ORGANISATION).await.unwrap(), []);
-    let next = manifests.last_mut().unwrap();
-    (next.statement.epoch, next.digest) = (4, B256::repeat_byte(4));
-    lost.book.notice(&[sighting(next, Some(ORGANISATION))], 0).await.unwrap();
-    assert_eq!(lost.reader.freezes(ORGANISATION).await.unwrap().len(), 1);
-}
-
-/// Funds a deposit, and returns its id.
-async fn id_of(world: &mut World, key: DepositKey) -> B256 {
-    let (deposit, units) = (key.id(), Units::new(100));
-    world.mine(vec![Event::Funded { sender: key.requestor, key, units }]).await;
-    deposit
 }
 
 /// A ledger that is lost after three statements of one deposit settled, each with a carry for the one after it, and their

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, slice};
 
-use alloy::primitives::{Address, Bytes};
+use alloy::primitives::{Address, B256, Bytes};
 use jiff::Timestamp;
-use ledger::{Amount, Millis, Units, book::Obligation, read::AttemptKind};
+use ledger::{Amount, Millis, Units, book::Obligation, read::AttemptKind, rules::DepositState};
 
 use super::{Relayer, Report, View, later};
 use crate::{
@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-/// What has not waited for so long begins to wait anew.
-const FORGET: Millis = 600_000;
+/// What has not waited for so long begins to wait anew; longer than credits are not looked at.
+const FORGET: Millis = 3_600_000;
 
 /// Since when things wait: the first and the last time that each was noticed, by what it is.
 pub(super) type Since = BTreeMap<String, (Millis, Millis)>;
@@ -131,23 +131,39 @@ impl Relayer {
     }
 
     /// What a statement moves, or what an empty one frees for another deposit; and, if a withdrawal of what thaws would leave
-    /// too little for it, when that could come, less a margin.
+    /// too little for it, or for what waits behind it, when that could come, less a margin.
     pub(super) async fn worth_of(&self, signed: &ledger::read::SignedStatement) -> Result<Worth> {
         let rows = contracts::rows::decode(&signed.statement.rows).map_err(ledger::Error::from)?;
         let moved = rows.iter().fold(0_u64, |sum, (_, units)| sum.saturating_add(*units));
         let deposit = signed.statement.key.id();
-        // The largest of its epoch: while this one is under way, that one waits for it.
-        let largest = self.reader.at_stake(deposit).await?;
-        let units = if moved == 0 { largest } else { Units::new(moved) };
-        let value = self.micro_usd(signed.statement.key.token, units).await?;
         let state = self.reader.deposit_state(deposit).await?;
+        let units =
+            if moved == 0 { self.reader.at_stake(deposit).await? } else { Units::new(moved) };
+        let value = self.micro_usd(signed.statement.key.token, units).await?;
         let margin = i64::from(self.config.policy.settle_margin_hours).saturating_mul(3_600_000);
         let ends = i64::try_from(state.thaw_ends).unwrap_or(i64::MAX).saturating_mul(1000);
-        let stays = state.balance.get().saturating_sub(state.thawing.get());
-        let is_threatened =
-            state.thawing > Units::ZERO && moved > 0 && moved.max(largest.get()) > stays;
+        let is_threatened = state.is_thawing()
+            && (moved > stays(&state).get() || self.leaves_too_little(deposit).await?);
         let deadline = is_threatened.then(|| ends.saturating_sub(margin));
         Ok(Worth { value: Some(value), deadline, urgency: Some(Urgency::Normal) })
+    }
+
+    /// Whether what stays in the deposits of whom this one pays for is less than what is owed: while a statement is under way,
+    /// what else is owed waits for it.
+    async fn leaves_too_little(&self, deposit: B256) -> Result<bool> {
+        let mut organisations = self.config.organisations.iter();
+        let Some(payer) = organisations.find(|known| known.deposits.contains(&deposit)) else {
+            return Ok(false);
+        };
+        let Some(books) = self.reader.books(&payer.name).await? else { return Ok(false) };
+        let Some(token) = books.token else { return Ok(false) };
+        let owed = books.position.reserved;
+        let fee = owed.share(self.config.tariff().fee_bps)?;
+        let owed = token.unit.split(owed.add(fee)?)?.0;
+        let usable = books.deposits.iter().filter(|deposit| deposit.is_usable);
+        let left =
+            usable.fold(0_u64, |sum, deposit| sum.saturating_add(stays(&deposit.state).get()));
+        Ok(owed.get() > left)
     }
 
     /// What bounds the fees of so much gas: what the parts may cost, each by itself: a share of its value, which rises as its
@@ -231,6 +247,11 @@ impl Relayer {
         let Some(token) = tokens.iter().find(|known| known.address == token) else { return Ok(0) };
         Ok(config.usd_per_token.value_of(token.unit.amount(units), token.decimals)?)
     }
+}
+
+/// What a withdrawal of all that thaws would leave in a deposit.
+fn stays(state: &DepositState) -> Units {
+    Units::new(state.balance.get().saturating_sub(state.thawing.get()))
 }
 
 /// What parts move together; `None` where fees are not judged by value.

@@ -53,7 +53,7 @@ impl Relayer {
         for deposit in self.reader.ready_deposits().await? {
             let is_busy = |id: &i64| view.busy.statements.contains(id);
             if let Some(best) = deposit.candidates.first()
-                && !deposit.candidates.iter().any(is_busy)
+                && !deposit.candidates.iter().chain(&deposit.others).any(is_busy)
                 && let Some(statement) = self.ready(*best, view, report).await?
             {
                 ready.push(statement);

@@ -100,8 +100,8 @@ impl Relayer {
             let candidates = self.reader.next_candidates(deposit).await?;
             if !candidates.is_empty() && !candidates.iter().any(|candidate| candidate.fits) {
                 reasons.push(format!(
-                    "deposit {deposit} cannot pay what a statement of its next epoch says, and is configured for nobody: the \
-                     work of that statement waits until it is named again, beside one that can pay"
+                    "a statement of deposit {deposit}, which is configured for nobody, cannot settle or may not: its work waits \
+                     until the deposit is named again, beside one that can pay"
                 ));
             }
         }

@@ -91,11 +91,20 @@ async fn a_cut_off_writes_the_manifests_of_the_backups_own_signatures_anew() {
     std::fs::remove_file(world.env.dir().join("quittance.lock")).unwrap();
     assert_eq!(world.env.run("doctor", &[]).await.status.code(), Some(5));
 
+    // What cannot be written is told of a cut-off that is made all the same.
+    let blocked = world.env.dir().join("a file");
+    std::fs::write(&blocked, "").unwrap();
+    world.config.files.manifest_copies.push(blocked.clone());
+    world.config.write().unwrap();
     let deposit = world.config.organisations[0].deposits[0].to_string();
     let cut_off = ["--cut-off", &deposit, "--until", "2026-11-20T07:00:00Z", "--reason", "lost"];
     let told = world.env.json("recover", &cut_off).await;
     // All but the orders and the one that the backup does not know.
     assert_eq!(told["rewritten"], published - 2, "{told}");
+    let [unwritten] = &told["unwritten"].as_array().unwrap()[..] else { panic!("{told}") };
+    assert!(unwritten.as_str().unwrap().contains("a file"), "{told}");
+    world.config.files.manifest_copies.clear();
+    world.config.write().unwrap();
     assert_success(&world.env.run("doctor", &[]).await);
 }
 

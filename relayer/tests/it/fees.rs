@@ -12,7 +12,7 @@ use relayer::turn::Report;
 
 use crate::{
     env::rpc,
-    sender::{World, says},
+    sender::{LATE, World, says},
 };
 
 /// A base fee, wei, at which settling one statement costs about a tenth of the work of [`World::work`].
@@ -118,6 +118,24 @@ async fn a_thaw_that_leaves_what_a_statement_moves_does_not_press_it() {
     let ends = world.thaw_all_but(0, Units::new(total.get() - 1)).await;
     let report = world.dear_turn_at(ends - 7 * HOUR).await;
     assert_eq!(report.sent, 1, "{report:?}");
+}
+
+/// What would break it: looking at nothing but what the statement under way moves itself.
+#[tokio::test]
+async fn a_thaw_that_leaves_too_little_for_what_waits_behind_a_statement_presses_it() {
+    let mut world = World::judging_by_value().await;
+    world.work(0, 1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    let total = world.live.reader.at_stake(world.deposit_of(0).await.id).await.unwrap();
+    world.dear_turn().await;
+    for id in 2..6 {
+        world.work(0, id).await;
+    }
+    let ends = world.thaw_all_but(0, total).await;
+    world.now += LATE;
+    world.dear_turn_at(ends - 7 * HOUR).await;
+    let slots = world.slots().await;
+    assert_eq!((slots.len(), slots[0].attempts.len()), (1, 2), "{slots:?}");
 }
 
 /// What would break it: one deadline and one value for a whole batch.

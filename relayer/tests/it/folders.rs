@@ -49,7 +49,7 @@ async fn settle_more(env: &Env) {
 }
 
 /// Goal: a folder of manifests that is lost costs no more than a command.
-/// Method: the folder is deleted after payments; the server halts; `recover` writes it anew.
+/// Method: the folder is deleted under a server, after payments; the server halts; `recover` writes it anew.
 /// What would break it: passing over what the ledger knows, or writing something else than was published.
 #[tokio::test]
 async fn recover_writes_the_manifests_anew_whose_loss_halts_money() {
@@ -61,10 +61,11 @@ async fn recover_writes_the_manifests_anew_whose_loss_halts_money() {
     let published = manifests_in(&folder);
     assert!(!published.is_empty());
     let orders = fs::read(folder.join("orders.jsonl")).unwrap();
-    fs::remove_dir_all(&folder).unwrap();
 
     let _mining = env.keep_mining();
     let server = env.serve();
+    eventually("the server", async || status(&env).await).await;
+    fs::remove_dir_all(&folder).unwrap();
     eventually("a halt that names what helps", async || {
         let halted = status(&env).await?["status"]["halted"].as_str()?.to_owned();
         (halted.contains("L36") && halted.contains("quittance recover")).then_some(())
