@@ -192,7 +192,7 @@ impl Manifests {
             }
             let problem = self.copy(&lacked, copy).await;
             told.push(format!(
-                "the copy of the manifests in {} is being completed: it lacked {} files, of which a turn writes {AT_ONCE}; if \
+                "the copy of the manifests in {} is being completed: files that it lacked: {}, of which a turn writes {AT_ONCE}; if \
                  its disk is not mounted, stop serve and mount it{}",
                 copy.display(),
                 lacked.len(),

@@ -421,10 +421,11 @@ async fn what_this_ledger_paid_twice_is_found_whatever_was_brought_back_besides(
 
     // Of two that were both brought back, one is the payment.
     let (lost, manifests) = paid_twice().await;
-    let again = lost.after_loss_behind(lost.blocks.len()).await;
+    let mut again = lost.after_loss_behind(lost.blocks.len()).await;
     for manifest in &manifests {
         assert!(again.book.import(manifest, &secret(), 0).await.unwrap());
     }
+    again.read_on(&lost).await;
     take(&again, &[record(1, 2, 0, 1_000_000)]).await;
     assert_sound(&again, "before any damage").await;
     let mut damage = Damage::to(&again).await;

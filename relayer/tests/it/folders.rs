@@ -98,7 +98,7 @@ async fn a_copy_that_is_named_later_is_completed_and_what_it_lacks_is_told() {
 
     let _mining = env.keep_mining();
     let server = env.serve();
-    let told = format!("{} is being completed: it lacked 1 of", copy.display());
+    let told = format!("{} is being completed: files that it lacked: 1,", copy.display());
     eventually("all others, and what is told of the damaged one", async || {
         let waiting = status(&env).await?["waiting"].to_string();
         (waiting.contains(&told) && waiting.contains(damaged)).then_some(())
