@@ -103,12 +103,7 @@ impl Ledger {
     pub async fn open(path: &Path, identity: Identity) -> Result<Self> {
         let lock = lock(path)?;
         let options = to_write(path).create_if_missing(true);
-        let write = SqlitePoolOptions::new()
-            .acquire_timeout(PATIENCE)
-            .test_before_acquire(false)
-            .max_connections(1)
-            .connect_with(options)
-            .await?;
+        let write = connections(1).connect_with(options).await?;
         refuse_old_sqlite(&write).await?;
         refuse_damage(&write, path).await?;
         let found = schema(&write).await?;
@@ -339,8 +334,7 @@ type Definitions = BTreeMap<String, String>;
 
 /// What migrations up to a version make.
 async fn made_by(version: i64) -> Result<Definitions> {
-    let fresh = SqlitePoolOptions::new().max_connections(1);
-    let fresh = fresh.connect_with(SqliteConnectOptions::new().in_memory(true)).await?;
+    let fresh = connections(1).connect_with(SqliteConnectOptions::new().in_memory(true)).await?;
     up_to(version).run(&fresh).await?;
     let made = definitions(&fresh).await?;
     fresh.close().await;
@@ -382,11 +376,14 @@ async fn readers(path: &Path) -> Result<SqlitePool> {
         .statement_cache_capacity(STATEMENTS)
         .read_only(true)
         .busy_timeout(BUSY);
-    let pool = SqlitePoolOptions::new()
-        .acquire_timeout(PATIENCE)
-        .test_before_acquire(false)
-        .max_connections(4);
-    Ok(pool.connect_with(options).await?)
+    Ok(connections(4).connect_with(options).await?)
+}
+
+/// A pool of at most so many connections. A file of this machine does not make them stale, and the task that would look for old
+/// ones (sqlx 0.9) reads a count which is below zero for moments, and then goes on for as good as ever.
+fn connections(most: u32) -> SqlitePoolOptions {
+    let pool = SqlitePoolOptions::new().max_lifetime(None).idle_timeout(None);
+    pool.acquire_timeout(PATIENCE).test_before_acquire(false).max_connections(most)
 }
 
 #[cfg(test)]

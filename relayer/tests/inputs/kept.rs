@@ -1,11 +1,6 @@
 //! What lies beside the database, manifests and orders, and what people order over HTTP, with one fault each.
 
-use std::{
-    fs,
-    io::Write,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::{cell::RefCell, fs, io::Write, path::PathBuf, sync::Once};
 
 use alloy::primitives::{Address, B256};
 use contracts::{eip712::DepositKey, rows::RowsError};
@@ -258,13 +253,18 @@ fn bad_line(rng: &mut StdRng) -> Vec<u8> {
     bad.into_bytes()
 }
 
-/// What a subscriber is told.
-#[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What the program told on this thread.
+    static TOLD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps what is told apart by thread. One subscriber serves all: what one thread asks to be told must not depend on whether
+/// another asked first.
+struct Told;
 
 impl Write for Told {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        TOLD.with_borrow_mut(|told| told.write(bytes))
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -274,24 +274,19 @@ impl Write for Told {
 
 /// Keeps the orders of a place. Returns what is known then, and what was warned of.
 fn keep(place: &Place) -> (Vec<Order>, String) {
-    let told = Told::default();
-    let writer = told.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .without_time()
-        .with_target(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let known = tracing::subscriber::with_default(subscriber, || {
-        runtime.block_on(async {
-            let book = place.book().await;
-            place.manifests.keep_orders(&book, 0).await.unwrap();
-            book.orders(Copied::NONE).await.unwrap().0
-        })
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| {
+        let told = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
+        told.with_max_level(tracing::Level::WARN).with_writer(|| Told).init();
     });
-    let told = told.0.lock().unwrap().clone();
-    (known, String::from_utf8(told).unwrap())
+    TOLD.take();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let known = runtime.block_on(async {
+        let book = place.book().await;
+        place.manifests.keep_orders(&book, 0).await.unwrap();
+        book.orders(Copied::NONE).await.unwrap().0
+    });
+    (known, String::from_utf8(TOLD.take()).unwrap())
 }
 
 #[test]
