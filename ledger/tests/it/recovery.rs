@@ -421,7 +421,7 @@ async fn what_this_ledger_paid_twice_is_found_whatever_was_brought_back_besides(
 
     // Of two that were both brought back, one is the payment.
     let (lost, manifests) = paid_twice().await;
-    let mut again = lost.after_loss_behind(lost.blocks.len()).await;
+    let again = lost.after_loss_behind(lost.blocks.len()).await;
     for manifest in &manifests {
         assert!(again.book.import(manifest, &secret(), 0).await.unwrap());
     }
