@@ -97,7 +97,6 @@ impl Relayer {
     ) -> Result<Vec<Batch>> {
         let mut bisection = Bisection::new(providers.to_vec());
         let mut batches = Vec::new();
-        let mut has_failed = false;
         while let Some(group) = bisection.next() {
             match self.simulate_claim(token, group, view).await? {
                 Ok(paid) => {
@@ -105,17 +104,15 @@ impl Relayer {
                     batches.push(self.paying(view, token, &paid, report).await?);
                     bisection.pass();
                 }
-                Err(reason) => {
-                    has_failed = true;
-                    bisection.fail(reason);
-                }
+                Err(reason) => bisection.fail(reason),
             }
         }
         for (provider, reason) in bisection.poison {
             self.rest((token, provider), &reason, view.now, report);
         }
         batches.retain(|batch| !batch.providers.is_empty());
-        if has_failed && batches.len() > 1 {
+        // There are several only where all of them together failed.
+        if batches.len() > 1 {
             let all = Batch::together(&batches);
             if self.simulate_claim(token, &all.providers, view).await?.is_ok() {
                 return Ok(vec![all]);

@@ -31,6 +31,13 @@ impl Env {
         Self { anvil: Anvil::start(None).await.unwrap(), folder: tempfile::tempdir().unwrap() }
     }
 
+    /// Puts days of work that the demo did not have into the folder, with their payout addresses.
+    pub(crate) async fn generate_more(&self, machines: &str, days: &str) {
+        let mut generate = quittance(&["generate", "--organisations", "4", "--seed", "7"]);
+        generate.args(["--first-day", "2026-11-21", "--machines", machines, "--days", days]);
+        assert_success(&generate.arg("--out").arg(self.folder.path()).output().await.unwrap());
+    }
+
     /// An environment in which a small demo has run to its end.
     pub(crate) async fn after_demo(machines: u32) -> Self {
         let env = Self::new().await;

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::{
-    env::{Env, assert_success, eventually, quittance, terminate},
+    env::{Env, assert_success, eventually, terminate},
     halt::{status, until_lifted},
 };
 
@@ -23,14 +23,7 @@ fn manifests_in(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// A day of work that the demo did not have, with its payout addresses.
 async fn more_work(env: &Env) -> [String; 2] {
-    let generated =
-        quittance(&["generate", "--machines", "12", "--organisations", "4", "--seed", "7"])
-            .args(["--first-day", "2026-11-21", "--days", "1", "--out"])
-            .arg(env.folder.path())
-            .output()
-            .await
-            .unwrap();
-    assert_success(&generated);
+    env.generate_more("12", "1").await;
     ["payees.jsonl", "20261121-20261122.json"]
         .map(|name| env.folder.path().join(name).to_str().unwrap().to_owned())
 }

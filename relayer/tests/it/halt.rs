@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    env::{Env, PATIENCE, assert_success, eventually, quittance, terminate, write},
+    env::{Env, PATIENCE, assert_success, eventually, terminate, write},
     proxy::{proxy, refusal},
 };
 
@@ -131,14 +131,7 @@ async fn a_damaged_ledger_sends_nothing_and_goes_on_reading_until_it_is_repaired
     let text = text.replace("check_every_seconds = 3600", "check_every_seconds = 1");
     assert!(text.contains("check_every_seconds = 1\n"));
     write(&config, &text);
-    let generated =
-        quittance(&["generate", "--machines", "20", "--organisations", "4", "--seed", "7"])
-            .args(["--first-day", "2026-11-21", "--days", "2", "--out"])
-            .arg(env.folder.path())
-            .output()
-            .await
-            .unwrap();
-    assert_success(&generated);
+    env.generate_more("20", "2").await;
     let first = env.folder.path().join("20261121-20261122.json");
     let second = env.folder.path().join("20261122-20261123.json");
     // Work that would be stated and sent at once.
