@@ -140,7 +140,7 @@ pub fn missing(position: &Position, extra: Amount, fee_bps: u16) -> Result<Amoun
 pub enum Verdict {
     /// It waits for a review, and its money with it.
     Hold,
-    /// Its money is let go: it is not paid.
+    /// Its money is let go: it is not paid. What was paid too much is not let go.
     Release,
     /// Its requestor objects; it waits, and its money with it.
     Dispute,
@@ -219,15 +219,16 @@ pub struct OpenItem {
 impl OpenItem {
     /// What is still owed, a difference: the highest accepted revision − Σ settled leaves. Negative if too much was paid.
     ///
-    /// Nothing is owed for work that is regarded as paid, whose money was let go, or of which a later revision was paid
-    /// than is known here.
+    /// Nothing is owed for work that is regarded as paid, or of which a later revision was paid than is known here. What was
+    /// let go is not paid; what was paid too much of it is owed back all the same.
     pub fn due(&self) -> Result<i128> {
         let Some((revision, amount)) = self.accepted else { return Ok(0) };
         let is_outdated = self.paid_revision.is_some_and(|paid| paid > revision);
-        if self.is_cut_off || is_outdated || self.verdict == Some(Verdict::Release) {
+        if self.is_cut_off || is_outdated {
             return Ok(0);
         }
-        amount.signed()?.checked_sub(self.settled).ok_or(Error::Overflow("amount due"))
+        let due = amount.signed()?.checked_sub(self.settled).ok_or(Error::Overflow("amount due"))?;
+        Ok(if self.verdict == Some(Verdict::Release) { due.min(0) } else { due })
     }
 
     /// Whether a decision keeps it from being paid.
@@ -253,7 +254,8 @@ impl OpenItem {
             return Ok(None);
         };
         let is_free = self.live.iter().all(|live| (live.deposit, live.epoch) == (deposit, epoch));
-        Ok((is_free && !self.is_held() && due != 0).then_some((provider, revision, due)))
+        let is_owed = due < 0 || due > 0 && !self.is_held();
+        Ok((is_free && is_owed).then_some((provider, revision, due)))
     }
 
     /// The same as it enters a proposal, under the id that the organisation's secret gives it.
@@ -1184,6 +1186,7 @@ mod tests {
             ("paid by a revision that is not known", paid(60, 2), 0),
             ("held", held(Verdict::Hold), 100),
             ("let go", held(Verdict::Release), 0),
+            ("let go, too much paid", OpenItem { settled: 130, ..held(Verdict::Release) }, -30),
             ("cut off", OpenItem { is_cut_off: true, ..item() }, 0),
         ] {
             assert_eq!(item.due().unwrap(), due, "{name}");
@@ -1204,6 +1207,7 @@ mod tests {
             ("live in another epoch", live((HERE.0, HERE.1 + 1)), None),
             ("held", held(Verdict::Hold), None),
             ("disputed", held(Verdict::Dispute), None),
+            ("held, too much paid", OpenItem { settled: 130, ..held(Verdict::Hold) }, Some((8, 1, -30))),
             ("to be paid whatever was said", held(Verdict::Pay), whole),
             ("paid", OpenItem { settled: 100, ..item() }, None),
             ("paid too much", OpenItem { settled: 130, ..item() }, Some((8, 1, -30))),

@@ -69,7 +69,7 @@ const CLOSING: Duration = Duration::from_secs(30);
 const BUSY: Duration = Duration::from_secs(10);
 
 /// The files of `migrations/`. Not by sqlx's macro, for which SQLite would be compiled a second time.
-const STEPS: [(&str, &str); 14] = [
+const STEPS: [(&str, &str); 15] = [
     ("facts", include_str!("../../migrations/0001_facts.sql")),
     ("book", include_str!("../../migrations/0002_book.sql")),
     ("audit", include_str!("../../migrations/0003_audit.sql")),
@@ -84,6 +84,7 @@ const STEPS: [(&str, &str); 14] = [
     ("remembered", include_str!("../../migrations/0012_remembered.sql")),
     ("settled before", include_str!("../../migrations/0013_settled_before.sql")),
     ("registrations", include_str!("../../migrations/0014_registrations.sql")),
+    ("debts", include_str!("../../migrations/0015_debts.sql")),
 ];
 
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| up_to(known_schema()));

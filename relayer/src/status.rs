@@ -220,13 +220,13 @@ async fn organisation(
         status.deposits.push(DepositStatus { id: deposit.id, balance, thawing, spent, epoch });
     }
     for item in &books.open {
-        let is_due = item.due()? != 0;
+        let due = item.due()?;
         *match () {
             () if !item.live.is_empty() => &mut status.stated,
-            () if !is_due && item.waits => &mut status.unfunded,
-            () if !is_due => continue,
-            () if item.is_held() => &mut status.held,
-            () if item.provider.is_none() => &mut status.unaddressed,
+            () if due == 0 && item.waits => &mut status.unfunded,
+            () if due == 0 => continue,
+            () if due > 0 && item.is_held() => &mut status.held,
+            () if item.payee()?.is_none() => &mut status.unaddressed,
             () => &mut status.payable,
         } += 1;
     }

@@ -15,8 +15,8 @@ use crate::{
 impl BookWriter {
     /// Records a decision about an item, with its reason.
     ///
-    /// Refused where it could change nothing: what a live statement names can settle whatever is decided here, and what is
-    /// paid is taken back by a revision only. Refused as well if it reserves money that is not there; `fee_bps` is the
+    /// Refused where it could change nothing: what a live statement names can settle whatever is decided here, what is paid is
+    /// taken back by a revision only, and what was paid too much is not let go. Refused as well if it reserves money that is not there; `fee_bps` is the
     /// operator's fee on it.
     pub async fn decide(
         &self,
@@ -86,6 +86,11 @@ async fn refuse_void(
         && before.live.iter().any(|live| live.largest > live.settled || live.settled > 0)
     {
         return refuse("a statement that can settle names it; a revision corrects it".into());
+    }
+    if verdict == Verdict::Release && before.due()? < 0 {
+        return refuse(
+            "what was paid too much nets against later work; a revision changes what it comes to".into(),
+        );
     }
     if before.due()? == 0
         && after.due()? == 0

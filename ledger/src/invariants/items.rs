@@ -43,8 +43,9 @@ pub(super) async fn standings(
         promised!(),
         " a where a.item = i.id) as highest,
             coalesce((select verdict from decision d where d.item = i.id order by d.id desc limit 1), '') = 'release'
-                or i.stopped_ms < coalesce((select max(until_ms) from cut_off c where c.organisation = i.organisation), 0)
-                as waived
+                as let_go,
+            i.stopped_ms < coalesce((select max(until_ms) from cut_off c where c.organisation = i.organisation), 0)
+                as cut_off
          from item i left join open o on o.item = i.id where i.id > ? order by i.id limit ?",
     ))
     .bind(after)
@@ -66,8 +67,9 @@ pub(super) async fn standings(
         let waits = row.maybe_int("newest")? > accepted;
         let is_known = accepted >= leaves.revision;
         let is_owed =
-            accepted.is_some() && accepted >= leaves.final_revision && !row.flag("waived")?;
-        let is_due = is_owed && amount.signed()? != leaves.paid_finally;
+            accepted.is_some() && accepted >= leaves.final_revision && !row.flag("cut_off")?;
+        let (amount, paid) = (amount.signed()?, leaves.paid_finally);
+        let is_due = is_owed && if row.flag("let_go")? { amount < paid } else { amount != paid };
         standings.push(Standing {
             item,
             is_listed,

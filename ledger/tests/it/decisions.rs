@@ -79,6 +79,40 @@ async fn work_of_which_a_statement_only_takes_back_can_be_held() {
     decide(&world, work, Verdict::Hold).await.unwrap();
 }
 
+/// What would break it: taking a hold for a reason to forget what was paid too much, or letting a debt go with what is unpaid.
+#[tokio::test]
+async fn what_was_paid_too_much_nets_whatever_is_decided() {
+    let mut world = funded(9_000_000, 0).await;
+    take(&world, &[token_of_work(1)]).await;
+    let work = item(&world, "1").await;
+    let signed = state(&world, 1, None).await;
+    settle(&mut world, &signed).await;
+    world.finalise(0).await;
+    let revised = |number, amount, mirror| {
+        let mut record = record(1, 2, number, amount);
+        record.revision.evidence.digest = Some(B256::repeat_byte(1));
+        record.revision.evidence.mirror_digest = Some(B256::repeat_byte(mirror));
+        record
+    };
+    // Held for its digests while more was due; what is due of it since is negative.
+    take(&world, &[revised(1, 370_500, 2), revised(2, 123_500, 2), token_of_work(2)]).await;
+    let half = -500_000_000_000_000_000;
+    let owed_back = async || {
+        let (_, proposal) = propose(&world, 1, None).await;
+        proposal.leaves.iter().map(|leaf| leaf.amount).find(|amount| *amount < 0)
+    };
+    assert_eq!(owed_back().await, Some(half));
+
+    let error = decide(&world, work, Verdict::Release).await.unwrap_err();
+    assert!(error.contains("what was paid too much nets"), "{error}");
+    // Let go when more was due than was paid, and revised below that since.
+    take(&world, &[revised(3, 494_000, 2)]).await;
+    decide(&world, work, Verdict::Release).await.unwrap();
+    assert_eq!(owed_back().await, None);
+    take(&world, &[revised(4, 123_500, 1)]).await;
+    assert_eq!(owed_back().await, Some(half));
+}
+
 #[tokio::test]
 async fn refuses_to_pay_released_work_whose_money_went_to_other_work() {
     let mut world = funded(1_010_000, 0).await;

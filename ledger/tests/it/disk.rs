@@ -13,6 +13,7 @@ use ledger::{
     chain::ChainWriter,
     invariants,
     read::{Reader, Table},
+    rules::Verdict,
     verify,
     workload::Outcome,
 };
@@ -20,8 +21,8 @@ use sqlx::{Connection, SqliteConnection, migrate::Migrator, sqlite::SqliteConnec
 
 use crate::{
     invariants::{Damage, sound_world},
-    traps::funded,
-    world::{World, identity, record, reopen, secret, tariff},
+    traps::{books, funded, state, take},
+    world::{FEE_BPS, World, identity, record, reopen, secret, settle, tariff},
 };
 
 /// Closes a world's ledger and leaves its file.
@@ -114,6 +115,29 @@ async fn a_file_with_two_registrations_of_a_token_is_migrated_to_the_first() {
     let known: Vec<_> = tokens.iter().map(|token| (token.address[19], token.decimals)).collect();
     assert_eq!(known, [(7, 6)], "what is not final is read again, whichever was invented");
     assert_eq!(ChainWriter::new(ledger).checkpoint().await.unwrap().unwrap().number, 1);
+}
+
+/// What would break it: a debt of work that was let go, which counted as nothing before.
+#[tokio::test]
+async fn a_debt_that_was_let_go_is_open_again_after_its_migration() {
+    let mut world = funded(9_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 247_000)]).await;
+    let item = books(&world).await.open[0].item;
+    let signed = state(&world, 1, None).await;
+    settle(&mut world, &signed).await;
+    world.finalise(0).await;
+    take(&world, &[record(1, 2, 1, 494_000)]).await;
+    world.book.decide(item, Verdict::Release, "reviewed", (FEE_BPS, 0)).await.unwrap();
+    take(&world, &[record(1, 2, 2, 123_500)]).await;
+    assert_eq!(books(&world).await.open.len(), 1);
+    let folder = closed(world).await;
+
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("ledger.db");
+    aged(&folder.file(), &file, 14).await;
+    raw(&file, "delete from open").await;
+    let ledger = reopen(&file).await.unwrap();
+    assert_eq!(invariants::violations(&ledger).await.unwrap(), []);
 }
 
 /// Opens a file beside the one of a sound ledger, which is attached as `sound`.

@@ -120,7 +120,7 @@ impl Judge<'_> {
         {
             return Err("its token is not registered, or has no rate".into());
         }
-        if let Some(reason) = self.held(name, item) {
+        if let Some(reason) = self.held(name, item).filter(|_| !due.is_negative()) {
             return Err(reason.into());
         }
         let payer = self.books.payer(item);

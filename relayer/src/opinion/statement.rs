@@ -280,7 +280,8 @@ impl<'a> Judge<'a> {
                 list(&should.providers)
             ));
         }
-        if self.was_held(name, item, manifest.at_ms) {
+        // What is taken back nets whatever was decided.
+        if !leaf.amount.is_negative() && self.was_held(name, item, revision, manifest.at_ms) {
             problems.push("it is held, so it should not be paid".into());
         }
         for problem in problems {
@@ -331,19 +332,20 @@ impl<'a> Judge<'a> {
         ))
     }
 
-    /// Whether a workload was kept from being paid when a statement was made. A hold whose time is not known may have come
-    /// later; differing digests are there from the start.
-    fn was_held(&self, name: &Name, item: &Item, at_ms: Option<i64>) -> bool {
-        let is_before =
-            |said: Option<i64>| said.zip(at_ms).is_none_or(|(said, stated)| said <= stated);
+    /// Whether a workload was kept from being paid when a statement named a revision of it. What came at a time that is not
+    /// known may have come later: a hold, and digests of a revision above.
+    fn was_held(&self, name: &Name, item: &Item, revision: u32, at_ms: Option<i64>) -> bool {
+        let is_before = |number: u32, said: Option<i64>| {
+            said.zip(at_ms).map_or(number <= revision, |(said, stated)| said <= stated)
+        };
         let decisions = self.decisions_of(name).filter(|decision| {
             let times = decision.at_ms.zip(at_ms);
             times.map_or(decision.verdict == Verdict::Pay, |(said, stated)| said <= stated)
         });
         let differs = item
             .revisions
-            .values()
-            .any(|revision| revision.work.digests_differ && is_before(revision.at_ms));
+            .iter()
+            .any(|(number, known)| known.work.digests_differ && is_before(*number, known.at_ms));
         decisions.last().map_or(differs, |decision| decision.verdict != Verdict::Pay)
     }
 

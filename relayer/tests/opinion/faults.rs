@@ -174,14 +174,7 @@ const FAULTS: [Fault; 28] = [
             .work(&leaf)
     }),
     ("work is paid whose digests differ", |world| {
-        let line = record("held", 0, "completed", "0.5").replace(
-            "}}",
-            &format!(
-                r#"}},"evidence":{{"digest":"0x{}","mirror_digest":"0x{}"}}}}"#,
-                "1".repeat(64),
-                "2".repeat(64)
-            ),
-        );
+        let line = with_digests_that_differ(&record("held", 0, "completed", "0.5"));
         paid_after(world, &[line], "held", "it is held, so it should not be paid")
     }),
     ("a lower revision is paid though a higher one was known", |world| {
@@ -290,6 +283,17 @@ fn every_planted_fault_is_found_and_named() {
     }
 }
 
+#[test]
+fn evidence_that_comes_after_a_payment_makes_no_difference_of_it() {
+    let mut world = World::run(SEED);
+    world.take_in(&[record("later", 0, "completed", "0.5")]);
+    world.state(0);
+    let later = record("later", 1, "completed", "0.5");
+    world.take_in(&[with_digests_that_differ(&later)]);
+    let opinion = judge(&world.case);
+    assert!(opinion.differences.is_empty(), "{}", opinion.text());
+}
+
 /// A world in which every fault can be planted: carries, fees and second epochs are there.
 const SEED: u64 = 3;
 
@@ -307,6 +311,14 @@ fn record(id: &str, revision: u32, result: &str, usd: &str) -> String {
     format!(
         r#"{{"schema":"workload/1","source":"salad","external_id":"{id}","revision":{revision},"organisation":"acme","machine":"m4","kind":"render","started_at":"2026-11-20T07:00:00Z","ended_at":"2026-11-20T09:00:00Z","result":"{result}","price":{{"currency":"USD","amount":"{usd}"}}}}"#
     )
+}
+
+fn with_digests_that_differ(record: &str) -> String {
+    let (digest, mirror) = ("1".repeat(64), "2".repeat(64));
+    let evidence = format!(
+        r#"}},"evidence":{{"digest":"0x{digest}","mirror_digest":"0x{mirror}"}}}}"#
+    );
+    record.replace("}}", &evidence)
 }
 
 /// Takes records in, has the product's rules pay everything, and expects the opinion to object to the leaf of one.
