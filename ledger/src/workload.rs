@@ -216,6 +216,11 @@ pub enum Outcome {
         /// Base units that are missing, the operator's fee included.
         missing: Amount,
     },
+    /// It is kept, and nothing is owed for it: the money of its work was let go, or a cut-off takes the work for paid.
+    Released {
+        /// What it comes to, base units.
+        amount: Amount,
+    },
     /// The same record was here before.
     Duplicate,
     /// Another record was here before under the same key.

@@ -118,7 +118,7 @@ impl BookWriter {
             let was_let_go = row.flag("was_let_go")?;
             let hold = reason_to_hold(desk.conn, item, &record).await?.filter(|_| was_let_go);
             let acceptance = desk.accept(item, &record, hold.as_deref()).await?;
-            accepted += u64::from(matches!(acceptance, Acceptance::Accepted(_)));
+            accepted += u64::from(!matches!(acceptance, Acceptance::Missing(_)));
         }
         store::commit(tx, "accept-unfunded").await?;
         Ok(accepted)
@@ -159,6 +159,7 @@ pub(super) async fn insert_item(conn: &mut SqliteConnection, item: &NewItem<'_>)
 /// What [`Desk::accept`] came to.
 enum Acceptance {
     Accepted(Amount),
+    Released(Amount),
     Missing(Amount),
 }
 
@@ -203,6 +204,7 @@ impl Desk<'_> {
         let hold = self.hold(item, record).await?;
         match self.accept(item, record, hold.as_deref()).await? {
             Acceptance::Missing(missing) => Ok(Outcome::Unfunded { missing }),
+            Acceptance::Released(amount) => Ok(Outcome::Released { amount }),
             Acceptance::Accepted(amount) => {
                 let machine = &record.item.machine;
                 let is_addressed = payee_of(self.conn, machine).await?.is_some();
@@ -399,7 +401,13 @@ impl Desk<'_> {
             self.insert_hold(item, reason).await?;
         }
         read::refresh_open(self.conn, item).await?;
-        Ok(promised)
+        let is_let_go = open.verdict == Some(Verdict::Release) || open.is_cut_off;
+        Ok(match promised {
+            Acceptance::Accepted(amount) if is_let_go && amount.signed()? > open.settled => {
+                Acceptance::Released(amount)
+            }
+            other => other,
+        })
     }
 
     /// What a record comes to, and the rate that led to it; what a statement has said of its revision stands, whatever the rate

@@ -303,6 +303,20 @@ async fn let_go_and_promised_again() -> (World, i64) {
     (world, item)
 }
 
+/// What would break it: an answer that promises what nobody will ever see again.
+#[tokio::test]
+async fn a_revision_of_work_that_was_let_go_is_not_called_accepted() {
+    let world = funded(100_000_000, 0).await;
+    take(&world, &[differing(1, 0)]).await;
+    let item = books(&world).await.open[0].item;
+    world.book.decide(item, Verdict::Release, "reviewed", (FEE_BPS, 1)).await.unwrap();
+    let again = take(&world, &[record(1, 2, 1, 10)]).await;
+    assert_eq!(again, [Outcome::Released { amount: amount(10) }]);
+    assert_eq!(books(&world).await.position.reserved, Amount::ZERO);
+    world.book.decide(item, Verdict::Pay, "done anew", (FEE_BPS, 2)).await.unwrap();
+    assert_eq!(books(&world).await.position.reserved, amount(10));
+}
+
 async fn verdicts(world: &World) -> Vec<String> {
     let decisions = world.reader.decisions().await.unwrap();
     decisions.into_iter().map(|decision| decision.verdict).collect()

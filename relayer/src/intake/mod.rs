@@ -108,6 +108,12 @@ impl Report {
             Outcome::Unfunded { missing } => {
                 ("unfunded", Some(format!("{missing} base units are missing")))
             }
+            Outcome::Released { amount } => (
+                "released",
+                Some(format!(
+                    "nothing is owed for its {amount} base units: the work was released, or a cut-off takes it for paid"
+                )),
+            ),
             Outcome::Duplicate => ("duplicate", None),
             Outcome::Conflict { reason } => ("conflict", Some(reason.clone())),
             Outcome::Rejected { field, reason } => {

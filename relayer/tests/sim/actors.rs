@@ -225,6 +225,7 @@ impl World {
             Outcome::Accepted { .. } => "a record was accepted",
             Outcome::Unaddressed { .. } => "a record was unaddressed",
             Outcome::Unfunded { .. } => "a record was unfunded",
+            Outcome::Released { .. } => "a record of released work was kept",
             Outcome::Duplicate => "a record was a duplicate",
             Outcome::Conflict { .. } => "a record was a conflict",
             Outcome::Rejected { .. } => "a record was rejected",

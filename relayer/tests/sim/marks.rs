@@ -82,10 +82,11 @@ const SENDER: [&str; 25] = [
 ];
 
 /// What the ledger decides.
-const LEDGER: [&str; 31] = [
+const LEDGER: [&str; 32] = [
     "a record was accepted",
     "a record was unaddressed",
     "a record was unfunded",
+    "a record of released work was kept",
     "a record was a duplicate",
     "a record was a conflict",
     "a record was rejected",

@@ -889,6 +889,7 @@ pub(crate) const fn is_kept(outcome: &Outcome) -> bool {
         Outcome::Accepted { .. }
             | Outcome::Unaddressed { .. }
             | Outcome::Unfunded { .. }
+            | Outcome::Released { .. }
             | Outcome::Duplicate
     )
 }
