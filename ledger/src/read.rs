@@ -2,10 +2,11 @@
 
 mod slots;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{Address, B256};
 use contracts::eip712::DepositKey;
+use futures_util::TryStreamExt;
 use serde::Serialize;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
@@ -255,24 +256,55 @@ impl Reader {
     /// Every credit that there ever was, as it is at the checkpoint: Σ settled rows − Σ claims.
     pub async fn credits_ever(&self) -> Result<Vec<Credit>> {
         let mut tx = self.0.reader().begin().await?;
-        let mut sums: BTreeMap<_, (Turnover, Turnover)> = BTreeMap::new();
-        for row in settled_rows(&mut tx).await? {
-            let (came, _) = sums.entry((row.provider, row.token)).or_default();
-            *came = came.add(row.units)?;
+        let mut came = turnovers(&mut tx, SETTLED_ROWS).await?;
+        let mut went = turnovers(&mut tx, CLAIMS).await?;
+        for key in went.keys() {
+            came.entry(*key).or_default();
         }
-        for claim in claims(&mut tx).await? {
-            let (_, went) = sums.entry((claim.provider, claim.token)).or_default();
-            *went = went.add(claim.units)?;
-        }
-        let credit = |((provider, token), (came, went)): (_, (Turnover, Turnover))| {
+        let credit = |((provider, token), came): (_, Turnover)| {
+            let went = went.remove(&(provider, token)).unwrap_or_default();
             Ok(Credit { provider, token, units: came.less(went)? })
         };
-        sums.into_iter().map(credit).collect()
+        came.into_iter().map(credit).collect()
+    }
+
+    /// The credits that are not zero, of providers that a deposit of an organisation here has paid in that token. The contract
+    /// is everybody's: what others pay each other is not pushed at this operator's cost.
+    pub async fn own_credits(&self) -> Result<Vec<Credit>> {
+        let rows = sqlx::query(
+            "select distinct r.provider, d.token from settled s join statement t on t.id = s.statement
+             join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id
+             where t.ours = 1 or exists (select 1 from paid_for p where p.deposit = t.deposit)",
+        )
+        .fetch_all(self.0.reader())
+        .await?;
+        let own = rows.iter().map(|row| Ok((row.u32("provider")?, row.address("token")?)));
+        let own = own.collect::<Result<BTreeSet<_>>>()?;
+        let mut credits = self.credits().await?;
+        credits.retain(|credit| own.contains(&(credit.provider, credit.token)));
+        Ok(credits)
     }
 
     /// Every claim that was paid.
     pub async fn claims(&self) -> Result<Vec<Credit>> {
-        claims(&mut *self.0.reader().acquire().await?).await
+        let rows = sqlx::query(CLAIMS).fetch_all(self.0.reader()).await?;
+        rows.iter().map(credit).collect()
+    }
+
+    /// Row ids of signed statements that anybody may settle: those of an epoch that is not over, but for what would pay work
+    /// again, which is retired instead.
+    pub async fn submittable(&self) -> Result<Vec<i64>> {
+        let mut submittable = Vec::new();
+        for statement in self.unsettled_statements().await? {
+            if !statement.is_signed || statement.is_overtaken {
+                continue;
+            }
+            let candidates = self.next_candidates(statement.deposit).await?;
+            if !candidates.iter().any(|next| next.id == statement.id && next.pays_again) {
+                submittable.push(statement.id);
+            }
+        }
+        Ok(submittable)
     }
 
     /// Statements of ours that no fact settles.
@@ -598,19 +630,23 @@ pub enum Table {
     Skipped,
 }
 
-async fn settled_rows(conn: &mut SqliteConnection) -> Result<Vec<Credit>> {
-    let rows = sqlx::query(
-        "select r.provider, d.token, r.units from settled s join statement t on t.id = s.statement
-         join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id",
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.iter().map(credit).collect()
-}
+const SETTLED_ROWS: &str = "select r.provider, d.token, r.units from settled s join statement t on t.id = s.statement
+     join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id";
+const CLAIMS: &str = "select provider, token, units from claimed";
 
-async fn claims(conn: &mut SqliteConnection) -> Result<Vec<Credit>> {
-    let rows = sqlx::query("select provider, token, units from claimed").fetch_all(conn).await?;
-    rows.iter().map(credit).collect()
+/// What a query of credits comes to for each provider and token. The rows of all years are not held at once.
+async fn turnovers(
+    conn: &mut SqliteConnection,
+    query: &'static str,
+) -> Result<BTreeMap<(ProviderNumber, Address), Turnover>> {
+    let mut sums: BTreeMap<_, Turnover> = BTreeMap::new();
+    let mut rows = sqlx::query(query).fetch(conn);
+    while let Some(row) = rows.try_next().await? {
+        let Credit { provider, token, units } = credit(&row)?;
+        let sum = sums.entry((provider, token)).or_default();
+        *sum = sum.add(units)?;
+    }
+    Ok(sums)
 }
 
 /// Whether the ledger knows what a statement pays for.

@@ -484,21 +484,19 @@ async fn clear_endpoint(
     Ok(Json(json!({ "operator": operator })))
 }
 
-/// Signed statements that are not settled, each with the calldata that settles it: anybody may send it.
+/// Signed statements that may be settled, each with the calldata that does it: anybody may send it.
 async fn statements(State(app): Context) -> Answer {
     let reader = Reader::new(app.ledger);
     let mut listed = Vec::new();
-    for statement in reader.unsettled_statements().await.map_err(internal)? {
-        if statement.is_signed && !statement.is_overtaken {
-            let signed = reader.signed_statement(statement.id).await.map_err(internal)?;
-            listed.push(json!({
-                "deposit": statement.deposit,
-                "epoch": statement.epoch,
-                "spent": signed.statement.spent,
-                "digest": signed.digest,
-                "calldata": settle_input(&[&signed]),
-            }));
-        }
+    for id in reader.submittable().await.map_err(internal)? {
+        let signed = reader.signed_statement(id).await.map_err(internal)?;
+        listed.push(json!({
+            "deposit": signed.statement.key.id(),
+            "epoch": signed.statement.epoch,
+            "spent": signed.statement.spent,
+            "digest": signed.digest,
+            "calldata": settle_input(&[&signed]),
+        }));
     }
     Ok(Json(json!({ "contract": app.config.chain.contract, "statements": listed })))
 }

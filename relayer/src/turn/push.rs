@@ -56,13 +56,13 @@ impl Batch {
 }
 
 impl Relayer {
-    /// Pushes credits of at least the token's threshold to their payout addresses.
+    /// Pushes credits of at least the token's threshold, of whom our deposits paid, to their payout addresses.
     pub(super) async fn push(&self, view: &View, report: &mut Report) -> Result<()> {
         if view.is_frozen() {
             return Ok(());
         }
         let mut by_token: BTreeMap<Address, Vec<ProviderNumber>> = BTreeMap::new();
-        for credit in self.reader.credits().await? {
+        for credit in self.reader.own_credits().await? {
             let Some(token) = self.config.token(credit.token) else { continue };
             let is_due = credit.units.get() >= token.push_threshold_units;
             let key = (credit.token, credit.provider);

@@ -22,6 +22,7 @@ use ledger::{
     invariants::violations,
     read::{AttemptKind, Reader, Slot, Table, UnsettledStatement},
     rules::{OpenItem, Verdict},
+    statement::{self, Statement},
 };
 use relayer::{
     anvil::MNEMONIC,
@@ -218,19 +219,24 @@ impl World {
 
     /// Funds another deposit of the same requestor, for the same keys.
     async fn deposit_besides(&mut self, key: DepositKey) -> B256 {
-        let key = Settlement::DepositKey { salt: B256::repeat_byte(0xa7), ..key.into() };
+        let key = DepositKey { salt: B256::repeat_byte(0xa7), ..key };
+        self.meddle("anvil_impersonateAccount", &format!("[\"{}\"]", key.requestor)).await;
+        self.fund(&key, 100_000_000).await;
+        key.id()
+    }
+
+    /// Puts units into a deposit whose requestor the node signs for.
+    async fn fund(&mut self, key: &DepositKey, units: u64) {
         let (contract, requestor) = (self.config.chain.contract, key.requestor);
-        self.meddle("anvil_impersonateAccount", &format!("[\"{requestor}\"]")).await;
         let token = TestToken::new(key.token, self.provider.clone());
         let settlement = Settlement::new(contract, self.provider.clone());
         let much = U256::from(10).pow(U256::from(21));
         let _sent = token.mint(requestor, much).from(requestor).send().await.unwrap();
         let _sent = token.approve(contract, much).from(requestor).send().await.unwrap();
         self.mine(1).await;
-        let deposit = settlement.deposit(key.clone(), 100_000_000).from(requestor);
+        let deposit = settlement.deposit(key.clone().into(), units).from(requestor);
         let _sent = deposit.send().await.unwrap();
         self.mine(FINAL_WITHIN + 1).await;
-        DepositKey::from(key).id()
     }
 
     /// Takes the work of the first organisation, which pays from a statement's deposit, for paid by one that is lost.
@@ -875,6 +881,52 @@ async fn a_statement_that_a_stranger_settles_is_ours_and_the_duplicate_is_cancel
     assert!(world.turn().await.is_idle());
 }
 
+/// What would break it: paying the gas for whoever settles among his own addresses and waits for us to push.
+#[tokio::test]
+async fn credits_that_no_deposit_of_ours_paid_are_not_pushed() {
+    let mut world = World::new().await;
+    let key = PrivateKeySigner::random();
+    let token = world.config.organisations[0].token;
+    let requestor = world.env.provider().get_accounts().await.unwrap()[8];
+    let key_of_stranger = DepositKey {
+        token,
+        requestor,
+        signer: key.address(),
+        cosigner: Address::ZERO,
+        salt: B256::ZERO,
+    };
+    let settlement = Settlement::new(world.config.chain.contract, world.provider.clone());
+    let payout = Address::repeat_byte(0x5a);
+    let _sent = settlement.register(vec![payout]).from(requestor).send().await.unwrap();
+    world.mine(1).await;
+    let number = u32::try_from(world.live.reader.payouts().await.unwrap().len()).unwrap();
+    world.fund(&key_of_stranger, 5_000_000).await;
+
+    let statement = Statement {
+        key: key_of_stranger.clone(),
+        epoch: 1,
+        spent: Units::new(5_000_000),
+        manifest: B256::ZERO,
+        rows: contracts::rows::encode(&[(number, 5_000_000)]).unwrap(),
+    };
+    let domain = contracts::eip712::domain(world.config.chain.id, world.config.chain.contract);
+    let signature = statement::sign(key.credential(), statement.digest(&domain)).unwrap();
+    let statement = Settlement::Statement {
+        key: key_of_stranger.into(),
+        epoch: 1,
+        manifest: B256::ZERO,
+        rows: statement.rows.into(),
+        signature: signature.into(),
+        cosignature: Bytes::new(),
+    };
+    let _sent = settlement.settle(vec![statement]).from(requestor).send().await.unwrap();
+    world.mine(FINAL_WITHIN + 1).await;
+    let credits = world.live.reader.credits().await.unwrap();
+    assert!(credits.iter().any(|credit| credit.provider == number), "{credits:?}");
+    let report = world.live.relayer.turn(world.now, true).await.unwrap();
+    assert!(report.is_idle(), "{report:?}");
+}
+
 #[tokio::test]
 async fn a_lost_database_freezes_the_sender_until_its_transactions_are_recovered() {
     let mut world = World::new().await;
@@ -1063,10 +1115,14 @@ async fn a_signed_statement_over_work_that_a_cut_off_takes_for_paid_is_retired_i
     assert!(report.signed == 1 && report.sent == 0, "{report:?}");
 
     let signed = world.live.reader.unsettled_statements().await.unwrap().remove(0);
+    let submittable = async |world: &World| world.live.reader.submittable().await.unwrap();
+    assert_eq!(submittable(&world).await, [signed.id]);
     world.cut_off(&signed).await;
+    assert_eq!(submittable(&world).await, [0; 0], "whoever sends it pays the work again");
     world.meddle("anvil_setBalance", &format!("[\"{sender}\", \"0xde0b6b3a7640000\"]")).await;
     let report = world.turn().await;
     assert_eq!((report.signed, report.sent), (1, 1), "an empty one: {report:?}");
+    assert_eq!(submittable(&world).await, [signed.id + 1]);
     world.finish().await;
     assert_eq!(world.settled().await, settled + 1);
     assert_eq!(world.live.reader.credits_ever().await.unwrap(), credited);
