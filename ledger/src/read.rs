@@ -965,15 +965,17 @@ pub(crate) async fn next_candidates(
 }
 
 /// Settled statements that this ledger did not propose, of deposits that ever paid for an organisation. Where it is not known
-/// whom a deposit paid for, and it names a key that attests here, they may be of anybody.
+/// whom a deposit paid for, and it names a key that attests here, they may be of anybody. A cut-off covers what was noticed by
+/// then: of an epoch that had not settled, another candidate may settle later.
 const SETTLED_BY_OTHERS: &str = "
 select distinct t.deposit, t.epoch, '' as seen from statement t join settled s on s.statement = t.id
 where t.ours = 0 and t.deposit in (
         select deposit from paid_for where organisation = ?1
         union select d.id from deposit d where d.signer in (select attester from organisation)
             and not exists (select 1 from paid_for f where f.deposit = d.id))
-    and t.epoch > coalesce((
-        select max(epoch) from cut_off c where c.deposit = t.deposit and c.organisation = ?1), 0)";
+    and not exists (
+        select 1 from unknown_statement u join cut_off c on c.deposit = u.deposit
+        where u.digest = t.digest and c.organisation = ?1 and c.epoch >= u.epoch and c.at >= u.at)";
 
 /// Statements that were seen outside and are not known here. Those of a deposit of which nobody knows whom it paid for may be of
 /// anybody.
@@ -981,8 +983,9 @@ const UNKNOWN: &str = "
 select u.deposit, u.epoch, u.seen from unknown_statement u
 where (exists (select 1 from paid_for f where f.deposit = u.deposit and f.organisation = ?1)
         or not exists (select 1 from paid_for f where f.deposit = u.deposit))
-    and u.epoch > coalesce((
-        select max(epoch) from cut_off c where c.deposit = u.deposit and c.organisation = ?1), 0)
+    and not exists (
+        select 1 from cut_off c
+        where c.deposit = u.deposit and c.organisation = ?1 and c.epoch >= u.epoch and c.at >= u.at)
     and not exists (select 1 from statement t where t.digest = u.digest and t.ours = 1)
     and not exists (
         select 1 from statement t join settled s on s.statement = t.id, chain
@@ -1000,13 +1003,34 @@ pub(crate) async fn freezes(
     conn: &mut SqliteConnection,
     organisation: &str,
 ) -> Result<Vec<Freeze>> {
-    let mut freezes = Vec::new();
-    for (query, why) in [
+    let mut freezes = unknown(conn, organisation).await?;
+    let imported = (IMPORTED, "was imported, and waits for the finality of");
+    freezes.extend(frozen_by(conn, organisation, &[imported]).await?);
+    freezes.sort();
+    freezes.dedup_by_key(|freeze| (freeze.deposit, freeze.epoch));
+    Ok(freezes)
+}
+
+/// The epochs among them that the chain or a manifest knows and this ledger does not.
+pub(crate) async fn unknown(
+    conn: &mut SqliteConnection,
+    organisation: &str,
+) -> Result<Vec<Freeze>> {
+    let queries = [
         (SETTLED_BY_OTHERS, "settled, and this ledger does not know what for"),
         (UNKNOWN, "has a statement that this ledger did not propose, seen in"),
-        (IMPORTED, "was imported, and waits for the finality of"),
-    ] {
-        for row in sqlx::query(query).bind(organisation).fetch_all(&mut *conn).await? {
+    ];
+    frozen_by(conn, organisation, &queries).await
+}
+
+async fn frozen_by(
+    conn: &mut SqliteConnection,
+    organisation: &str,
+    queries: &[(&'static str, &str)],
+) -> Result<Vec<Freeze>> {
+    let mut freezes = Vec::new();
+    for (query, why) in queries {
+        for row in sqlx::query(*query).bind(organisation).fetch_all(&mut *conn).await? {
             let (deposit, epoch, seen) =
                 (row.b256("deposit")?, row.u32("epoch")?, row.text("seen")?);
             let reason =
@@ -1014,8 +1038,6 @@ pub(crate) async fn freezes(
             freezes.push(Freeze { deposit, epoch, reason });
         }
     }
-    freezes.sort();
-    freezes.dedup_by_key(|freeze| (freeze.deposit, freeze.epoch));
     Ok(freezes)
 }
 

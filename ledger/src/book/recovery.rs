@@ -92,28 +92,7 @@ impl BookWriter {
             return Ok(0);
         }
         let mut tx = self.0.begin().await?;
-        let mut noticed = 0;
-        for Sighting { deposit, epoch, digest, seen, organisation } in unknown {
-            let done = sqlx::query(
-                "insert into unknown_statement (digest, deposit, epoch, seen, at) values (?, ?, ?, ?, ?)
-                 on conflict do nothing",
-            )
-            .bind(digest.to_vec())
-            .bind(deposit.to_vec())
-            .bind(i64::from(epoch))
-            .bind(&seen)
-            .bind(now)
-            .execute(&mut *tx)
-            .await?;
-            if let Some(organisation) = organisation {
-                insert_paid_for(&mut tx, deposit, &organisation).await?;
-            }
-            if done.rows_affected() > 0 {
-                noticed += 1;
-                let detail = format!("epoch {epoch}, statement {digest}, seen in {seen}");
-                tell(&mut tx, ("relayer", "freeze"), &deposit.to_string(), &detail, now).await?;
-            }
-        }
+        let noticed = insert_unknown(&mut tx, unknown, now).await?;
         store::commit(tx, "notice").await?;
         Ok(noticed)
     }
@@ -178,8 +157,8 @@ impl BookWriter {
     }
 
     /// Takes the operator's word that what a frozen deposit's unknown epochs paid ended before `until`: work that ended before
-    /// of the organisations that it freezes is regarded as paid, and those epochs freeze nothing any more. Those are the ones
-    /// that it ever paid for, or all if that is not known. Returns the highest of the epochs.
+    /// of the organisations that it freezes is regarded as paid, and what is known of by now of those epochs freezes nothing any
+    /// more. The organisations are the ones that it ever paid for, or all if that is not known. Returns the highest of the epochs.
     pub async fn cut_off(
         &self,
         deposit: B256,
@@ -188,11 +167,14 @@ impl BookWriter {
         now: Millis,
     ) -> Result<u32> {
         let mut tx = self.0.begin().await?;
+        let settled = settled_by_others(&mut tx).await?;
+        insert_unknown(&mut tx, settled, now).await?;
+        let at = after_what_was_noticed(&mut tx, deposit, now).await?;
         let mut frozen = Vec::new();
         for row in sqlx::query("select name from organisation").fetch_all(&mut *tx).await? {
             let name = row.text("name")?;
-            let freezes = read::freezes(&mut tx, &name).await?;
-            let epochs = freezes.iter().filter(|freeze| freeze.deposit == deposit).map(|f| f.epoch);
+            let unknown = read::unknown(&mut tx, &name).await?;
+            let epochs = unknown.iter().filter(|freeze| freeze.deposit == deposit).map(|f| f.epoch);
             frozen.extend(epochs.max().map(|epoch| (name, epoch)));
         }
         let Some(epoch) = frozen.iter().map(|(_, epoch)| *epoch).max() else {
@@ -200,15 +182,62 @@ impl BookWriter {
         };
         for (organisation, _) in &frozen {
             let cut = (deposit, epoch, until);
-            cut_off_one(&mut tx, organisation, cut, (reason, now)).await?;
+            cut_off_one(&mut tx, organisation, cut, (reason, at)).await?;
         }
         let detail = format!(
             "to epoch {epoch}, work that ended before {until} ms is regarded as paid: {reason}"
         );
-        tell(&mut tx, ("operator", "cut-off"), &deposit.to_string(), &detail, now).await?;
+        tell(&mut tx, ("operator", "cut-off"), &deposit.to_string(), &detail, at).await?;
         store::commit(tx, "cut-off").await?;
         Ok(epoch)
     }
+}
+
+/// Remembers statements that are not known here and tells of those that are new, after every cut-off by whatever clock: none
+/// covers them. Returns how many are new.
+async fn insert_unknown(
+    conn: &mut SqliteConnection,
+    unknown: Vec<Sighting>,
+    now: Millis,
+) -> Result<usize> {
+    let last = sqlx::query("select max(at) as at from cut_off").fetch_one(&mut *conn).await?;
+    let now = last.maybe_int("at")?.map_or(now, |last| now.max(last.saturating_add(1)));
+    let mut noticed = 0;
+    for Sighting { deposit, epoch, digest, seen, organisation } in unknown {
+        let done = sqlx::query(
+            "insert into unknown_statement (digest, deposit, epoch, seen, at) values (?, ?, ?, ?, ?)
+             on conflict do nothing",
+        )
+        .bind(digest.to_vec())
+        .bind(deposit.to_vec())
+        .bind(i64::from(epoch))
+        .bind(&seen)
+        .bind(now)
+        .execute(&mut *conn)
+        .await?;
+        if let Some(organisation) = organisation {
+            insert_paid_for(conn, deposit, &organisation).await?;
+        }
+        if done.rows_affected() > 0 {
+            noticed += 1;
+            let detail = format!("epoch {epoch}, statement {digest}, seen in {seen}");
+            tell(conn, ("relayer", "freeze"), &deposit.to_string(), &detail, now).await?;
+        }
+    }
+    Ok(noticed)
+}
+
+/// Time of a cut-off, which covers all that was noticed of its deposit before, by whatever clock.
+async fn after_what_was_noticed(
+    conn: &mut SqliteConnection,
+    deposit: B256,
+    now: Millis,
+) -> Result<Millis> {
+    let last = sqlx::query("select max(at) as at from unknown_statement where deposit = ?")
+        .bind(deposit.to_vec())
+        .fetch_one(conn)
+        .await?;
+    Ok(last.maybe_int("at")?.map_or(now, |last| last.max(now)))
 }
 
 /// Remembers that a deposit has paid for an organisation, if that is one of the configuration's.
@@ -234,7 +263,7 @@ async fn nothing_to_cut_off(conn: &mut SqliteConnection, deposit: B256) -> Resul
         .fetch_optional(conn)
         .await?;
     Ok(Error::Unimportable(if paid_for.is_some() {
-        format!("deposit {deposit} is not frozen; there is nothing to cut off")
+        format!("nothing of deposit {deposit} is unknown; there is nothing to cut off")
     } else {
         format!("deposit {deposit} pays for no organisation of the configuration")
     }))
@@ -245,7 +274,7 @@ async fn cut_off_one(
     conn: &mut SqliteConnection,
     organisation: &str,
     (deposit, epoch, until): (B256, u32, Millis),
-    (reason, now): (&str, Millis),
+    (reason, at): (&str, Millis),
 ) -> Result<()> {
     sqlx::query(
         "insert into cut_off (deposit, organisation, epoch, until_ms, reason, at) values (?, ?, ?, ?, ?, ?)",
@@ -255,7 +284,7 @@ async fn cut_off_one(
     .bind(i64::from(epoch))
     .bind(until)
     .bind(reason)
-    .bind(now)
+    .bind(at)
     .execute(&mut *conn)
     .await?;
     let items = sqlx::query(

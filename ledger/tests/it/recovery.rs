@@ -462,6 +462,47 @@ async fn a_statement_seen_outside_freezes_its_organisation_until_it_is_brought_b
     assert_eq!(told(&world).await, expected(&[freeze, freeze, ("operator", "cut-off")]));
 }
 
+/// What would break it: counting what was brought back, or what may settle yet, among the epochs that are cut off.
+#[tokio::test]
+async fn what_settles_after_a_cut_off_of_its_epoch_freezes_whatever_was_known_of_that_epoch() {
+    let mut world = funded(100_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let first = state(&world, 1, None).await;
+    settle(&mut world, &first).await;
+    world.finalise(0).await;
+    take(&world, &[record(2, 3, 0, 1_000_000)]).await;
+    let smaller = state(&world, 1, None).await;
+    take(&world, &[record(3, 4, 0, 1_000_000)]).await;
+    let larger = state(&world, 1, None).await;
+    let smaller = world.reader.export(smaller.id).await.unwrap();
+    let deposit = deposit_key(1).id();
+
+    for is_imported in [true, false] {
+        let mut lost = world.after_loss(None).await;
+        lost.mine(Vec::new()).await;
+        if is_imported {
+            assert!(lost.book.import(&smaller, &secret(), 0).await.unwrap());
+        } else {
+            lost.book.notice(&[sighting(&smaller, Some(ORGANISATION))], 0).await.unwrap();
+        }
+        let epoch = lost.book.cut_off(deposit, 2, "epoch 1 is lost", 0).await.unwrap();
+        assert_eq!(epoch, if is_imported { 1 } else { 2 }, "what was brought back is known");
+        lost.finalise(0).await;
+        assert_eq!(books(&lost).await.freezes, []);
+        let said = lost.book.cut_off(deposit, 2, "again", 0).await.unwrap_err().to_string();
+        assert!(said.contains("nothing to cut off"), "{said}");
+
+        settle(&mut lost, &larger).await;
+        lost.finalise(0).await;
+        for _ in 0..2 {
+            assert!(are_frozen(&lost).await[0], "imported: {is_imported}");
+            lost.book.notice(&[], 0).await.unwrap();
+        }
+        assert_eq!(lost.book.cut_off(deposit, 4, "it is lost", 0).await.unwrap(), 2);
+        assert_eq!(books(&lost).await.freezes, []);
+    }
+}
+
 #[tokio::test]
 async fn a_cut_off_for_a_deposit_that_pays_for_nobody_is_refused() {
     let world = World::new().await;
