@@ -9,12 +9,12 @@ use sqlx::SqliteConnection;
 use super::{
     BookWriter,
     intake::{NewItem, insert_item, stated_amount},
-    statements::{insert_leaves, insert_rows},
+    statements::{insert_leaves, insert_own},
 };
 use crate::{
     Error, Millis, Result,
     audit::{self, Event},
-    chain::{Content, insert_deposit, insert_statement},
+    chain::{Content, insert_deposit},
     manifest::{CARRY, FEE, Leaf, Paid, Secret, Tree},
     read, rules,
     sql::{self, Columns, integer},
@@ -104,13 +104,7 @@ impl BookWriter {
     /// settle and would pay once more what others have paid.
     pub async fn import(&self, import: &Import, secret: &Secret, now: Millis) -> Result<bool> {
         let mut tx = self.0.begin().await?;
-        let known = sqlx::query("select id, ours from statement where digest = ?")
-            .bind(import.digest.to_vec())
-            .fetch_optional(&mut *tx)
-            .await?;
-        let known =
-            known.map(|row| Ok::<_, Error>((row.int("id")?, row.flag("ours")?))).transpose()?;
-        if let Some((_, true)) = known {
+        if read::is_own(&mut tx, import.digest).await? {
             return Ok(false);
         }
         if import.statement.digest(&self.0.identity().domain()) != import.digest {
@@ -119,10 +113,7 @@ impl BookWriter {
         refuse_false(&mut tx, import, secret).await?;
         insert_deposit(&mut tx, &import.statement.key).await?;
         insert_paid_for(&mut tx, import.statement.key.id(), &import.organisation).await?;
-        let id = match known {
-            Some((id, _)) => adopt(&mut tx, id, import).await?,
-            None => insert(&mut tx, import).await?,
-        };
+        let id = insert_own(&mut tx, &content(import), import.fee_bps, &import.rows).await?;
         let mut leaves = Vec::with_capacity(import.leaves.len());
         let mut items = Vec::new();
         for (leaf, work) in &import.leaves {
@@ -341,6 +332,16 @@ async fn settled_by_others(conn: &mut SqliteConnection) -> Result<Vec<Sighting>>
         .collect()
 }
 
+fn content(Import { statement, digest, .. }: &Import) -> Content {
+    Content {
+        deposit: statement.key.id(),
+        epoch: statement.epoch,
+        spent: statement.spent,
+        manifest: statement.manifest,
+        digest: *digest,
+    }
+}
+
 /// Refuses a manifest whose parts do not follow from each other.
 async fn refuse_false(conn: &mut SqliteConnection, import: &Import, secret: &Secret) -> Result<()> {
     let refuse = |why: &str| Err(unimportable(import, why));
@@ -406,40 +407,6 @@ async fn refuse_overpaying(conn: &mut SqliteConnection, id: i64, import: &Import
         )),
         None => Ok(()),
     }
-}
-
-/// Makes a statement that the chain showed first one of ours.
-async fn adopt(conn: &mut SqliteConnection, id: i64, import: &Import) -> Result<i64> {
-    sqlx::query("update statement set ours = 1, fee_bps = ? where id = ?")
-        .bind(i64::from(import.fee_bps))
-        .bind(id)
-        .execute(&mut *conn)
-        .await?;
-    for row in &import.rows {
-        sqlx::query(
-            "update \"row\" set carry_in = ?, carry_out = ? where statement = ? and provider = ?",
-        )
-        .bind(sql::amount(row.carry_in))
-        .bind(sql::amount(row.carry_out))
-        .bind(id)
-        .bind(i64::from(row.provider))
-        .execute(&mut *conn)
-        .await?;
-    }
-    Ok(id)
-}
-
-async fn insert(conn: &mut SqliteConnection, import: &Import) -> Result<i64> {
-    let content = Content {
-        deposit: import.statement.key.id(),
-        epoch: import.statement.epoch,
-        spent: import.statement.spent,
-        manifest: import.statement.manifest,
-        digest: import.digest,
-    };
-    let id = insert_statement(conn, &content, Some(import.fee_bps)).await?;
-    insert_rows(conn, id, &import.rows).await?;
-    Ok(id)
 }
 
 /// What statements have said of a revision stands, also where it was accepted here before they were brought back, at whatever

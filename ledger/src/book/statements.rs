@@ -65,8 +65,7 @@ impl BookWriter {
             manifest: statement.manifest,
             digest,
         };
-        let id = insert_statement(&mut tx, &content, Some(fee_bps)).await?;
-        insert_rows(&mut tx, id, &proposal.rows).await?;
+        let id = insert_own(&mut tx, &content, fee_bps, &proposal.rows).await?;
         insert_leaves(&mut tx, id, &proposal.leaves).await?;
         store::commit(tx, "statement").await?;
         Ok(SignedStatement {
@@ -213,11 +212,49 @@ async fn unregistered(
     Ok(proposal.rows.iter().map(|row| row.provider).find(|provider| *provider > count))
 }
 
-pub(super) async fn insert_rows(
+/// Row id of a statement with its rows, from now on one of ours: a new one, or one that the chain showed first.
+pub(super) async fn insert_own(
     conn: &mut SqliteConnection,
-    statement: i64,
+    content: &Content,
+    fee_bps: u16,
     rows: &[Row],
-) -> Result<()> {
+) -> Result<i64> {
+    let shown = sqlx::query("select id from statement where digest = ? and ours = 0")
+        .bind(content.digest.to_vec())
+        .fetch_optional(&mut *conn)
+        .await?;
+    if let Some(row) = shown {
+        let id = row.int("id")?;
+        adopt(conn, id, fee_bps, rows).await?;
+        return Ok(id);
+    }
+    let id = insert_statement(conn, content, Some(fee_bps)).await?;
+    insert_rows(conn, id, rows).await?;
+    Ok(id)
+}
+
+/// Makes a statement that the chain showed first one of ours.
+async fn adopt(conn: &mut SqliteConnection, id: i64, fee_bps: u16, rows: &[Row]) -> Result<()> {
+    sqlx::query("update statement set ours = 1, fee_bps = ? where id = ?")
+        .bind(i64::from(fee_bps))
+        .bind(id)
+        .execute(&mut *conn)
+        .await?;
+    for row in rows {
+        sqlx::query(
+            "update \"row\" set carry_in = ?, carry_out = ? where statement = ? and provider = ?",
+        )
+        .bind(sql::amount(row.carry_in))
+        .bind(sql::amount(row.carry_out))
+        .bind(id)
+        .bind(i64::from(row.provider))
+        .execute(&mut *conn)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn insert_rows(conn: &mut SqliteConnection, statement: i64, rows: &[Row]) -> Result<()> {
     for row in rows {
         sqlx::query("insert into \"row\" (statement, provider, units, carry_in, carry_out) values (?, ?, ?, ?, ?)")
             .bind(statement)

@@ -736,3 +736,21 @@ async fn manifests_that_turn_up_after_a_cut_off_leave_the_ledger_sound() {
         assert_sound(&lost, &format!("part {part}, settled")).await;
     }
 }
+
+/// What would break it: inserting what the chain has shown once.
+#[tokio::test]
+async fn a_statement_that_a_reorg_dropped_is_stated_again_though_the_chain_showed_it_first() {
+    let (world, signed, _) = signed_once().await;
+    let mut lost = world.after_loss(None).await;
+    settle(&mut lost, &signed).await;
+    assert_eq!(lost.book.notice(&[], 0).await.unwrap(), 1);
+    assert_eq!(lost.reorg(1).await, 1);
+    lost.book.cut_off(deposit_key(1).id(), 1, "it paid nothing", 0).await.unwrap();
+    take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
+    let again = state(&lost, 1, None).await;
+    assert_eq!(again.digest, signed.digest);
+    assert_sound(&lost, "stated again").await;
+    settle(&mut lost, &again).await;
+    lost.finalise(0).await;
+    assert_eq!(books(&lost).await.open, []);
+}
