@@ -25,6 +25,7 @@ struct Stored {
     epoch: u32,
     spent: Units,
     is_ours: bool,
+    is_imported: bool,
     fee_bps: Option<u16>,
     /// Block and log index of the fact that settled it.
     settled: Option<(u64, u64)>,
@@ -71,12 +72,15 @@ pub(super) async fn check(conn: &mut SqliteConnection, found: &mut Found) -> Res
             let pinned = total.and_then(|total| statement.spent.sub(total).ok());
             books.spent(statement, pinned);
             if statement.is_ours {
-                books.predecessor(statement, pinned);
                 books.leaves(
                     statement,
                     &rows,
                     &leaves.remove(&statement.id).unwrap_or_default(),
                 )?;
+            }
+            // What was known when one was stated that was brought back is lost.
+            if statement.is_ours && !statement.is_imported {
+                books.predecessor(statement, pinned);
                 books.carries(conn, statement, &rows, pinned).await?;
             }
         }
@@ -262,7 +266,8 @@ fn shown(total: Option<Units>) -> String {
 /// Every statement, settled ones first, in the order of the chain.
 async fn statements(conn: &mut SqliteConnection) -> Result<Vec<Stored>> {
     let rows = sqlx::query(
-        "select t.id, t.deposit, t.epoch, t.spent, t.ours, t.fee_bps, s.block, s.log_index, d.token, k.decimals
+        "select t.id, t.deposit, t.epoch, t.spent, t.ours, t.fee_bps,
+            exists (select 1 from imported m where m.statement = t.id) as imported, s.block, s.log_index, d.token, k.decimals
          from statement t left join settled s on s.statement = t.id left join deposit d on d.id = t.deposit
          left join token_registered k on k.token = d.token
          order by s.block is null, s.block, s.log_index, t.id",
@@ -282,6 +287,7 @@ async fn statements(conn: &mut SqliteConnection) -> Result<Vec<Stored>> {
             epoch: row.u32("epoch")?,
             spent: row.units("spent")?,
             is_ours: row.flag("ours")?,
+            is_imported: row.flag("imported")?,
             fee_bps: row.maybe_int("fee_bps")?.and_then(|bps| u16::try_from(bps).ok()),
             settled,
             token: decimals.map(|_| row.address("token")).transpose()?,

@@ -63,7 +63,8 @@ select 'statement ' || max(t.id) as place, 'another one settled the same epoch o
 from settled s join statement t on t.id = s.statement group by t.deposit, t.epoch having count(*) > 1";
 
 /// Of settled statements; those that could settle next are compared by arithmetic. What follows a statement is not compared
-/// where it is not known what that one paid, or was not when its epoch was cut off.
+/// where it is not known what that one paid, or was not when its epoch was cut off; nor is what was brought back, of which
+/// nobody knows what was known when it was stated.
 const CARRIES_COME_IN: &str = "
 select 'row of statement ' || statement || ', provider ' || provider as place,
     'carry in is 0x' || hex(carry_in) || ', the statement before it carried out 0x' || hex(coalesce(before, zeroblob(16)))
@@ -73,7 +74,8 @@ from (
         lag(r.carry_out) over earlier as before, lag(t.epoch) over earlier as epoch_before
     from settled s join statement t on t.id = s.statement join \"row\" r on r.statement = t.id
     window earlier as (partition by t.deposit, r.provider order by t.epoch)) r
-where carry_in <> coalesce(before, zeroblob(16)) and (epoch_before is null or before is not null and not exists (
+where carry_in <> coalesce(before, zeroblob(16)) and not exists (select 1 from imported m where m.statement = r.statement)
+and (epoch_before is null or before is not null and not exists (
     select 1 from cut_off c where c.deposit = r.deposit and c.epoch >= epoch_before))";
 
 const TOTALS_DIFFER: &str = "

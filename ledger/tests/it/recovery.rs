@@ -734,7 +734,36 @@ async fn manifests_that_turn_up_after_a_cut_off_leave_the_ledger_sound() {
         settle(&mut lost, &next).await;
         lost.finalise(0).await;
         assert_sound(&lost, &format!("part {part}, settled")).await;
+        // A second loss takes the cut-off along, which is in no file.
+        let again = lost.after_loss(None).await;
+        let own = lost.reader.export(next.id).await.unwrap();
+        for manifest in manifests.iter().chain([&own]) {
+            assert!(again.book.import(manifest, &secret(), 0).await.unwrap());
+            assert_sound(&again, &format!("part {part}, lost again")).await;
+        }
     }
+}
+
+/// What would break it: asking of what was brought back what nobody can know any more.
+#[tokio::test]
+async fn a_candidate_whose_predecessor_was_lost_is_brought_back_and_stops_nobody() {
+    let mut world = funded(100_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000_000), record(2, 3, 0, 1_000_000)]).await;
+    let undone = state(&world, 1, Some(&["1"])).await;
+    let settled = state(&world, 1, None).await;
+    settle(&mut world, &undone).await;
+    take(&world, &[record(3, 4, 0, 1_000_000)]).await;
+    let successor = state(&world, 1, Some(&["3"])).await;
+    world.reorg(1).await;
+    settle(&mut world, &settled).await;
+    world.finalise(0).await;
+
+    let lost = world.after_loss(None).await;
+    for statement in [&settled, &successor] {
+        let manifest = world.reader.export(statement.id).await.unwrap();
+        assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    }
+    assert_sound(&lost, "what it follows is lost").await;
 }
 
 /// What would break it: inserting what the chain has shown once.
