@@ -1462,11 +1462,12 @@ fn repetition(leaf: &SqliteRow, known: &Stated, open: &[PlacedLeaf]) -> Result<O
         return Ok(Some("is regarded as paid since a cut-off, and it would pay it again".into()));
     }
     let own = PlacedLeaf::of(leaf)?;
-    // Amounts alone do not tell, rates differ.
-    let revision = leaf.u32("revision")?;
-    if known.paid_revision.is_some_and(|paid| paid >= revision)
-        || own.told.is_some_and(|told| known.settled > told)
-    {
+    // Where nothing tells what had settled, amounts do not either: rates differ.
+    let is_paid = match own.told {
+        Some(told) => known.settled > told,
+        None => known.paid_revision >= Some(leaf.u32("revision")?),
+    };
+    if is_paid {
         return Ok(Some("was paid meanwhile, and it would pay it again".into()));
     }
     let rival = open.iter().find(|other| other.is_apart_from(&own));

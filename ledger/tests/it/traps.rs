@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use alloy::primitives::{Address, B256};
 use ledger::{
     Amount, Error, Unit, Units,
-    book::{Copied, Order, SourceFile},
+    book::{Copied, Import, Order, SourceFile},
     chain::Event,
     invariants,
     read::{Books, SignedStatement},
@@ -561,6 +561,42 @@ async fn a_manifest_that_turns_up_after_its_work_was_paid_again_at_another_rate_
             lost.finalise(0).await;
             assert_eq!(invariants::violations(&lost.ledger).await.unwrap(), [], "{usd_per_token}");
             assert_eq!(books(&lost).await.open, []);
+        }
+    }
+}
+
+/// A ledger that stated work 1 anew at this rate, while the manifest of another candidate of that epoch was missing, and that
+/// has brought it back; the candidate that came back, and its own, with their manifests.
+async fn rivals(usd_per_token: &str) -> (World, [SignedStatement; 2], Vec<Import>) {
+    let (world, first, manifest) = signed_once().await;
+    let lost = world.after_loss(None).await;
+    let mut tariff = tariff();
+    tariff.rates.get_mut(&token()).unwrap().usd_per_token = usd_per_token.parse().unwrap();
+    lost.book.take_in(&[record(1, 2, 0, 1_000_000)], &tariff, 0).await.unwrap();
+    let own = state(&lost, 1, None).await;
+    assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    assert_eq!(first.statement.epoch, own.statement.epoch);
+    let manifests = vec![manifest, lost.reader.export(own.id).await.unwrap()];
+    (lost, [first, own], manifests)
+}
+
+/// What would break it: taking what one of the two says for the price, and what the other one says for a payment besides.
+#[tokio::test]
+async fn of_two_candidates_that_price_a_work_differently_either_settles_and_the_larger_price_is_paid()
+ {
+    for (usd_per_token, larger) in [("0.1", 1)] {
+        for settles in [0, 1] {
+            let (mut lost, rivals, _) = rivals(usd_per_token).await;
+            settle(&mut lost, &rivals[settles]).await;
+            lost.finalise(0).await;
+            let name = format!("{usd_per_token}, {settles} settles");
+            assert_eq!(invariants::violations(&lost.ledger).await.unwrap(), [], "{name}");
+            if settles != larger {
+                let rest = state(&lost, 1, None).await;
+                settle(&mut lost, &rest).await;
+                lost.finalise(0).await;
+            }
+            assert_eq!(books(&lost).await.open, [], "{name}");
         }
     }
 }
