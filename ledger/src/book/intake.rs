@@ -1,9 +1,9 @@
 //! Taking work in: each record's outcome, and acceptance when the organisation's money covers it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use alloy::primitives::{Address, B256};
-use sqlx::SqliteConnection;
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     BookWriter, Tariff, decisions::insert_decision, group::Call, insert_payee,
@@ -575,8 +575,9 @@ async fn is_touched(conn: &mut SqliteConnection, item: i64, organisation: &str) 
     .flag("touched")
 }
 
-/// What a revision came to when a statement named it, if one did: its leaf, and what was paid when that was made. If two that
-/// did not know of each other paid it, that is what the first one says; the other paid too much.
+/// What a revision came to when a statement named it, if one did: its leaf, and what was paid when that was made. Two that did
+/// not know of each other may differ. If one has finally settled, the first that did tells, and another one paid too much; else
+/// the larger, since either can settle and both were promised. One that knows of more than both was stated after them.
 ///
 /// Where the leaf does not tell what was paid, that is what had settled before a statement of the same deposit and epoch did: an
 /// item is in statements of one epoch only until that is final. What another candidate of the epoch paid is no part of it.
@@ -586,34 +587,43 @@ pub(super) async fn stated_amount(
     revision: u32,
 ) -> Result<Option<Amount>> {
     let leaves = sqlx::query(
-        "select l.revision, l.amount, l.settled as told, s.block as paid,
+        "select l.revision, l.amount, l.settled as told, s.block as paid, s.block <= chain.finalised as final,
             (select d.block from settled d join statement o on o.id = d.statement
              where o.deposit = t.deposit and o.epoch = t.epoch) as decided
-         from leaf l join statement t on t.id = l.statement left join settled s on s.statement = l.statement
-         where l.item = ? order by l.revision = ? desc, paid is not null desc, paid",
+         from leaf l join statement t on t.id = l.statement left join settled s on s.statement = l.statement, chain
+         where l.item = ?",
     )
     .bind(item)
-    .bind(i64::from(revision))
     .fetch_all(conn)
     .await?;
-    let Some(own) = leaves.first() else { return Ok(None) };
-    if own.u32("revision")? != revision {
-        return Ok(None);
-    }
-    if let Some(told) = own.maybe_signed("told")? {
-        let amount = own.signed("amount")?.checked_add(told);
-        let amount = amount.ok_or(Error::Overflow("sum of leaves"))?;
-        return Ok(Some(Amount::new(amount.max(0).unsigned_abs())));
-    }
-    let decided = own.maybe_int("decided")?.unwrap_or(i64::MAX);
-    let mut amount = own.signed("amount")?;
+    let mut said = None;
     for leaf in &leaves {
-        if leaf.maybe_int("paid")?.is_some_and(|paid| paid < decided) {
-            let paid = leaf.signed("amount")?;
-            amount = amount.checked_add(paid).ok_or(Error::Overflow("sum of leaves"))?;
+        if leaf.u32("revision")? == revision {
+            let told = leaf.maybe_signed("told")?;
+            let is_final = leaf.maybe_int("final")? == Some(1);
+            let paid = if is_final { leaf.maybe_int("paid")? } else { None };
+            let amount = amount_by(leaf, &leaves)?;
+            said = said.max(Some((told, Reverse(paid.unwrap_or(i64::MAX)), amount)));
         }
     }
-    Ok(Some(Amount::new(amount.max(0).unsigned_abs())))
+    Ok(said.map(|(_, _, amount)| Amount::new(amount.max(0).unsigned_abs())))
+}
+
+/// What a leaf says that its work comes to, of which these are all leaves.
+fn amount_by(leaf: &SqliteRow, leaves: &[SqliteRow]) -> Result<i128> {
+    let amount = leaf.signed("amount")?;
+    let add = |sum: i128, paid| sum.checked_add(paid).ok_or(Error::Overflow("sum of leaves"));
+    if let Some(told) = leaf.maybe_signed("told")? {
+        return add(amount, told);
+    }
+    let decided = leaf.maybe_int("decided")?.unwrap_or(i64::MAX);
+    let mut sum = amount;
+    for other in leaves {
+        if other.maybe_int("paid")?.is_some_and(|paid| paid < decided) {
+            sum = add(sum, other.signed("amount")?)?;
+        }
+    }
+    Ok(sum)
 }
 
 async fn insert_accepted(

@@ -584,9 +584,9 @@ async fn rivals(usd_per_token: &str) -> (World, [SignedStatement; 2], Vec<Import
 #[tokio::test]
 async fn of_two_candidates_that_price_a_work_differently_either_settles_and_the_larger_price_is_paid()
  {
-    for (usd_per_token, larger) in [("0.1", 1)] {
+    for (usd_per_token, larger) in [("0.5", 0), ("0.1", 1)] {
         for settles in [0, 1] {
-            let (mut lost, rivals, _) = rivals(usd_per_token).await;
+            let (mut lost, rivals, mut manifests) = rivals(usd_per_token).await;
             settle(&mut lost, &rivals[settles]).await;
             lost.finalise(0).await;
             let name = format!("{usd_per_token}, {settles} settles");
@@ -595,9 +595,38 @@ async fn of_two_candidates_that_price_a_work_differently_either_settles_and_the_
                 let rest = state(&lost, 1, None).await;
                 settle(&mut lost, &rest).await;
                 lost.finalise(0).await;
+                manifests.push(lost.reader.export(rest.id).await.unwrap());
             }
             assert_eq!(books(&lost).await.open, [], "{name}");
+
+            // A second loss changes nothing of what it comes to.
+            let again = lost.after_loss(None).await;
+            for manifest in &manifests {
+                assert!(again.book.import(manifest, &secret(), 0).await.unwrap(), "{name}");
+            }
+            take(&again, &[record(1, 2, 0, 1_000_000)]).await;
+            assert_eq!(invariants::violations(&again.ledger).await.unwrap(), [], "{name}");
+            assert_eq!(books(&again).await.open, [], "{name}");
         }
+    }
+}
+
+/// What would break it: taking what a block that is not final has settled for the price.
+#[tokio::test]
+async fn a_rival_that_a_reorg_puts_in_the_place_of_what_had_settled_leaves_the_ledger_sound() {
+    for usd_per_token in ["0.5", "0.1"] {
+        let (world, first, manifest) = signed_once().await;
+        let mut lost = world.after_loss(None).await;
+        let mut tariff = tariff();
+        tariff.rates.get_mut(&token()).unwrap().usd_per_token = usd_per_token.parse().unwrap();
+        lost.book.take_in(&[record(1, 2, 0, 1_000_000)], &tariff, 0).await.unwrap();
+        let own = state(&lost, 1, None).await;
+        settle(&mut lost, &own).await;
+        assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+        lost.reorg(1).await;
+        settle(&mut lost, &first).await;
+        lost.finalise(0).await;
+        assert_eq!(invariants::violations(&lost.ledger).await.unwrap(), [], "{usd_per_token}");
     }
 }
 
