@@ -1394,17 +1394,17 @@ fn stated(leaves: &[SqliteRow]) -> Result<BTreeMap<i64, Stated>> {
 /// paid, or more of it has settled, or can settle elsewhere, than was known then.
 pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<Option<String>> {
     let leaves = sqlx::query(select_leaves!(
-        "leaf own join leaf l on l.item = own.item",
-        "own.statement = ?"
+        "leaf own join statement mine on mine.id = own.statement join leaf l on l.item = own.item",
+        "own.statement = ? and (t.deposit, t.epoch) <> (mine.deposit, mine.epoch)"
     ))
     .bind(id)
     .fetch_all(&mut *conn)
     .await?;
-    let stated = stated(&leaves)?;
-    let mut open: BTreeMap<i64, Vec<PlacedLeaf>> = BTreeMap::new();
+    let mut stated = stated(&leaves)?;
+    let mut live: BTreeMap<i64, Vec<PlacedLeaf>> = BTreeMap::new();
     for row in &leaves {
-        if !row.flag("settled")? && !row.flag("retired")? {
-            open.entry(row.int("item")?).or_default().push(PlacedLeaf::of(row)?);
+        if !row.flag("retired")? {
+            live.entry(row.int("item")?).or_default().push(PlacedLeaf::of(row)?);
         }
     }
     let own = sqlx::query(
@@ -1418,11 +1418,8 @@ pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<O
     .await?;
     for row in own {
         let item = row.int("item")?;
-        let Some(known) = stated.get(&item).filter(|_| row.signed("amount").is_ok_and(|a| a > 0))
-        else {
-            continue;
-        };
-        if let Some(why) = repetition(&row, known, open.get(&item).map_or(&[], Vec::as_slice))? {
+        let known = stated.remove(&item).unwrap_or_default();
+        if let Some(why) = repetition(&row, &known, live.get(&item).map_or(&[], Vec::as_slice))? {
             let (id, source) = (row.text("external_id")?, row.text("source")?);
             return Ok(Some(format!("work {id:?} of source {source:?} {why}")));
         }
@@ -1447,30 +1444,35 @@ impl PlacedLeaf {
     /// Whether it was stated when the other one had settled, though that is not seen here yet.
     fn follows(&self, other: &Self) -> bool {
         let after = other.told.and_then(|told| told.checked_add(other.amount));
-        self.told.zip(after).is_some_and(|(told, after)| told >= after)
+        self.told.zip(after).is_some_and(|(told, after)| {
+            if other.amount < 0 { told <= after } else { told >= after }
+        })
     }
 
-    /// Whether it pays in another place, and neither of the two was stated when the other one had settled.
+    /// Whether it is in another place, and neither of the two was stated when the other one had settled.
     pub(crate) fn is_apart_from(&self, other: &Self) -> bool {
-        self.place != other.place && self.amount > 0 && !self.follows(other) && !other.follows(self)
+        self.place != other.place && !self.follows(other) && !other.follows(self)
     }
 }
 
-/// Why a leaf that adds to what was paid of a work would pay it once more, if it would.
-fn repetition(leaf: &SqliteRow, known: &Stated, open: &[PlacedLeaf]) -> Result<Option<String>> {
-    if leaf.flag("is_cut_off")? {
-        return Ok(Some("is regarded as paid since a cut-off, and it would pay it again".into()));
-    }
+/// Why a leaf would pay a work once more than others have paid it, or take back once more, if it would.
+fn repetition(leaf: &SqliteRow, known: &Stated, live: &[PlacedLeaf]) -> Result<Option<String>> {
     let own = PlacedLeaf::of(leaf)?;
-    // Where nothing tells what had settled, amounts do not either: rates differ.
-    let is_paid = match own.told {
-        Some(told) => known.settled > told,
-        None => known.paid_revision >= Some(leaf.u32("revision")?),
-    };
-    if is_paid {
-        return Ok(Some("was paid meanwhile, and it would pay it again".into()));
+    if own.amount > 0 {
+        if leaf.flag("is_cut_off")? {
+            let why = "is regarded as paid since a cut-off, and it would pay it again";
+            return Ok(Some(why.into()));
+        }
+        let is_paid = match own.told {
+            Some(told) => known.settled > told,
+            // Amounts do not tell, rates differ.
+            None => known.paid_revision >= Some(leaf.u32("revision")?),
+        };
+        if is_paid {
+            return Ok(Some("was paid meanwhile, and it would pay it again".into()));
+        }
     }
-    let rival = open.iter().find(|other| other.is_apart_from(&own));
+    let rival = live.iter().find(|other| other.is_apart_from(&own));
     Ok(rival.map(|PlacedLeaf { place: (deposit, epoch), .. }| {
         format!(
             "is in epoch {epoch} of deposit {deposit}, too, which can settle or has not settled finally"

@@ -393,10 +393,11 @@ async fn refuse_false(conn: &mut SqliteConnection, import: &Import, secret: &Sec
     Ok(())
 }
 
-/// Refuses a manifest of a statement that could settle and would pay work once more: it was taken in again, and stated or paid,
-/// while nobody here knew of this one.
+/// Refuses a manifest of a statement that could settle, be it after a reorg, and would pay work once more: it was taken in
+/// again, and stated or paid, while nobody here knew of this one.
 async fn refuse_overpaying(conn: &mut SqliteConnection, id: i64, import: &Import) -> Result<()> {
-    let state = read::deposit_state(conn, import.statement.key.id()).await?;
+    let finalised = read::finalised(conn).await?;
+    let state = read::deposit_state_at(conn, import.statement.key.id(), finalised).await?;
     if import.statement.epoch <= state.epoch {
         return Ok(());
     }

@@ -153,15 +153,16 @@ pub(super) async fn most_payable(
     .bind(item)
     .fetch_all(&mut *conn)
     .await?;
-    let leaves = rows.iter().map(PlacedLeaf::of).collect::<Result<Vec<_>>>()?;
     let (mut ours, mut imported) = (Vec::new(), Vec::new());
-    for (row, leaf) in rows.iter().zip(&leaves) {
-        if row.flag("imported")? { imported.push(leaf) } else { ours.push(leaf) }
+    for row in &rows {
+        let leaf = PlacedLeaf::of(row)?;
+        if leaf.amount > 0 {
+            if row.flag("imported")? { imported.push(leaf) } else { ours.push(leaf) }
+        }
     }
-    let is_apart = |leaf: &&PlacedLeaf| {
-        leaf.amount > 0 && leaves.iter().any(|other| other.is_apart_from(leaf))
-    };
-    let besides: Vec<_> = imported.iter().copied().filter(is_apart).collect();
+    let is_apart =
+        |leaf: &&PlacedLeaf| ours.iter().chain(&imported).any(|other| other.is_apart_from(leaf));
+    let besides: Vec<_> = imported.iter().filter(is_apart).collect();
     // Of those that were all brought back, one is the payment, and the others are besides it.
     let is_ours_apart = besides.iter().any(|leaf| ours.iter().any(|own| own.is_apart_from(leaf)));
     let payment = besides.iter().map(|leaf| leaf.amount).max().filter(|_| !is_ours_apart);
