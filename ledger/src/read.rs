@@ -85,6 +85,8 @@ pub struct NextCandidate {
     pub pays_again: bool,
     /// Whether it may settle on the deposit as it is at the checkpoint.
     pub fits: bool,
+    /// Whose work it names, if it names any; its deposit may pay for another one by now.
+    pub organisation: Option<String>,
 }
 
 /// The signed candidates of a deposit's next epoch that could settle.
@@ -927,7 +929,8 @@ pub(crate) async fn next_candidates(
     state: &DepositState,
 ) -> Result<Vec<NextCandidate>> {
     let rows = sqlx::query(
-        "select t.id, t.spent, (select count(*) from signature g where g.statement = t.id) as signatures, d.cosigner
+        "select t.id, t.spent, (select count(*) from signature g where g.statement = t.id) as signatures, d.cosigner,
+            (select i.organisation from leaf l join item i on i.id = l.item where l.statement = t.id limit 1) as organisation
          from statement t join deposit d on d.id = t.deposit
          where t.deposit = ? and t.epoch = ? and t.ours = 1 order by t.id",
     )
@@ -958,7 +961,16 @@ pub(crate) async fn next_candidates(
         let candidate =
             rules::Candidate { spent, total, is_signed, is_sent, has_waited, pays_again };
         let fits = candidate.fits(state);
-        candidates.push(NextCandidate { id, spent, total, is_signed, pays_again, fits });
+        let organisation = row.maybe_text("organisation")?;
+        candidates.push(NextCandidate {
+            id,
+            spent,
+            total,
+            is_signed,
+            pays_again,
+            fits,
+            organisation,
+        });
     }
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.total));
     Ok(candidates)

@@ -720,7 +720,8 @@ pub struct Prospect {
     pub state: DepositState,
     /// Total of the statement that could be made now; zero if none can.
     pub fresh: Units,
-    /// Whether another deposit could pay work that the candidates name, or one of them pays what others have paid.
+    /// Whether another deposit could pay work that the candidates name, or is to, since this one pays for another organisation by
+    /// now, or one of them pays what others have paid.
     pub can_move: bool,
 }
 

@@ -203,13 +203,18 @@ impl Relayer {
                 pays_again: candidate.pays_again,
             })
             .collect();
+        // Another organisation's work is to be paid by its own deposits, and no books here tell whether they can.
+        let is_of_another = |candidate: &NextCandidate| {
+            candidate.organisation.as_deref().is_some_and(|name| name != desk.name)
+        };
+        let has_to_move =
+            candidates.iter().any(|candidate| candidate.pays_again || is_of_another(candidate));
         let prospect = rules::Prospect {
             state: deposit.state,
             fresh: proposal.total()?,
             can_move: !candidates.is_empty()
                 && !has_settleable
-                && (candidates.iter().any(|candidate| candidate.pays_again)
-                    || self.can_move(desk, books, deposit)?),
+                && (has_to_move || self.can_move(desk, books, deposit)?),
         };
         Ok(match rules::next_candidate(&known, &prospect) {
             Next::Nothing => None,

@@ -20,7 +20,7 @@ use ledger::{
     Ledger, Millis, Units,
     book::{BookWriter, Obligation, Sighting},
     invariants::violations,
-    read::{AttemptKind, Reader, Slot, Table, UnsettledStatement},
+    read::{AttemptKind, FundingDeposit, Reader, Slot, Table, UnsettledStatement},
     rules::{OpenItem, Verdict},
     statement::{self, Statement},
 };
@@ -215,6 +215,49 @@ impl World {
         let recovery = recover(&manifests, &secret, &book, &self.live.reader, 0).await.unwrap();
         assert_eq!(recovery.refused, Vec::<String>::new());
         self.mine(FINAL_WITHIN + 1).await;
+    }
+
+    /// A world whose first organisation's requestor has withdrawn from under a signed statement that no gas was there for, and
+    /// its deposit.
+    async fn with_an_emptied_deposit() -> (Self, FundingDeposit) {
+        let mut world = Box::pin(Self::new()).await;
+        let sender = world.live.sender;
+        world.meddle("anvil_setBalance", &format!("[\"{sender}\", \"0x5\"]")).await;
+        world.work(0, 1).await;
+        let report = world.turn().await;
+        assert_eq!((report.signed, report.sent), (1, 0), "{report:?}");
+
+        let name = &world.config.organisations[0].name;
+        let deposit = world.live.reader.books(name).await.unwrap().unwrap().deposits.remove(0);
+        let key: Settlement::DepositKey = deposit.key.clone().unwrap().into();
+        let requestor = key.requestor;
+        world.meddle("anvil_impersonateAccount", &format!("[\"{requestor}\"]")).await;
+        let settlement = Settlement::new(world.config.chain.contract, world.provider.clone());
+        let thawing = deposit.state.balance.get() - 7;
+        let _sent = settlement.thaw(key.clone(), thawing).from(requestor).send().await.unwrap();
+        world.mine(1).await;
+        let ends = world.live.reader.deposit_state(deposit.id).await.unwrap().thaw_ends;
+        rpc(&world.provider, "evm_setNextBlockTimestamp", &format!("[{ends}]")).await;
+        world.mine(1).await;
+        let _sent = settlement.withdraw(key, requestor).from(requestor).send().await.unwrap();
+        world.mine(1).await;
+        (world, deposit)
+    }
+
+    /// Opens everything with the configuration as it is now, pays for gas, and checks that an empty statement lets the first
+    /// organisation's work go to another deposit.
+    async fn assert_retired_and_paid_elsewhere(&mut self) {
+        self.reopen().await;
+        self.live.endpoints.look().await.unwrap();
+        let (sender, settled) = (self.live.sender, self.settled().await);
+        self.meddle("anvil_setBalance", &format!("[\"{sender}\", \"0xde0b6b3a7640000\"]")).await;
+        let report = self.turn().await;
+        assert_eq!(report.sent, 1, "an empty statement, which retires the epoch: {report:?}");
+        self.finish().await;
+        let name = &self.config.organisations[0].name;
+        let books = self.live.reader.books(name).await.unwrap().unwrap();
+        assert_eq!(books.open, [], "the other one has paid");
+        assert_eq!(self.settled().await, settled + 2);
     }
 
     /// Funds another deposit of the same requestor, for the same keys.
@@ -617,33 +660,11 @@ async fn a_replacement_that_the_balance_does_not_cover_says_how_much_it_needs() 
 /// What would break it: taking work for stated because a candidate names it that its deposit cannot pay any more.
 #[tokio::test]
 async fn work_whose_deposit_was_emptied_under_its_statement_says_what_it_lacks() {
-    let mut world = World::new().await;
-    let sender = world.live.sender;
-    world.meddle("anvil_setBalance", &format!("[\"{sender}\", \"0x5\"]")).await;
-    world.work(0, 1).await;
-    let report = world.turn().await;
-    assert_eq!((report.signed, report.sent), (1, 0), "{report:?}");
-
-    let books =
-        world.live.reader.books(&world.config.organisations[0].name).await.unwrap().unwrap();
-    let [deposit] = &books.deposits[..] else { panic!("one deposit: {:?}", books.deposits) };
-    let key: Settlement::DepositKey = deposit.key.clone().unwrap().into();
-    let requestor = key.requestor;
-    world.meddle("anvil_impersonateAccount", &format!("[\"{requestor}\"]")).await;
-    let settlement = Settlement::new(world.config.chain.contract, world.provider.clone());
-    let thawing = deposit.state.balance.get() - 7;
-    let _sent = settlement.thaw(key.clone(), thawing).from(requestor).send().await.unwrap();
-    world.mine(1).await;
-    let ends = world.live.reader.deposit_state(deposit.id).await.unwrap().thaw_ends;
-    rpc(&world.provider, "evm_setNextBlockTimestamp", &format!("[{ends}]")).await;
-    world.mine(1).await;
-    let _sent = settlement.withdraw(key, requestor).from(requestor).send().await.unwrap();
-    world.mine(1).await;
+    let (mut world, deposit) = World::with_an_emptied_deposit().await;
     let report = world.turn().await;
     assert!(says(&report, "units, and the deposits have 7 left"), "{report:?}");
 
     // Another deposit takes its place in the configuration, and does not get its work.
-    let settled = world.settled().await;
     let other = world.deposit_besides(deposit.key.clone().unwrap()).await;
     world.config.organisations[0].deposits = vec![other];
     world.reopen().await;
@@ -654,15 +675,20 @@ async fn work_whose_deposit_was_emptied_under_its_statement_says_what_it_lacks()
         "{report:?}"
     );
     world.config.organisations[0].deposits.insert(0, deposit.id);
-    world.reopen().await;
-    world.live.endpoints.look().await.unwrap();
-    world.meddle("anvil_setBalance", &format!("[\"{sender}\", \"0xde0b6b3a7640000\"]")).await;
-    assert_eq!(world.turn().await.sent, 1, "an empty statement, which retires the epoch");
-    world.finish().await;
-    let name = &world.config.organisations[0].name;
-    let books = world.live.reader.books(name).await.unwrap().unwrap();
-    assert_eq!(books.open, [], "the other one has paid");
-    assert_eq!(world.settled().await, settled + 2);
+    world.assert_retired_and_paid_elsewhere().await;
+}
+
+/// What would break it: asking of the work of the organisation alone that a deposit pays for now whether it can move.
+#[tokio::test]
+async fn work_whose_emptied_deposit_pays_for_another_organisation_now_is_paid_elsewhere() {
+    let (mut world, deposit) = World::with_an_emptied_deposit().await;
+    let other = world.deposit_besides(deposit.key.clone().unwrap()).await;
+    let organisations = &mut world.config.organisations;
+    organisations[0].deposits = vec![other];
+    let token = organisations[0].token;
+    let another = organisations[1..].iter_mut().find(|known| known.token == token).unwrap();
+    another.deposits.push(deposit.id);
+    world.assert_retired_and_paid_elsewhere().await;
 }
 
 /// What would break it: ending the process, and with it the reading and the sending, for a disk that holds copies only.
