@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     Endpoints, Error, Result, compare, decode,
     endpoint::{Endpoint, Header, range_refusal},
-    endpoints::{Health, Survey},
+    endpoints::{Health, Survey, Unagreed},
     history::{self, History},
     proof::{self, Receipts},
     replay::replay,
@@ -408,8 +408,9 @@ impl Indexer {
         self.endpoints.agreed_at(number).await
     }
 
-    /// Whether enough operators serve the same logs of a range; fails if they serve others, or, where one operator is not enough
-    /// and the journal does not tell the entries either, or fewer blocks would do, if too few serve any.
+    /// Whether enough operators serve the same logs of a range; fails if they serve others, or if a single one does whose entries
+    /// are as true, or, where one operator is not enough and the journal does not tell the entries either, or fewer blocks would
+    /// do, if too few serve any.
     async fn check_agreed(
         &self,
         endpoint: &Endpoint,
@@ -421,19 +422,24 @@ impl Indexer {
             return Ok(false);
         }
         let what = format!("logs of blocks {from} to {to}");
-        let refusals = match self.endpoints.agreed_range((from, to)).await {
+        let differs =
+            |from: &str| endpoint.inconsistent(format!("its {what} are not those that {from}"));
+        let Unagreed { served, refusals } = match self.endpoints.agreed_range((from, to)).await {
             Ok(agreed) if agreed == history::digest(logs) => return Ok(true),
-            Ok(_) => {
-                let problem = format!("its {what} are not those that the others serve");
-                return Err(endpoint.inconsistent(problem));
-            }
-            Err(refusals) => refusals,
+            Ok(_) => return Err(differs("the others serve")),
+            Err(unagreed) => unagreed,
         };
         let is_refused = from < to && refusals.iter().any(|error| range_refusal(error).is_some());
         // Where they do not serve the first block alone either, it was not for the width.
         let fewer_do = is_refused && self.endpoints.agreed_range((from, from)).await.is_ok();
         if is_told && !fewer_do {
-            return Ok(false);
+            // Of others that place the same entries elsewhere, the journal does not tell who is right.
+            let contradicts = |theirs: &[Log]| {
+                history::entries(theirs) == history::entries(logs)
+                    && history::digest(theirs) != history::digest(logs)
+            };
+            let other = served.iter().find(|(_, theirs)| contradicts(theirs));
+            return other.map_or(Ok(false), |(other, _)| Err(differs(&format!("{other} serves"))));
         }
         let _is_narrower = refusals.iter().any(|error| endpoint.narrow(error, to - from + 1));
         Err(self.endpoints.no_agreement(&format!("on the {what}")))

@@ -132,6 +132,15 @@ pub(crate) struct Survey {
     pub(crate) agreeing: Vec<(Endpoint, Header)>,
 }
 
+/// What is served of some blocks of which too few operators serve the same.
+#[derive(Debug)]
+pub(crate) struct Unagreed {
+    /// Logs, with the operators that serve them.
+    pub(crate) served: Vec<(String, Vec<Log>)>,
+    /// What kept the others from serving any.
+    pub(crate) refusals: Vec<Error>,
+}
+
 /// What is known of an endpoint, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EndpointReport {
@@ -376,26 +385,35 @@ impl Endpoints {
     pub(crate) async fn agreed_logs(&self, block: &Block) -> Option<B256> {
         let members = self.due();
         let served = all(members.iter().map(|member| member.logs_of(block))).await;
-        self.agreed_digest(&members, &served)
+        self.agreed_digest(&members, served).ok()
     }
 
-    /// Digest of the contract's logs of final blocks, as enough operators serve them; or else what kept any from serving them.
+    /// Digest of the contract's logs of final blocks, as enough operators serve them.
     pub(crate) async fn agreed_range(
         &self,
         (from, to): (u64, u64),
-    ) -> std::result::Result<B256, Vec<Error>> {
+    ) -> std::result::Result<B256, Unagreed> {
         let members = self.due();
         let served = all(members.iter().map(|member| member.logs_between(from, to))).await;
-        let agreed = self.agreed_digest(&members, &served);
-        agreed.ok_or_else(|| served.into_iter().filter_map(Result::err).collect())
+        self.agreed_digest(&members, served)
     }
 
     /// Digest of the logs that enough operators serve.
-    fn agreed_digest(&self, members: &[Endpoint], served: &[Result<Vec<Log>>]) -> Option<B256> {
-        let named = members.iter().zip(served).filter_map(|(member, logs)| {
-            Some((member.operator(), history::digest(logs.as_ref().ok()?)))
-        });
-        self.agreed(named)
+    fn agreed_digest(
+        &self,
+        members: &[Endpoint],
+        served: Vec<Result<Vec<Log>>>,
+    ) -> std::result::Result<B256, Unagreed> {
+        let mut unagreed = Unagreed { served: Vec::new(), refusals: Vec::new() };
+        for (member, logs) in members.iter().zip(served) {
+            match logs {
+                Ok(logs) => unagreed.served.push((member.operator().to_owned(), logs)),
+                Err(error) => unagreed.refusals.push(error),
+            }
+        }
+        let named = unagreed.served.iter();
+        let named = named.map(|(operator, logs)| (operator.as_str(), history::digest(logs)));
+        self.agreed(named).ok_or(unagreed)
     }
 
     /// A word of the contract's storage in the state of a block, as enough operators say.

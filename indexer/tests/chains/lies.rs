@@ -333,6 +333,31 @@ async fn a_true_log_in_a_false_place_is_not_taken_where_others_refuse_ranges_of_
     world.assert_is_head().await;
 }
 
+/// Goal: where a log stands is not one operator's word while another one contradicts it, however few are asked.
+#[tokio::test]
+async fn a_true_log_in_a_false_place_is_not_taken_where_one_other_operator_contradicts_it() {
+    let liar = Some(Lie::Displaces(OLD));
+    for lies in [&[liar, None][..], &[None, liar], &[liar, None, None]] {
+        for is_proved in [true, false] {
+            let world = World::of(lies).await;
+            world.endpoints.distrust("cleo", "it did");
+            let honest = usize::from(lies[0].is_some());
+            world.servers[honest].lock().serves_receipts = is_proved;
+            let mut indexer = world.indexer().await;
+            let error = settle(&mut indexer, 5).await;
+            assert_eq!(error.is_none(), is_proved, "{lies:?}: {error:?}");
+            if let Some(error) = error {
+                world.assert_is_true_below(OLD).await;
+                assert!(error.to_string().contains("are not those that"), "{error}");
+                assert!(!world.states()[..2].contains(&State::Lying));
+                world.servers[1 - honest].lock().lie = None;
+                assert!(settle(&mut indexer, 5).await.is_none(), "{lies:?}");
+            }
+            world.assert_is_head().await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn logs_that_the_others_serve_at_no_width_are_taken_as_the_journal_tells_them() {
     let none = Some(Lie::RefusesRangesAbove(0));
