@@ -41,8 +41,8 @@ pub(crate) struct Header {
 #[derive(Debug, Clone)]
 pub(crate) struct Look {
     pub(crate) latest: Header,
-    /// Number of the newest block that is final to it.
-    pub(crate) finalised: u64,
+    /// Number of the newest block that is final to it; `None` if it knows none, as one that has just started may not.
+    pub(crate) finalised: Option<u64>,
     /// That block, if it came with the answer.
     pub(crate) final_header: Option<Header>,
 }
@@ -115,13 +115,13 @@ impl Endpoint {
     pub(crate) async fn look(&self) -> Result<Look> {
         let latest = self.block_there(BlockNumberOrTag::Latest).await?;
         let (finalised, final_header) = match self.finality {
-            Finality::Depth(depth) => (latest.block.number.saturating_sub(depth), None),
+            Finality::Depth(depth) => (Some(latest.block.number.saturating_sub(depth)), None),
             Finality::Tag => {
                 let header = self.block(BlockNumberOrTag::Finalized).await?;
-                (header.as_ref().map_or(0, |header| header.block.number), header)
+                (header.as_ref().map(|header| header.block.number), header)
             }
         };
-        if finalised > latest.block.number {
+        if let Some(finalised) = finalised.filter(|number| *number > latest.block.number) {
             let latest = latest.block.number;
             return Err(
                 self.inconsistent(format!("block {finalised} is final, {latest} the newest"))

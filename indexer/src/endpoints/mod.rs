@@ -300,7 +300,8 @@ impl Endpoints {
         let looks: Vec<(Endpoint, Look)> = looks.into_iter().flatten().collect();
         *self.surveyed.lock().unwrap_or_else(PoisonError::into_inner) = Some(point::now());
         self.note_lags(&looks);
-        let claims = looks.iter().map(|(member, look)| (member.operator(), look.finalised));
+        let claims = looks.iter();
+        let claims = claims.filter_map(|(member, look)| Some((member.operator(), look.finalised?)));
         let Some(number) = self.reached(claims) else {
             return Err(self.no_agreement("on a final block"));
         };
@@ -314,7 +315,7 @@ impl Endpoints {
                 agreed.is_some_and(|(vote, header)| self.ballot(&vote) == self.ballot(&header));
             member.health(|health| health.agrees = Some(agrees));
             match agreed {
-                Some((vote, header)) if !agrees && look.finalised >= number => {
+                Some((vote, header)) if !agrees && look.finalised >= Some(number) => {
                     let (theirs, winner) = (told(&vote, &header), told(&header, &vote));
                     member.lied(format!(
                         "it called block {number} {theirs} final; the other operators agree on {winner}"
@@ -496,7 +497,7 @@ impl Endpoints {
         for (member, look) in looks {
             member.health(|health| {
                 health.latest = Some(look.latest.block);
-                health.finalised = Some(look.finalised);
+                health.finalised = look.finalised;
                 health.lag = reached.saturating_sub(look.latest.block.number);
             });
         }

@@ -2,13 +2,18 @@
 //! Method: a backup, one more settled statement, the backup again, and turns before the chain is read.
 //! What would break it: signing by what the ledger knows, while the chain knows more.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
 
 use alloy::primitives::B256;
+use serde_json::json;
 
 use crate::{
     env::{Env, assert_success, eventually, terminate, write},
     halt::status,
+    proxy::proxy,
     sender::{Live, World, says},
 };
 
@@ -49,6 +54,37 @@ async fn a_process_with_an_old_database_signs_nothing_before_it_has_read_what_wa
     let report = world.turn().await;
     assert!(!says(&report, "until the chain is read"), "{report:?}");
     assert_eq!(report.signed, 1, "another organisation is not concerned: {report:?}");
+}
+
+/// Goal: an endpoint that has no final block for a moment, as one that starts has none, does not pass for one whose chain is
+/// that young.
+#[tokio::test]
+async fn a_process_with_an_old_database_signs_nothing_while_its_endpoint_knows_no_final_block() {
+    let mut world = World::new().await;
+    let backup = world.back_up().await;
+    world.work(0, 1).await;
+    world.turn().await;
+    world.finish().await;
+
+    world.restore(&backup).await;
+    // Of the only endpoint, each is asked for twice.
+    let nulls = AtomicU32::new(2);
+    let url = proxy(&world.env.anvil.url, move |request| {
+        let is_null = request["params"][0] == "finalized"
+            && nulls.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        is_null.then(|| json!({ "result": null }))
+    });
+    world.config.chain.rpc_url = Some(url.await);
+    world.live = Live::open(&world.config).await;
+    world.work(1, 2).await;
+    for waits_for in ["until the endpoints agree", "until the chain is read"] {
+        let _nothing_final = world.live.endpoints.look().await;
+        let report = world.turn().await;
+        assert_eq!((report.signed, report.sent), (0, 0), "{report:?}");
+        assert!(says(&report, waits_for), "{report:?}");
+    }
+    world.index().await;
+    assert_eq!(world.turn().await.signed, 1);
 }
 
 #[tokio::test]
