@@ -23,7 +23,7 @@ use crate::{
     endpoint::{Endpoint, Header, range_refusal},
     endpoints::{Health, Survey, Unagreed},
     history::{self, History},
-    proof::{self, Receipts},
+    proof,
     replay::replay,
 };
 
@@ -336,22 +336,31 @@ impl Indexer {
         checkpoint: Option<&Block>,
         (from, to): (u64, u64),
     ) -> Result<Turn> {
-        let logs = endpoint.logs_between(from, to).await?;
+        let end = self.final_at(survey, to).await?;
+        // Ranges are looked up in an index, which may lack what the block has.
+        let logs = match to - from {
+            0 => endpoint.logs_of(&end.block).await?,
+            _ => endpoint.logs_between(from, to).await?,
+        };
         self.check_parent(survey, endpoint, checkpoint, from).await?;
 
         let before = from.saturating_sub(1);
         let mut history = History::after(self.writer.journal_at(before).await?);
         let (mut found, mut is_proved) = (Vec::new(), true);
-        for served in logs.chunk_by(|a, b| a.block_number == b.block_number) {
-            let Some(number) = served.first().and_then(|log| log.block_number) else { continue };
-            let header = self.endpoints.agreed_at(number).await?;
+        let mut blocks: Vec<_> = logs.chunk_by(|a, b| a.block_number == b.block_number).collect();
+        if from == to && blocks.is_empty() {
+            blocks.push(&[]);
+        }
+        for served in blocks {
+            let number = served.first().and_then(|log| log.block_number).unwrap_or(to);
+            let header = self.final_at(survey, number).await?;
             if served.iter().any(|log| log.block_hash != Some(header.block.hash)) {
                 let problem = format!("its logs of block {number} name another block");
                 return Err(endpoint.inconsistent(problem));
             }
-            let logs = match proof::logs_by_receipts(endpoint, &header).await? {
-                Receipts::Proved(logs) if !proof::are_of_state_sync(served, &header) => logs,
-                Receipts::Proved(_) | Receipts::Unproved => {
+            let logs = match proof::proved_logs(endpoint, &header).await? {
+                Some(logs) if !proof::are_of_state_sync(served, &header) => logs,
+                _ => {
                     is_proved = false;
                     served.to_vec()
                 }
@@ -359,14 +368,14 @@ impl Indexer {
             history.push(number, &logs, endpoint.operator());
             found.push((header.block, logs));
         }
-        let end = self.final_at(survey, to).await?;
         let theirs = proof::journal(&self.endpoints, endpoint, &end).await?;
         if let Some(theirs) = theirs.filter(|theirs| *theirs != history.last()) {
             return self.repair(survey, endpoint, history.blocks, (before, to, theirs)).await;
         }
         let is_told = theirs.is_some();
         is_proved &= is_told;
-        let is_sure = is_proved || self.check_agreed(endpoint, &logs, (from, to), is_told).await?;
+        let is_sure =
+            is_proved || self.check_agreed(endpoint, &logs, (from, &end.block), is_told).await?;
         if found.last().is_none_or(|(last, _)| last.number < to) {
             found.push((end.block, Vec::new()));
             history.push(to, &[], endpoint.operator());
@@ -415,16 +424,21 @@ impl Indexer {
         &self,
         endpoint: &Endpoint,
         logs: &[Log],
-        (from, to): (u64, u64),
+        (from, end): (u64, &Block),
         is_told: bool,
     ) -> Result<bool> {
         if self.endpoints.needed() <= 1 {
             return Ok(false);
         }
+        let to = end.number;
         let what = format!("logs of blocks {from} to {to}");
         let differs =
             |from: &str| endpoint.inconsistent(format!("its {what} are not those that {from}"));
-        let Unagreed { served, refusals } = match self.endpoints.agreed_range((from, to)).await {
+        let agreed = match to - from {
+            0 => self.endpoints.agreed_logs(end).await,
+            _ => self.endpoints.agreed_range((from, to)).await,
+        };
+        let Unagreed { served, refusals } = match agreed {
             Ok(agreed) if agreed == history::digest(logs) => return Ok(true),
             Ok(_) => return Err(differs("the others serve")),
             Err(unagreed) => unagreed,
@@ -515,7 +529,7 @@ impl Indexer {
             None => {
                 let logs = endpoint.logs_of(&header.block).await?;
                 if self.endpoints.needed() > 1 {
-                    let Some(agreed) = self.endpoints.agreed_logs(&header.block).await else {
+                    let Ok(agreed) = self.endpoints.agreed_logs(&header.block).await else {
                         return Ok(None);
                     };
                     if agreed != history::digest(&logs) {
@@ -640,6 +654,9 @@ impl Indexer {
         let source = history.of(block).map_or(endpoint.operator(), |block| &block.source);
         let is_lie = self.blame(&found, source).await;
         if block > stored && !is_lie {
+            // Asked for alone, it is asked for by its hash.
+            let before = (block - stored - 1).max(1);
+            endpoint.health(|health| health.narrow(to - stored, Some(before)));
             return Err(endpoint.inconsistent(format!("{} of block {block}", found.what)));
         }
         if block > stored {

@@ -383,10 +383,10 @@ impl Endpoints {
     }
 
     /// Digest of the contract's logs of a block, as enough operators serve them.
-    pub(crate) async fn agreed_logs(&self, block: &Block) -> Option<B256> {
+    pub(crate) async fn agreed_logs(&self, block: &Block) -> std::result::Result<B256, Unagreed> {
         let members = self.due();
         let served = all(members.iter().map(|member| member.logs_of(block))).await;
-        self.agreed_digest(&members, served).ok()
+        self.agreed_digest(&members, served)
     }
 
     /// Digest of the contract's logs of final blocks, as enough operators serve them.

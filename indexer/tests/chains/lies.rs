@@ -370,6 +370,28 @@ async fn logs_that_the_others_serve_at_no_width_are_taken_as_the_journal_tells_t
     world.assert_is_head().await;
 }
 
+/// Goal: logs that are in no range, as an endpoint's index may lack them, are found in their block.
+/// What would break it: asking for the same range again; voting on ranges only.
+#[tokio::test]
+async fn logs_that_no_range_has_are_taken_from_their_block() {
+    for block in [1, 3, OLD, OLD + 1, BLOCKS - FINALITY] {
+        for lies in
+            [&[Some(Lie::OmitsFromRanges(block)); 3][..], &[Some(Lie::OmitsFromRanges(block))]]
+        {
+            for serves_receipts in [false, true] {
+                let world = World::of(lies).await;
+                for server in &world.servers {
+                    server.lock().serves_receipts = serves_receipts;
+                }
+                let mut indexer = world.indexer().await;
+                assert!(settle(&mut indexer, 5).await.is_none(), "{lies:?}");
+                world.assert_is_head().await;
+                assert!(!world.states().contains(&State::Lying), "{lies:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_one_of_three_alone_says_of_a_block_is_not_followed() {
     for (lie, _) in lies_about(NEW) {
