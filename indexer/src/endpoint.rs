@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Result,
     endpoints::{HeaderHash, Health, Wire, wire},
+    proof,
 };
 
 /// Which blocks count as final. Belongs to the chain profile, chosen once.
@@ -189,7 +190,16 @@ impl Endpoint {
     /// The contract's logs of one block, ordered.
     pub(crate) async fn logs_of(&self, block: &Block) -> Result<Vec<Log>> {
         let filter = Filter::new().address(self.contract).at_block_hash(block.hash);
-        let logs = self.logs(&filter).await?;
+        let logs = match self.logs(&filter).await {
+            // Anybody can fill a block with more of them than are served at once. Its tx receipts hold them all.
+            Err(error) if range_refusal(&error).is_some() => {
+                match proof::logs_in_receipts(self, block.hash).await {
+                    Ok(Some(logs)) => self.ordered(logs)?,
+                    _ => return Err(error),
+                }
+            }
+            served => served?,
+        };
         match logs.iter().find(|log| log.block_hash != Some(block.hash)) {
             None => Ok(logs),
             Some(log) => Err(self.inconsistent(format!(
@@ -215,6 +225,11 @@ impl Endpoint {
 
     async fn logs(&self, filter: &Filter) -> Result<Vec<Log>> {
         let logs = self.provider.get_logs(filter).await.map_err(self.failed("eth_getLogs"))?;
+        self.ordered(logs)
+    }
+
+    /// The logs, if they are the contract's, in order and complete.
+    fn ordered(&self, logs: Vec<Log>) -> Result<Vec<Log>> {
         let places: Vec<_> = logs.iter().map(|log| (log.block_number, log.log_index)).collect();
         if !places.is_sorted_by(|a, b| a < b) {
             return Err(self.inconsistent("logs are out of order or repeated".into()));

@@ -86,22 +86,12 @@ pub(crate) enum Receipts {
 /// The contract's logs of a block from its tx receipts, if these can be had and checked.
 pub(crate) async fn logs_by_receipts(endpoint: &Endpoint, header: &Header) -> Result<Receipts> {
     // Of a header whose hash is not computed, the root is one endpoint's word as well.
-    if !endpoint.computes_hashes() || !endpoint.health(|health| health.serves(RECEIPTS)) {
+    if !endpoint.computes_hashes() {
         return Ok(Receipts::Unproved);
     }
     let hash = header.block.hash;
-    let params = (BlockId::hash(hash),);
-    let ask =
-        || endpoint.provider().client().request::<_, Option<Vec<TxReceipt>>>(RECEIPTS, params);
-    let answer = endpoint.find(ask).await;
-    let receipts = match answer {
-        Ok(Some(receipts)) => receipts,
-        Ok(None) => return Err(endpoint.no_block(hash.to_string())),
-        Err(error) if is_unserved(&error) => {
-            note_unknown(endpoint, RECEIPTS, &error);
-            return Ok(Receipts::Unproved);
-        }
-        Err(error) => return Err(endpoint.failed(RECEIPTS)(error)),
+    let Some(receipts) = tx_receipts(endpoint, hash).await? else {
+        return Ok(Receipts::Unproved);
     };
     if !have_root(&receipts, header) {
         // A node that has the header and not yet what is in the block, as one behind a balancer may.
@@ -142,6 +132,32 @@ pub(crate) async fn logs_by_receipts(endpoint: &Endpoint, header: &Header) -> Re
         }
     }
     Ok(Receipts::Proved(logs))
+}
+
+/// The contract's logs of a block as its tx receipts tell them, which nothing proves; `None` if these are not served.
+pub(crate) async fn logs_in_receipts(endpoint: &Endpoint, block: B256) -> Result<Option<Vec<Log>>> {
+    let Some(receipts) = tx_receipts(endpoint, block).await? else { return Ok(None) };
+    let logs = receipts.into_iter().flat_map(|receipt| receipt.logs);
+    Ok(Some(logs.filter(|log| log.inner.address == endpoint.contract()).collect()))
+}
+
+/// A block's tx receipts; `None` if the endpoint serves none by block.
+async fn tx_receipts(endpoint: &Endpoint, block: B256) -> Result<Option<Vec<TxReceipt>>> {
+    if !endpoint.health(|health| health.serves(RECEIPTS)) {
+        return Ok(None);
+    }
+    let params = (BlockId::hash(block),);
+    let ask =
+        || endpoint.provider().client().request::<_, Option<Vec<TxReceipt>>>(RECEIPTS, params);
+    match endpoint.find(ask).await {
+        Ok(Some(receipts)) => Ok(Some(receipts)),
+        Ok(None) => Err(endpoint.no_block(block.to_string())),
+        Err(error) if is_unserved(&error) => {
+            note_unknown(endpoint, RECEIPTS, &error);
+            Ok(None)
+        }
+        Err(error) => Err(endpoint.failed(RECEIPTS)(error)),
+    }
 }
 
 /// Whether the tx receipts, with or without Polygon's own one, come to the receipts root of the header.

@@ -1,5 +1,6 @@
 //! Rebuilding everything from the contract's logs alone.
 
+use alloy::rpc::types::Log;
 use contracts::journal::Journal;
 use ledger::{
     chain::{Block, IndexedBlock},
@@ -40,6 +41,15 @@ pub async fn replay(endpoints: &Endpoints, from: u64, to: &Block) -> Result<Repl
     Err(last.unwrap_or_else(|| endpoints.no_agreement("on the final block")))
 }
 
+/// The contract's logs of some blocks; those of one alone by its hash, as the indexer asks for them.
+async fn logs(endpoint: &Endpoint, first: u64, last: u64) -> Result<Vec<Log>> {
+    if first < last {
+        return endpoint.logs_between(first, last).await;
+    }
+    let header = endpoint.block_there(last.into()).await?;
+    endpoint.logs_of(&header.block).await
+}
+
 async fn replay_from(
     endpoints: &Endpoints,
     endpoint: &Endpoint,
@@ -52,7 +62,7 @@ async fn replay_from(
     while first <= to.number {
         let span = endpoint.health(|health| health.span()).min(SPAN);
         let last = to.number.min(first.saturating_add(span - 1));
-        let logs = match endpoint.logs_between(first, last).await {
+        let logs = match logs(endpoint, first, last).await {
             Ok(logs) => logs,
             Err(error) if first < last && endpoint.narrow(&error, last - first + 1) => continue,
             Err(error) => return Err(error),

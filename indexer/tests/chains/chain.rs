@@ -416,6 +416,8 @@ pub(crate) enum Lie {
     IsAnotherChain,
     AsksForPatience,
     RefusesRangesAbove(u64),
+    /// As a block with more logs than are served at once, whose tx receipts are of a type that nobody knows.
+    RefusesLogsOf(u64),
     /// Each time after so many requests.
     RefusesEvery(u64),
     /// As a gateway that waits for its node for so many seconds, which the thread's clock is moved by.
@@ -703,10 +705,18 @@ impl Serving {
             let node = self
                 .by_hash(tree, &filter["blockHash"])
                 .ok_or((-32000, "unknown block".to_owned()))?;
+            if self.lie == Some(Lie::RefusesLogsOf(tree.number(node))) {
+                return Err(too_many());
+            }
             return Ok(json!(self.told(tree, node)));
         }
         let (from, to) =
             (hex(filter["fromBlock"].as_str().unwrap()), hex(filter["toBlock"].as_str().unwrap()));
+        if let Some(Lie::RefusesLogsOf(number)) = self.lie
+            && (from..=to).contains(&number)
+        {
+            return Err(too_many());
+        }
         if let Some(Lie::RefusesRangesAbove(blocks)) = self.lie
             && to - from >= blocks
         {
@@ -804,13 +814,14 @@ impl Serving {
                 "transactionHash": logs[0].transaction_hash, "logs": logs,
             }]);
         }
+        let kind = if self.lie == Some(Lie::RefusesLogsOf(number)) { "0x7e" } else { "0x2" };
         let receipt = |(index, log): (u64, Log)| {
             let mut log = log;
             if is_forged {
                 alter(&mut log.inner.data);
             }
             json!({
-                "type": "0x2", "status": "0x1", "cumulativeGasUsed": format!("0x{:x}", 21_000 * index),
+                "type": kind, "status": "0x1", "cumulativeGasUsed": format!("0x{:x}", 21_000 * index),
                 "transactionHash": log.transaction_hash, "logs": [log],
             })
         };
@@ -822,6 +833,10 @@ impl Serving {
 fn alter(data: &mut LogData) {
     let id = keccak256("another deposit");
     *data = Settlement::Thawed { id, units: 0, ends: 7 }.encode_log_data();
+}
+
+fn too_many() -> (i64, String) {
+    (-32005, "query returned more than 10000 results".into())
 }
 
 fn hex(text: &str) -> u64 {

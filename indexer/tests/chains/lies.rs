@@ -392,6 +392,32 @@ async fn logs_that_no_range_has_are_taken_from_their_block() {
     }
 }
 
+/// Goal: a stranger stops nobody by a block with more of the contract's logs than endpoints serve at once.
+#[tokio::test]
+async fn logs_that_are_refused_for_their_number_are_taken_from_tx_receipts_of_any_type() {
+    for block in [OLD, NEW] {
+        for lies in [&[Some(Lie::RefusesLogsOf(block)); 3][..], &[Some(Lie::RefusesLogsOf(block))]]
+        {
+            let mut world = World::of(lies).await;
+            for server in &world.servers {
+                server.lock().serves_receipts = true;
+            }
+            let mut indexer = world.indexer().await;
+            assert!(settle(&mut indexer, 20).await.is_none(), "{lies:?}");
+            world.assert_is_head().await;
+            world.grow(FINALITY);
+            assert!(settle(&mut indexer, 20).await.is_none(), "{lies:?}");
+            world.assert_is_head().await;
+            assert!(world.states().iter().all(|state| *state == State::Ok), "{lies:?}");
+
+            let writer = ChainWriter::new(world.ledger.clone());
+            let checkpoint = writer.checkpoint().await.unwrap().unwrap();
+            let replay = indexer::replay::replay(&world.endpoints, 1, &checkpoint).await.unwrap();
+            assert_eq!(replay.journal, replay.contract_journal);
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_one_of_three_alone_says_of_a_block_is_not_followed() {
     for (lie, _) in lies_about(NEW) {
