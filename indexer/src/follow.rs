@@ -12,6 +12,7 @@ use ledger::{
     Ledger,
     chain::{Block, ChainWriter, IndexedBlock},
     completeness::BlockJournal,
+    point,
 };
 use tokio::{
     sync::watch,
@@ -105,7 +106,7 @@ pub struct Standing {
     pub finalised: Option<u64>,
     /// Why it waits, if it does.
     pub waiting: Vec<String>,
-    /// Whether the final block stands still, or went back.
+    /// Whether the final block stands still or went back, or nothing becomes final in the ledger.
     pub is_alarmed: bool,
 }
 
@@ -118,6 +119,10 @@ pub struct Indexer {
     standing: watch::Sender<Standing>,
     /// The newest final block, and since when it is that one.
     final_since: (u64, Instant),
+    /// The highest block that a turn came to.
+    reached: u64,
+    /// Since when turns fail, and none comes higher.
+    failing_since: Option<Instant>,
     /// Operators whose lies are in the ledger.
     marked: BTreeSet<String>,
     /// How often in a row what is stored and what is served did not lead to the contract's journal.
@@ -141,7 +146,9 @@ impl Indexer {
             writer: ChainWriter::new(ledger.clone()),
             start_block: identity.start_block,
             standing: watch::Sender::default(),
-            final_since: (0, Instant::now()),
+            final_since: (0, point::now()),
+            reached: 0,
+            failing_since: None,
             marked: BTreeSet::new(),
             doubts: AtomicU32::new(0),
             untold_at: AtomicU64::new(0),
@@ -172,12 +179,27 @@ impl Indexer {
         if turn.is_ok() {
             self.doubts.store(0, Ordering::Relaxed);
         }
+        self.note(&turn);
         let is_alarmed = alarm.is_some();
         let problem =
             turn.as_ref().err().map(|error| format!("the indexer waits: {}", chain_of(error)));
         let waiting = alarm.into_iter().chain(problem).collect();
         self.standing.send_replace(Standing { finalised, waiting, is_alarmed });
         turn
+    }
+
+    /// Takes note of whether turns get anywhere. What is indexed again was reached before.
+    fn note(&mut self, turn: &Result<Turn>) {
+        match turn {
+            Ok(Turn::Idle) => self.failing_since = None,
+            Ok(Turn::Advanced(block)) if *block > self.reached => {
+                (self.reached, self.failing_since) = (*block, None);
+            }
+            Ok(_) => {}
+            Err(_) => {
+                self.failing_since.get_or_insert_with(point::now);
+            }
+        }
     }
 
     async fn turn_on(&self, survey: &Survey) -> Result<Turn> {
@@ -794,9 +816,10 @@ impl Indexer {
         true
     }
 
-    /// Why the final block is a reason for alarm, if it is.
+    /// Why the final block is a reason for alarm, if it is: that of the endpoints, or that of the ledger, which stays behind it while
+    /// turns fail.
     async fn alarm(&mut self, survey: Option<&Survey>) -> Result<Option<String>> {
-        let now = Instant::now();
+        let now = point::now();
         let Some(survey) = survey else {
             return Ok(self.stands_still(0, now));
         };
@@ -814,7 +837,7 @@ impl Indexer {
         let times = agreeing.map(|(endpoint, latest)| (endpoint.operator(), latest.block.time));
         let newest = self.endpoints.reached(times).unwrap_or_default();
         let behind = newest.saturating_sub(finalised.time);
-        Ok(self.stands_still(behind, now))
+        Ok(self.stands_still(behind, now).or_else(|| self.fails(known, now)))
     }
 
     /// `behind`: seconds between the final and the newest block.
@@ -824,6 +847,15 @@ impl Indexer {
         let stood = now.saturating_duration_since(since).max(Duration::from_secs(behind));
         (stood > limit).then(|| {
             format!("the final block stands at {number}, for {} minutes", stood.as_secs() / 60)
+        })
+    }
+
+    /// `known`: the ledger's final block.
+    fn fails(&self, known: u64, now: Instant) -> Option<String> {
+        let failed = now.saturating_duration_since(self.failing_since?);
+        (failed > self.endpoints.settings().finality_alarm).then(|| {
+            let minutes = failed.as_secs() / 60;
+            format!("nothing became final in the ledger after block {known} for {minutes} minutes")
         })
     }
 

@@ -559,6 +559,33 @@ async fn the_final_block_stands_still_by_the_newest_one_that_enough_operators_ha
     }
 }
 
+/// Goal: it is an alarm that nothing becomes final in the ledger, although the chain's final block moves on; not that there is
+/// much to read.
+#[cfg(feature = "crash-points")]
+#[tokio::test]
+async fn it_is_an_alarm_that_turns_fail_for_long_and_none_that_there_is_much_to_read() {
+    let narrow = Some(Lie::RefusesRangesAbove(50));
+    for (lie, is_alarmed) in [(Some(Lie::Omits(OLD)), true), (narrow, false)] {
+        let mut world = World::pruned(&[lie; 3]).await;
+        let finality_alarm = Duration::from_secs(30);
+        let settings = Settings { finality_alarm, ..Settings::default() };
+        world.endpoints = world.endpoints.with_settings(settings);
+        let mut indexer = world.indexer().await;
+        let mut now = ledger::point::now();
+        for _ in 0..20 {
+            let _failed = indexer.turn().await;
+            world.grow(1);
+            now += Duration::from_secs(5);
+            ledger::point::set_clock(Some(now));
+        }
+        let standing = indexer.standing().borrow().clone();
+        assert_eq!(standing.is_alarmed, is_alarmed, "{lie:?}: {standing:?}");
+        let text = "nothing became final in the ledger after block 0";
+        assert_eq!(standing.waiting.join(" ").contains(text), is_alarmed, "{standing:?}");
+        ledger::point::set_clock(None);
+    }
+}
+
 #[tokio::test]
 async fn an_endpoint_that_contradicts_a_final_block_ends_nothing_whatever_time_it_tells() {
     let world = World::new([None, None, None]).await;
