@@ -25,18 +25,23 @@ pub struct Replay {
 /// Blocks per log range.
 const SPAN: u64 = 2_000;
 
-/// Reads every event of the contract from `from` to the block `to`, and the contract's journal at `to`.
+/// Reads every event of the contract from `from` to the block `to`, and the contract's journal at `to`. Of endpoints whose logs
+/// do not fold to it, the last one's are returned, if no other endpoint's do.
 pub async fn replay(endpoints: &Endpoints, from: u64, to: &Block) -> Result<Replay> {
     let survey = endpoints.survey().await?;
-    let mut last = None;
+    let (mut last, mut unfolded) = (None, None);
     for (endpoint, _) in &survey.agreeing {
         match replay_from(endpoints, endpoint, from, to).await {
             Err(error) if error.is_of_endpoint() => {
                 endpoint.distrust(&error);
                 last = Some(error);
             }
+            Ok(replay) if replay.journal != replay.contract_journal => unfolded = Some(replay),
             done => return done,
         }
+    }
+    if let Some(replay) = unfolded {
+        return Ok(replay);
     }
     Err(last.unwrap_or_else(|| endpoints.no_agreement("on the final block")))
 }

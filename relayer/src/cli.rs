@@ -326,7 +326,7 @@ struct Installation {
 impl Installation {
     async fn open(folder: &Path) -> Result<Self> {
         let (config, ledger) = open_to_read(folder).await?;
-        let endpoints = config.endpoints()?;
+        let endpoints = trusted_endpoints(&config, &ledger).await?;
         Ok(Self { config, ledger, endpoints })
     }
 }
@@ -382,10 +382,7 @@ async fn run_endpoints(EndpointsArgs { report, clear, reason }: EndpointsArgs) -
             Writer::Server(remote) => remote.clear_endpoint(operator, reason).await?,
         }
     }
-    let Installation { ledger, endpoints, .. } = Installation::open(&report.folder.dir).await?;
-    for (operator, lie) in ChainWriter::new(ledger).lying_operators().await? {
-        endpoints.distrust(&operator, &lie);
-    }
+    let Installation { endpoints, .. } = Installation::open(&report.folder.dir).await?;
     let agreed = endpoints.look().await;
     let listed = endpoints.report();
     if report.json {
@@ -623,6 +620,15 @@ async fn open_to_read(folder: &Path) -> Result<(Config, Ledger)> {
     Ok((config, ledger))
 }
 
+/// The configured endpoints. Those of operators that the ledger has marked are asked nothing.
+async fn trusted_endpoints(config: &Config, ledger: &Ledger) -> Result<Endpoints> {
+    let endpoints = config.endpoints()?;
+    for (operator, lie) in ChainWriter::new(ledger.clone()).lying_operators().await? {
+        endpoints.distrust(&operator, &lie);
+    }
+    Ok(endpoints)
+}
+
 /// Who writes an installation's ledger.
 enum Writer {
     /// This process.
@@ -643,9 +649,9 @@ async fn run_sender(command: SenderCommand) -> Result<()> {
     let (SenderCommand::Adopt { folder, .. } | SenderCommand::Recover(folder)) = &command;
     let config = Config::read(&folder.dir)?;
     let ledger = Ledger::open(&config.path(&config.files.database), config.identity()).await?;
+    let endpoints = trusted_endpoints(&config, &ledger).await?;
     let (reader, book) = (Reader::new(ledger.clone()), BookWriter::new(ledger));
     let (keys, limits) = (Keys::open(&config)?, config.sending_limits());
-    let endpoints = config.endpoints()?;
     // One endpoint alone is not asked otherwise which chain it serves, and what is adopted stays.
     endpoints.look().await?;
     let sender = Sender::new(endpoints.provider(), keys.sender, limits, reader, book);

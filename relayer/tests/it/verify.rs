@@ -1,12 +1,14 @@
 //! `verify` on a database that somebody altered by hand.
 
 use std::sync::{
-    Mutex,
+    Arc, Mutex,
+    atomic::{AtomicU32, Ordering::Relaxed},
     mpsc::{Receiver, channel},
 };
 
-use ledger::chain::ChainWriter;
-use relayer::{keys::Keys, reconcile::verify};
+use ledger::{Ledger, chain::ChainWriter};
+use relayer::{config::EndpointConfig, keys::Keys, reconcile::verify};
+use serde_json::json;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::oneshot;
 
@@ -138,6 +140,41 @@ async fn a_second_opinion_from_the_files_alone_finds_a_workload_that_was_paid_ot
     assert_eq!(opinion["paid"].as_u64().unwrap() + open.len() as u64, workloads);
     assert!(workloads > 100 && !open.is_empty());
     assert!(verified["journal"].is_string());
+}
+
+/// Goal: one endpoint that leaves logs out makes no difference between ledger and chain, and is not asked once it is marked.
+/// What would break it: taking the logs of whichever endpoint comes first.
+#[tokio::test]
+async fn an_endpoint_that_leaves_logs_out_is_no_difference_where_another_serves_them() {
+    let env = Env::after_demo(12).await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = asked.clone();
+    let url = proxy(&env.anvil.url, move |request| {
+        count.fetch_add(1, Relaxed);
+        (request["method"] == "eth_getLogs").then(|| json!({ "result": [] }))
+    });
+    let mut config = env.config();
+    let urls = [url.await, env.anvil.url.clone(), env.anvil.url.clone()];
+    let named = ["anna", "bert", "cleo"].into_iter().zip(urls);
+    config.endpoints =
+        named.map(|(name, url)| EndpointConfig { operator: name.into(), url }).collect();
+    config.chain.rpc_url = None;
+    config.write().unwrap();
+    assert_success(&env.run("verify", &[]).await);
+    assert!(asked.swap(0, Relaxed) > 0);
+
+    let ledger = Ledger::open(&env.dir().join("quittance.db"), config.identity()).await.unwrap();
+    let writer = ChainWriter::new(ledger.clone());
+    writer.mark_endpoint("anna", true, "it left logs out", 0).await.unwrap();
+    drop(writer);
+    ledger.close().await;
+    for command in ["verify", "reconcile"] {
+        assert_success(&env.run(command, &[]).await);
+        assert_eq!(asked.load(Relaxed), 0, "{command}");
+    }
+    let mut recover = quittance(&["sender", "recover", "--dir"]);
+    assert_success(&recover.arg(env.dir()).output().await.unwrap());
+    assert_eq!(asked.load(Relaxed), 0, "sender recover");
 }
 
 /// Goal: a reorg while `verify` reads is no difference between ledger and chain.
