@@ -114,7 +114,7 @@ impl Endpoint {
 
     /// Where it stands now.
     pub(crate) async fn look(&self) -> Result<Look> {
-        let latest = self.block_there(BlockNumberOrTag::Latest).await?;
+        let mut latest = self.block_there(BlockNumberOrTag::Latest).await?;
         let (finalised, final_header) = match self.finality {
             Finality::Depth(depth) => (Some(latest.block.number.saturating_sub(depth)), None),
             Finality::Tag => {
@@ -122,11 +122,11 @@ impl Endpoint {
                 (header.as_ref().map(|header| header.block.number), header)
             }
         };
-        if let Some(finalised) = finalised.filter(|number| *number > latest.block.number) {
-            let latest = latest.block.number;
-            return Err(
-                self.inconsistent(format!("block {finalised} is final, {latest} the newest"))
-            );
+        // Where blocks are final at once, one may have come while it was asked.
+        if let Some(header) = &final_header
+            && header.block.number > latest.block.number
+        {
+            latest = header.clone();
         }
         Ok(Look { latest, finalised, final_header })
     }

@@ -916,6 +916,19 @@ async fn an_endpoint_that_trails_is_passed_over() {
 }
 
 #[tokio::test]
+async fn an_endpoint_whose_newest_block_is_final_may_move_on_while_it_is_looked_at() {
+    for lies in [&[Some(Lie::MovesOn)][..], &[Some(Lie::MovesOn), None, None]] {
+        let mut world = World::of(lies).await;
+        let named: Vec<_> = ["anna", "bert", "cleo"].into_iter().zip(&world.servers).collect();
+        world.endpoints = endpoints(&named, Finality::Tag);
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 1).await.is_none());
+        world.assert_is_head().await;
+        assert!(world.states().iter().all(|state| *state == State::Ok), "{}", world.reason(0));
+    }
+}
+
+#[tokio::test]
 async fn null_answers_garbage_halves_and_foreign_answers_are_put_aside_and_the_next_endpoint_is_asked()
  {
     for lie in [Lie::HasNoBlocks, Lie::Garbles, Lie::LeavesFieldsOut, Lie::AnswersOthers] {
