@@ -1,6 +1,6 @@
 //! Balances and credits against the contract's own state, as of final blocks.
 
-use std::{mem, time::Duration};
+use std::{collections::BTreeSet, mem, time::Duration};
 
 use alloy::{eips::BlockId, primitives::keccak256, providers::DynProvider};
 use contracts::Settlement;
@@ -17,7 +17,7 @@ use crate::{
     endpoints::wire::{PATIENCE, all},
 };
 
-/// Most accounts touched by facts that are compared at a final block; the rest are at those after it.
+/// Most accounts touched by facts that are compared in a turn; the rest are in those after it.
 const CHANGED: u64 = 100;
 /// Accounts compared besides, in rotation, so that all of them are in time.
 const SAMPLED: u64 = 4;
@@ -35,23 +35,29 @@ struct Asked<'a> {
 
 /// Compares, pinned to the hash of a final block. What an account holds is what as many operators show as must agree on a
 /// block; all are asked, and once more at the end of what too few answered to. One that shows something else, and again when
-/// asked again, lies. Returns whether enough showed the same of every account.
+/// asked again, lies. Returns whether enough showed the same of every account. Of one in `told` they have as of this block.
 pub(crate) async fn compare(
     writer: &ChainWriter,
     endpoints: &Endpoints,
     agreeing: &[Endpoint],
     header: &Header,
+    told: &mut BTreeSet<Account>,
 ) -> Result<bool> {
     let comparison = writer.comparison(header.block.number, CHANGED, SAMPLED).await?;
     let patient = |endpoint| Asked { endpoint, silences: 0, waited: Duration::ZERO };
     let mut asked: Vec<_> = agreeing.iter().map(patient).collect();
     let mut is_told = true;
-    let mut left: Vec<_> = comparison.holdings.iter().collect();
+    let holdings = comparison.holdings.iter();
+    let mut left: Vec<_> = holdings.filter(|(account, _)| !told.contains(account)).collect();
     for is_again in [false, true] {
         for holding in mem::take(&mut left) {
             let said = said(&mut asked, header, &holding.0).await;
             if endpoints.are_enough(said.iter().map(|(endpoint, _)| *endpoint)) {
-                is_told &= judge(writer, endpoints, header, holding, &said).await?;
+                if judge(writer, endpoints, header, holding, &said).await? {
+                    told.insert(holding.0);
+                } else {
+                    is_told = false;
+                }
             } else if is_again || !endpoints.are_enough(asked.iter().map(|asked| asked.endpoint)) {
                 return Ok(false);
             } else {

@@ -11,11 +11,11 @@ use contracts::journal::Journal;
 use ledger::{
     Ledger,
     chain::{Block, ChainWriter, IndexedBlock},
-    completeness::BlockJournal,
+    completeness::{Account, BlockJournal},
     point,
 };
 use tokio::{
-    sync::watch,
+    sync::{Mutex, watch},
     time::{Instant, sleep},
 };
 
@@ -129,6 +129,8 @@ pub struct Indexer {
     doubts: AtomicU32,
     /// The final block at which a comparison came to nothing, or which was final at the start.
     untold_at: AtomicU64,
+    /// Accounts that were compared as of a final block, and which one: what touched them before it is compared as well.
+    told: Mutex<(u64, BTreeSet<Account>)>,
 }
 
 /// So often is a range asked for again before what is stored below it is given up.
@@ -152,6 +154,7 @@ impl Indexer {
             marked: BTreeSet::new(),
             doubts: AtomicU32::new(0),
             untold_at: AtomicU64::new(0),
+            told: Mutex::default(),
         };
         // What differed when a run ended differs still: it reads on until there is more to compare.
         *indexer.untold_at.get_mut() = indexer.writer.finalised().await?;
@@ -649,7 +652,12 @@ impl Indexer {
         let agreeing: Vec<_> =
             survey.agreeing.iter().map(|(endpoint, _)| endpoint.clone()).collect();
         let header = &survey.finalised;
-        if compare::compare(&self.writer, &self.endpoints, &agreeing, header).await? {
+        let mut told = self.told.lock().await;
+        if told.0 != number {
+            *told = (number, BTreeSet::new());
+        }
+        let told = &mut told.1;
+        if compare::compare(&self.writer, &self.endpoints, &agreeing, header, told).await? {
             self.untold_at.store(0, Ordering::Relaxed);
         }
         Ok(())

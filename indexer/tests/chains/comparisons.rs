@@ -158,3 +158,20 @@ async fn a_comparison_that_came_to_nothing_is_made_again_at_the_next_final_block
     world.grow(1);
     assert!(difference(&mut indexer).await.is_some());
 }
+
+/// Goal: much that was read at once is compared as fast as there are accounts, not as there are events.
+#[tokio::test]
+async fn an_account_of_a_backlog_is_asked_for_once_per_final_block() {
+    let mut world = World::of(&[None]).await;
+    world.grow(500);
+    let mut indexer = world.indexer().await;
+    let writer = ChainWriter::new(world.ledger.clone());
+    for calls in [1, 2] {
+        for _ in 0..30 {
+            indexer.turn().await.unwrap();
+        }
+        assert_eq!(writer.compared_to().await.unwrap(), writer.finalised().await.unwrap());
+        assert_eq!(world.servers[0].lock().calls, calls, "there is one deposit");
+        world.grow(1);
+    }
+}
