@@ -186,7 +186,7 @@ impl Indexer {
         let is_alarmed = alarm.is_some();
         let problem =
             turn.as_ref().err().map(|error| format!("the indexer waits: {}", chain_of(error)));
-        let waiting = alarm.into_iter().chain(problem).collect();
+        let waiting = alarm.into_iter().chain(problem).chain(self.untold().await?).collect();
         self.standing.send_replace(Standing { finalised, waiting, is_alarmed });
         turn
     }
@@ -661,6 +661,17 @@ impl Indexer {
             self.untold_at.store(0, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// How far comparisons have come, while they wait for the next final block.
+    async fn untold(&self) -> Result<Option<String>> {
+        if self.untold_at.load(Ordering::Relaxed) == 0 {
+            return Ok(None);
+        }
+        let (compared, known) = (self.writer.compared_to().await?, self.writer.finalised().await?);
+        Ok((compared < known).then(|| {
+            format!("balances and credits are compared with the contract up to block {compared} of {known}; the rest waits for the next final block")
+        }))
     }
 
     /// Finds what is untrue of the blocks up to `to`, whose journal is `theirs`, and rolls back below it. Of them, those after

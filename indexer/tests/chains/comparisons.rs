@@ -152,11 +152,17 @@ async fn a_comparison_that_came_to_nothing_is_made_again_at_the_next_final_block
     assert!(difference(&mut indexer).await.is_none());
     let asked = world.servers[0].lock().requests;
     indexer.turn().await.unwrap();
+    let told = indexer.standing().borrow().waiting.join(" ");
+    assert!(told.contains("compared with the contract up to block 0 of 50"), "{told}");
     let asked_again = world.servers[0].lock().requests - asked;
     assert!(asked_again < 5, "{asked_again} requests of a turn without anything new");
     world.servers[0].lock().lie = Some(Lie::Misstates);
     world.grow(1);
     assert!(difference(&mut indexer).await.is_some());
+    world.servers[0].lock().lie = None;
+    world.grow(1);
+    assert!(difference(&mut indexer).await.is_none());
+    assert!(indexer.standing().borrow().waiting.is_empty());
 }
 
 /// Goal: much that was read at once is compared as fast as there are accounts, not as there are events.
