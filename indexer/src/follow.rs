@@ -222,10 +222,9 @@ impl Indexer {
                     last = Some(error);
                 }
                 Ok(turn) => {
-                    // Another operator's endpoint serves what verifies: it was no quirk of the chain.
                     for (suspect, hash, problem) in suspects {
-                        if suspect.operator() != endpoint.operator() && turn != Turn::Idle {
-                            convict(suspect, hash, problem).await;
+                        if suspect.operator() != endpoint.operator() {
+                            convict(suspect, endpoint, hash, problem).await;
                         }
                     }
                     return Ok(turn);
@@ -941,16 +940,17 @@ fn of_facts(endpoint: &Endpoint, error: Error) -> Error {
 }
 
 /// Marks an endpoint that serves what does not verify, if it does so again when it is asked for that block by its hash: before,
-/// a balancer may have asked a node that was about to have the block.
-async fn convict(suspect: &Endpoint, hash: B256, problem: String) {
+/// a balancer may have asked a node that was about to have the block. What another operator's endpoint serves of that block has
+/// to verify, or else it may be a quirk of the chain.
+async fn convict(suspect: &Endpoint, other: &Endpoint, hash: B256, problem: String) {
     // One that is marked already is asked nothing more.
     if !suspect.health(|health| health.is_trusted()) {
         return;
     }
-    if proof::is_unverified(suspect, hash).await {
+    if proof::is_belied(suspect, other, hash).await {
         suspect.lied(problem);
     } else {
-        tracing::warn!(operator = suspect.operator(), "{problem}, and not when asked again");
+        tracing::warn!(operator = suspect.operator(), "{problem}; that is not shown to be a lie");
     }
 }
 

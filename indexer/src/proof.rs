@@ -301,12 +301,16 @@ pub(crate) async fn journal(
     Ok(word.map(|word| Journal::from_word(word.into())))
 }
 
-/// Whether something that an endpoint serves of a block does not verify when it is asked for the block by its hash.
-pub(crate) async fn is_unverified(endpoint: &Endpoint, hash: B256) -> bool {
+/// Whether something that an endpoint serves of a block does not verify when it is asked for the block by its hash, while what
+/// another one serves does.
+pub(crate) async fn is_belied(endpoint: &Endpoint, other: &Endpoint, hash: B256) -> bool {
     let Ok(header) = endpoint.block_by_hash(hash).await else { return false };
     let is_untrue = |error: Option<Error>| matches!(error, Some(Error::Unverified { .. }));
-    is_untrue(logs_by_receipts(endpoint, &header).await.err())
-        || is_untrue(storage(endpoint, &header, &[B256::ZERO]).await.err())
+    let words = [B256::ZERO];
+    (is_untrue(logs_by_receipts(endpoint, &header).await.err())
+        && matches!(logs_by_receipts(other, &header).await, Ok(Receipts::Proved(_))))
+        || (is_untrue(storage(endpoint, &header, &words).await.err())
+            && matches!(storage(other, &header, &words).await, Ok(Some(_))))
 }
 
 /// The contract's logs of a block, proved by its bloom or its tx receipts where that can be done.

@@ -800,6 +800,20 @@ async fn tx_receipts_that_do_not_verify_once_or_are_not_there_yet_are_no_lie() {
     }
 }
 
+/// Goal: tx receipts that the chain itself encodes in a way that is not known here make nobody a liar.
+/// What would break it: taking it for a witness that another operator served some turn, whatever was in it.
+#[tokio::test]
+async fn tx_receipts_that_do_not_verify_are_no_lie_where_no_other_endpoint_proves_that_block() {
+    for block in [OLD, NEW] {
+        let world = World::new([Some(Lie::ForgesReceipts(block)), None, None]).await;
+        world.servers[0].lock().serves_receipts = true;
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 5).await.is_none());
+        world.assert_is_head().await;
+        assert!(!world.states().contains(&State::Lying), "{}", world.reason(0));
+    }
+}
+
 /// Goal: one endpoint alone proves the contract's journal, and only the true one.
 #[tokio::test]
 async fn a_forged_storage_proof_is_not_taken_and_gives_the_liar_away() {
