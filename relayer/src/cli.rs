@@ -13,7 +13,7 @@ use ledger::{Ledger, audit, book::BookWriter, chain::ChainWriter, read::Reader, 
 use serde::Serialize;
 
 use crate::{
-    Error, Result, case,
+    Error, Result, address, case,
     config::Config,
     decide::{self, Decision},
     demo,
@@ -187,7 +187,7 @@ struct InitArgs {
     #[arg(long, env = "QUITTANCE_RPC_URL", hide_env_values = true)]
     rpc_url: String,
     /// Where the operator's fee is paid.
-    #[arg(long)]
+    #[arg(long, value_parser = address::parse)]
     operator_payout: Option<Address>,
     /// So many blocks below the head are final, for chains without a `finalized` tag.
     #[arg(long, value_name = "BLOCKS")]

@@ -21,7 +21,7 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, Result,
+    Error, Result, address,
     files::{Access, write_whole},
     sender::plan::Limits,
 };
@@ -88,6 +88,7 @@ pub struct Chain {
     #[serde(default = "default_finality_alarm")]
     pub finality_alarm_minutes: u32,
     /// Address of the Settlement contract.
+    #[serde(deserialize_with = "address::deserialize")]
     pub contract: Address,
     /// Block from which its events are read.
     pub start_block: u64,
@@ -204,9 +205,10 @@ pub struct Policy {
     #[serde(default)]
     pub fee_bps: u16,
     /// Address of the attester's key, which deposits name as their signer.
+    #[serde(deserialize_with = "address::deserialize")]
     pub attester: Address,
     /// Where the fee is paid. Without it no fee is taken.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "address::deserialize_if_set")]
     pub operator_payout: Option<Address>,
     /// Hours that work waits after its end before it is paid, time for disputes.
     #[serde(default)]
@@ -343,6 +345,7 @@ pub struct SignerConfig {
     /// Loopback address and port, as `127.0.0.1:8500`.
     pub listens: std::net::SocketAddr,
     /// The account that it signs for.
+    #[serde(deserialize_with = "address::deserialize")]
     pub address: Address,
     /// Milliseconds after which an answer is no longer waited for.
     #[serde(default = "default_signer_timeout")]
@@ -386,6 +389,7 @@ impl Pace {
 #[serde(deny_unknown_fields)]
 pub struct TokenConfig {
     /// The ERC-20 contract.
+    #[serde(deserialize_with = "address::deserialize")]
     pub address: Address,
     /// Shown beside amounts.
     pub symbol: String,
@@ -417,6 +421,7 @@ pub struct OrganisationConfig {
     /// Its name in the records.
     pub name: String,
     /// The token that it pays in.
+    #[serde(deserialize_with = "address::deserialize")]
     pub token: Address,
     /// Ids of its deposits, in the order in which they pay.
     pub deposits: Vec<B256>,
@@ -435,7 +440,7 @@ impl Config {
         let mut config: Self = toml::from_str(text)
             .map_err(|error| config_error(&path, toml_problem(text, &error)))?;
         config.folder = folder.to_owned();
-        config.check().map_err(|reason| config_error(&path, reason))?;
+        config.check()?;
         Ok(config)
     }
 
@@ -447,7 +452,12 @@ impl Config {
         write_whole(&path, text.as_bytes(), Access::Owner)
     }
 
-    fn check(&self) -> std::result::Result<(), String> {
+    /// Refuses what each key by itself may say and all of them together may not.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.find_fault().map_err(|reason| config_error(&self.folder.join(FILE_NAME), reason))
+    }
+
+    fn find_fault(&self) -> std::result::Result<(), String> {
         self.check_endpoints()?;
         if self.policy.fee_bps > 10_000 {
             return Err(format!(

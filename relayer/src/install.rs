@@ -69,6 +69,7 @@ pub async fn init(
         organisations: Vec::new(),
         folder: folder.to_owned(),
     };
+    config.check()?;
     let password = match keys::given_password()? {
         Some(password) => Password::Given(password),
         None => Password::Stored(keys::random().to_string()),

@@ -1,5 +1,6 @@
 //! The relayer: intake, statements, sender, HTTP, command line. The binary is `quittance`.
 
+mod address;
 pub mod anvil;
 pub mod attester;
 mod case;

@@ -119,17 +119,7 @@ pub(super) fn hash(field: &str, value: &RawValue) -> Field<B256> {
 
 /// An address that is not zero: checksummed, or all in lower case.
 pub(super) fn address(field: &str, text: &str) -> Field<Address> {
-    let parsed = if text.starts_with("0x") && text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Address::parse_checksummed(text, None).ok()
-    } else {
-        text.starts_with("0x").then(|| text.parse().ok()).flatten()
-    };
-    parsed.filter(|address| *address != Address::ZERO).ok_or_else(|| {
-        Rejection::new(
-            field,
-            format!("{text:?} is not an address: 0x and 40 hex digits, checksum intact, not zero"),
-        )
-    })
+    crate::address::parse(text).map_err(|problem| Rejection::new(field, problem))
 }
 
 /// An instant in RFC 3339, as milliseconds.

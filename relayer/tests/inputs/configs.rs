@@ -156,3 +156,40 @@ fn a_missing_field_and_a_value_out_of_range_say_what_is_right() {
         assert!(reason.starts_with("line ") && reason.len() > 20, "{to}: {reason}");
     }
 }
+
+/// What would break it: plain hex, by which one wrong digit sends all that comes to that address to nobody.
+#[test]
+fn an_address_with_a_broken_checksum_or_of_nobody_is_refused_under_its_key() {
+    let good = "0x90F79bf6EB2c4f870365E785982E1f101E93b906";
+    let signer = format!("{GOOD}[signer]\nlistens = \"127.0.0.1:8500\"\naddress = \"{good}\"\n");
+    let is_address = |line: &&(usize, &str)| line.1.contains(" = \"0x") && line.1.len() < 70;
+    let lines: Vec<_> = signer.lines().enumerate().collect();
+    let addresses: Vec<_> = lines.iter().filter(is_address).collect();
+    assert_eq!(addresses.len(), 6, "{addresses:?}");
+    for (place, line) in addresses {
+        let (key, _) = line.split_once(" = ").unwrap();
+        let with = |address: &str| {
+            let mut text: Vec<_> = lines.iter().map(|(_, line)| (*line).to_owned()).collect();
+            text[*place] = format!("{key} = \"{address}\"");
+            text.join("\n")
+        };
+        for bad in [
+            &good.replace("90F7", "90f7"),
+            &good.replace("90F7", "91F7"),
+            &good.replace("0x", ""),
+            "0x0000000000000000000000000000000000000000",
+            "0x",
+        ] {
+            let should = format!(
+                "line {}, {key}: {bad:?} is not an address: 0x and 40 hex digits, checksum intact, not zero",
+                place + 1
+            );
+            assert_eq!(complaint(&with(bad)), should);
+        }
+    }
+    for payout in [good, &good.to_lowercase()] {
+        let text = GOOD.replace(&good.to_lowercase(), payout);
+        let config = Config::parse(&text, Path::new("inst")).unwrap();
+        assert_eq!(config.policy.operator_payout.unwrap().to_string(), good);
+    }
+}

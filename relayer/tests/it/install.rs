@@ -9,7 +9,10 @@ use std::{
     },
 };
 
-use alloy::{primitives::Address, providers::Provider};
+use alloy::{
+    primitives::{Address, B256},
+    providers::Provider,
+};
 use ledger::{Ledger, read::Reader};
 use serde_json::{Value, json};
 
@@ -258,4 +261,30 @@ async fn init_names_the_chain_by_block_0_or_not_at_all() {
     .await;
     assert_success(&env.run("init", &["--rpc-url", &pruned]).await);
     assert_eq!(json!(env.config().chain.genesis), first["hash"]);
+}
+
+/// What would break it: an installation whose fees go to nobody, or that no command reads.
+#[tokio::test]
+async fn init_refuses_a_payout_address_that_nobody_can_be_paid_at() {
+    let env = Env::new().await;
+    let good = "0x90F79bf6EB2c4f870365E785982E1f101E93b906";
+    let not_whole = "is not an address: 0x and 40 hex digits, checksum intact, not zero";
+    for (bad, code, reason) in [
+        (good.replace("90F7", "90f7"), 2, not_whole),
+        (good.replace("90F7", "91F7"), 2, not_whole),
+        (Address::ZERO.to_string(), 2, not_whole),
+        (
+            contracts::deploy::address_of(contracts::deploy::THAW_PERIOD, B256::ZERO).to_string(),
+            3,
+            "policy.operator_payout is the contract itself, which cannot be paid",
+        ),
+    ] {
+        let arguments = ["--rpc-url", &env.anvil.url, "--operator-payout", &bad];
+        let output = env.run("init", &arguments).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(reason), "{said}");
+        assert!(code != 2 || said.contains(&bad) && said.contains("--operator-payout"), "{said}");
+        assert!(!env.dir().exists(), "{bad}");
+    }
 }
