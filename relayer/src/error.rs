@@ -50,6 +50,14 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// A running server did not take what was handed to it, for no fault of that.
+    #[error("{name}: {reason}")]
+    Server {
+        /// Name of what was handed to it.
+        name: String,
+        /// What it said, or that it said nothing.
+        reason: String,
+    },
     /// A command cannot be carried out as asked.
     #[error("{0}")]
     Usage(String),
@@ -173,7 +181,7 @@ impl Error {
         }
     }
 
-    /// Exit code of the process: 2 usage, 3 configuration or keys, 4 chain, 5 differences, 130 interrupted, 1
+    /// Exit code of the process: 2 usage, 3 configuration or keys, 4 chain, 5 differences or a halt, 130 interrupted, 1
     /// anything else.
     pub const fn exit_code(&self) -> u8 {
         match self {

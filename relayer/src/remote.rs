@@ -35,7 +35,7 @@ impl Remote {
     pub fn new(config: &Config) -> Result<Self> {
         let token = read_token(&config.path(Path::new(TOKEN_FILE)))?;
         // The token is for this server, not for a proxy on the way to others.
-        let client = Client::builder().no_proxy().build().map_err(|error| Error::Input {
+        let client = Client::builder().no_proxy().build().map_err(|error| Error::Server {
             name: "the server".into(),
             reason: error.to_string(),
         })?;
@@ -100,18 +100,24 @@ fn percent_encoded(name: &str) -> String {
         .collect()
 }
 
+/// What a server answered, or why it did not take what was handed to it: whoever did that learns whether to send something
+/// else, to wait, or to look at the server.
 async fn accepted(response: reqwest::Result<Response>, name: &str) -> Result<String> {
-    let failed = |reason: String| Error::Input { name: name.to_owned(), reason };
+    let failed = |reason: String| Error::Server { name: name.to_owned(), reason };
     let response = response.map_err(|error| {
         failed(format!("the ledger is in use, and its server does not answer: {error}"))
     })?;
     let status = response.status();
     let body = response.text().await.map_err(|error| failed(error.to_string()))?;
     if status == StatusCode::OK {
-        Ok(body)
-    } else {
-        Err(failed(format!("the server refused: {status} {body}")))
+        return Ok(body);
     }
+    let reason = format!("the server refused: {status} {body}");
+    Err(match body.strip_prefix("halted: ") {
+        Some(halt) if status == StatusCode::SERVICE_UNAVAILABLE => Error::Halted(halt.to_owned()),
+        _ if status.is_client_error() => Error::Input { name: name.to_owned(), reason },
+        _ => failed(reason),
+    })
 }
 
 /// The installation's token; made at first use.
@@ -141,6 +147,40 @@ mod tests {
     use std::{fs::Permissions, os::unix::fs::PermissionsExt};
 
     use super::*;
+
+    /// A server that answers everything alike.
+    async fn answering(status: StatusCode, body: &'static str) -> Remote {
+        let app = axum::Router::new().fallback(move || async move { (status, body) });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Remote { client: Client::new(), base, token: String::new() }
+    }
+
+    /// What would break it: one code for all, by which a script takes a halt for a bad file.
+    #[tokio::test]
+    async fn what_a_server_refuses_ends_with_the_code_of_its_reason() {
+        for (status, body, code, told) in [
+            (503, "halted: L23 open, item 1: listed", 5, "halted: L23 open, item 1: listed"),
+            (503, "the database cannot be written: the disk is full", 1, "the disk is full"),
+            (500, "internal error; see the server's log", 1, "see the server's log"),
+            (302, "", 1, "302"),
+            (400, "Invalid URL", 2, "Invalid URL"),
+            (401, "show the token", 2, "show the token"),
+            (413, "split the file", 2, "split the file"),
+            (422, "it is not UTF-8", 2, "it is not UTF-8"),
+        ] {
+            let remote = answering(StatusCode::from_u16(status).unwrap(), body).await;
+            let error = remote.close_until(0).await.unwrap_err();
+            assert_eq!(error.exit_code(), code, "{status}: {error}");
+            assert!(error.to_string().contains(told), "{status}: {error}");
+        }
+        let base = "http://127.0.0.1:1".to_owned();
+        let nobody = Remote { client: Client::new(), base, token: String::new() };
+        let error = nobody.close_until(0).await.unwrap_err();
+        assert_eq!(error.exit_code(), 1, "{error}");
+        assert!(error.to_string().contains("its server does not answer"), "{error}");
+    }
 
     fn write_for(mode: u32, path: &Path, text: &str) {
         fs::write(path, text).unwrap();
