@@ -56,6 +56,10 @@ const LONGEST_WITHOUT_CLAIMS: Duration = Duration::from_secs(600);
 /// Most that the chain's clock may be behind the host's for work to be closed by the host's.
 const MAX_CHAIN_LAG: Millis = 3_600_000;
 
+/// Most that a closing may be ahead of both clocks: one in another unit of time would close all that is still to come, and
+/// cannot be taken back.
+const LONGEST_AHEAD: Millis = 3_600_000;
+
 /// Largest request body.
 const MAX_BODY: usize = 256 << 20;
 
@@ -520,7 +524,18 @@ async fn ingest(State(app): Context, Path(name): Path<String>, body: Bytes) -> A
 
 async fn close(State(app): Context, Path(until): Path<Millis>) -> Answer {
     app.refuse_if_halted()?;
-    app.book.close_until(until, now()).await.map_err(internal)?;
+    let now = now();
+    let anchors = Reader::new(app.ledger).anchors().await.map_err(internal)?;
+    let chain = anchors.map_or(now, |anchors| anchors.checkpoint.time_ms());
+    // Neither of the two clocks may be behind.
+    let latest = now.max(chain).saturating_add(LONGEST_AHEAD);
+    if until > latest {
+        let reason = format!(
+            "until_ms is {until}; it must be at most {latest}, an hour from now in milliseconds since 1970"
+        );
+        return Err((StatusCode::UNPROCESSABLE_ENTITY, reason));
+    }
+    app.book.close_until(until, now).await.map_err(internal)?;
     Ok(Json(json!({ "until_ms": until })))
 }
 

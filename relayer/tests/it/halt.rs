@@ -268,6 +268,35 @@ async fn a_request_without_the_token_changes_nothing() {
     assert!(terminate(server).await.success());
 }
 
+/// What would break it: a time in microseconds, by which everything that is still to come is closed for ever, holdback or not.
+#[tokio::test]
+async fn a_closing_beyond_the_next_hour_is_refused() {
+    let env = Env::after_demo(6).await;
+    let server = env.serve();
+    eventually("the server", async || status(&env).await).await;
+    let token = std::fs::read_to_string(env.dir().join("keys/api-token")).unwrap();
+    let close = async |until: i64| {
+        let request = reqwest::Client::new().post(env.url(&format!("/v1/closings/{until}")));
+        let answer = request.bearer_auth(token.trim()).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let closings = async || numbers(&env, &["select count(*) from closing"]).await;
+    let before = closings().await;
+    let now = jiff::Timestamp::now().as_millisecond();
+    for until in [now + 2 * 3_600_000, now * 1_000, i64::MAX] {
+        let (code, said) = close(until).await;
+        assert_eq!(code, 422, "{said}");
+        let should = format!("until_ms is {until}; it must be at most ");
+        assert!(said.starts_with(&should) && said.contains("milliseconds since 1970"), "{said}");
+    }
+    assert_eq!(closings().await, before);
+    for until in [now, now + 1_800_000] {
+        assert_eq!(close(until).await.0, 200);
+    }
+    assert_eq!(closings().await[0], before[0] + 2);
+    assert!(terminate(server).await.success());
+}
+
 /// Goal: nobody without the token makes the server keep a body.
 /// Method: a body of the largest size is declared, and none of it sent: whoever is refused at once was not waited for.
 #[tokio::test]
