@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{File, Permissions},
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -168,10 +169,15 @@ impl Ledger {
         if path.exists() {
             return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
         }
-        let draft = path.with_extension("draft");
-        if draft.exists() {
-            std::fs::remove_file(&draft).map_err(failed)?;
-        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        // Under a name that nothing else has: whatever lies beside the copy is somebody's.
+        let draft = tempfile::Builder::new()
+            .suffix(".draft")
+            .permissions(Permissions::from_mode(0o644))
+            .tempfile_in(folder)
+            .map_err(failed)?
+            .into_temp_path();
         sqlx::query("vacuum into ?")
             .bind(draft.display().to_string())
             .execute(self.reader())
@@ -182,9 +188,7 @@ impl Ledger {
         let mut found = invariants::violations(&copy).await?;
         found.extend(invariants::deep_violations(&copy).await?);
         copy.close().await;
-        std::fs::rename(&draft, path).map_err(failed)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
+        draft.persist_noclobber(path).map_err(|error| failed(error.error))?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(found)
     }

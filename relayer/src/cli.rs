@@ -603,8 +603,10 @@ async fn run_audit(args: ReportArgs) -> Result<()> {
 }
 
 async fn run_backup(args: BackupArgs) -> Result<()> {
-    let (_, ledger) = open_to_read(&args.folder.dir).await?;
-    let found = ledger.backup(&args.file).await?;
+    let (config, ledger) = open_to_read(&args.folder.dir).await?;
+    let mut found = ledger.backup(&args.file).await?;
+    // Served from, the copy halts for the same manifests as the database.
+    found.extend(doctor::unpublished(&config, &ledger).await?);
     if let Some(first) = found.first() {
         let reason = format!("the copy breaks {} invariants, the first is {first}", found.len());
         return Err(Error::Differences(reason));

@@ -25,16 +25,7 @@ pub enum Depth {
 
 /// Every row that breaks an invariant, the manifests folder included (L36).
 pub async fn examine(config: &Config, ledger: &Ledger, depth: Depth) -> Result<Vec<Violation>> {
-    let mut found = match invariants::violations(ledger).await {
-        Ok(found) => found,
-        // What cannot be read back is a violation, not an accident.
-        Err(error @ (ledger::Error::Corrupt(_) | ledger::Error::Overflow(_))) => vec![Violation {
-            invariant: "L35".into(),
-            row: "the database".into(),
-            problem: error.to_string(),
-        }],
-        Err(error) => return Err(error.into()),
-    };
+    let mut found = invariants::violations(ledger).await?;
     if depth == Depth::Deep {
         found.extend(invariants::deep_violations(ledger).await?);
     }
@@ -44,7 +35,7 @@ pub async fn examine(config: &Config, ledger: &Ledger, depth: Depth) -> Result<V
 
 /// L36: that the manifest of every signature is a file in the manifests folder. Of a folder that cannot be listed, nobody can
 /// say so.
-async fn unpublished(config: &Config, ledger: &Ledger) -> Result<Vec<Violation>> {
+pub(crate) async fn unpublished(config: &Config, ledger: &Ledger) -> Result<Vec<Violation>> {
     // Before the files: a server beside this publishes first and signs then.
     let signed = Reader::new(ledger.clone()).signed_digests().await?;
     let names = match manifests::names_in(&config.path(&config.files.manifests)) {

@@ -442,6 +442,22 @@ async fn a_backup_of_an_unsound_ledger_says_what_is_wrong() {
     assert_eq!(found[0].invariant, "L23");
 }
 
+/// What would break it: no copy at all of a database that needs one most.
+#[tokio::test]
+async fn a_backup_of_a_row_that_cannot_be_read_back_is_made_and_says_so() {
+    let world = sound_world().await;
+    let mut damage = Damage::to(&world).await;
+    damage.run("pragma ignore_check_constraints = on").await.unwrap();
+    damage.run("update accepted set amount = x'00' where item = 1").await.unwrap();
+    let copy = world.folder.path().join("copy.db");
+    let found = world.ledger.backup(&copy).await.unwrap();
+    let is_told = |found: &invariants::Violation| {
+        found.invariant == "L35" && found.problem.contains("malformed amount")
+    };
+    assert!(found.iter().any(is_told), "{found:?}");
+    assert!(copy.exists());
+}
+
 /// What the child process below acknowledges goes here, one line a record.
 const CHILD: &str = "QUITTANCE_TEST_DISK_CHILD";
 

@@ -172,6 +172,38 @@ async fn a_copy_that_cannot_be_made_keeps_no_manifest_from_freezing() {
     assert!(terminate(server).await.success());
 }
 
+/// What would break it: a folder of manifests that nobody looks at, and a copy that is told to be sound and halts when it is served from.
+#[tokio::test]
+async fn a_backup_tells_the_manifests_that_it_would_halt_for() {
+    let env = Env::after_demo(6).await;
+    let manifests = env.dir().join("manifests");
+    let mut files = std::fs::read_dir(&manifests).unwrap().map(|entry| entry.unwrap().path());
+    let lost = files.find(|path| path.extension().is_some_and(|name| name == "json"));
+    std::fs::remove_file(lost.unwrap()).unwrap();
+    let copy = env.folder.path().join("copy.db");
+    let output = env.run("backup", &[copy.to_str().unwrap()]).await;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{told}");
+    assert!(told.contains("L36 signature of statement") && copy.exists(), "{told}");
+}
+
+/// What would break it: a name beside the copy that is taken for the program's own.
+#[tokio::test]
+async fn a_backup_removes_no_file_that_it_did_not_make() {
+    let env = Env::after_demo(6).await;
+    let (copy, foreign) =
+        (env.folder.path().join("copy.db"), env.folder.path().join("copy.draft"));
+    write(&foreign, "a draft of somebody's");
+    assert_success(&env.run("backup", &[copy.to_str().unwrap()]).await);
+    assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "a draft of somebody's");
+    let mut left: Vec<_> = std::fs::read_dir(env.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["copy.db", "copy.draft", "installation"]);
+}
+
 #[tokio::test]
 async fn a_cut_off_in_the_future_is_refused() {
     let env = Env::after_demo(6).await;
