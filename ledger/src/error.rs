@@ -89,6 +89,21 @@ pub enum Error {
         /// The file that it overlaps.
         other: String,
     },
+    /// A source file has the content of one that was taken in under another source or other days.
+    #[error(
+        "{name} of source {of:?} has the content of {other} of source {other_of:?}, which was taken in: its work would be paid \
+         again; leave it out, or hand it in under that source (policy.earnings_source) and name"
+    )]
+    FileAgain {
+        /// The refused file.
+        name: String,
+        /// Its source.
+        of: String,
+        /// The file that was taken in.
+        other: String,
+        /// The source of that one.
+        other_of: String,
+    },
     /// Another process took the lease on sending.
     #[error("another process has taken over sending for this ledger; this one has to stop")]
     Fenced,

@@ -236,3 +236,10 @@ pub enum Outcome {
         reason: String,
     },
 }
+
+impl Outcome {
+    /// Whether the ledger has the record now.
+    pub const fn is_kept(&self) -> bool {
+        !matches!(self, Self::Conflict { .. } | Self::Rejected { .. })
+    }
+}

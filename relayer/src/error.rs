@@ -189,6 +189,7 @@ impl Error {
             | Self::Input { .. }
             | Self::Ledger(
                 ledger::Error::FileOverlap { .. }
+                | ledger::Error::FileAgain { .. }
                 | ledger::Error::Undecidable(_)
                 | ledger::Error::Unimportable(_),
             ) => 2,

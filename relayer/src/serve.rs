@@ -509,7 +509,8 @@ async fn ingest(State(app): Context, Path(name): Path<String>, body: Bytes) -> A
     app.refuse_if_halted()?;
     app.refuse_until_folders_are_read().await?;
     let refused = |error: Error| match error {
-        Error::Input { .. } | Error::Ledger(ledger::Error::FileOverlap { .. }) => {
+        Error::Input { .. }
+        | Error::Ledger(ledger::Error::FileOverlap { .. } | ledger::Error::FileAgain { .. }) => {
             (StatusCode::UNPROCESSABLE_ENTITY, chain_of(&error))
         }
         other => internal(other),

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::MutexGuard;
 
-use super::Tariff;
+use super::{SourceFile, Tariff};
 use crate::{
     Millis, Result,
     workload::{Outcome, Record},
@@ -24,6 +24,8 @@ const MOST_RECORDS: usize = 5_000;
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) records: Vec<Record>,
+    /// The file that they come from, if that has a label.
+    pub(super) file: Option<SourceFile>,
     pub(super) tariff: Tariff,
     pub(super) now: Millis,
     answer: Mutex<Answer>,
@@ -66,10 +68,16 @@ pub(crate) struct Group {
 
 impl Group {
     /// Puts records into the queue.
-    pub(super) fn add(&self, records: &[Record], tariff: &Tariff, now: Millis) -> Arc<Call> {
-        let (records, tariff) = (records.to_vec(), tariff.clone());
+    pub(super) fn add(
+        &self,
+        records: &[Record],
+        file: Option<&SourceFile>,
+        tariff: &Tariff,
+        now: Millis,
+    ) -> Arc<Call> {
+        let (records, file, tariff) = (records.to_vec(), file.cloned(), tariff.clone());
         let answer = Mutex::new(Answer::Waiting);
-        let call = Arc::new(Call { records, tariff, now, answer });
+        let call = Arc::new(Call { records, file, tariff, now, answer });
         lock(&self.waiting).push_back(Arc::clone(&call));
         call
     }
@@ -139,7 +147,8 @@ mod tests {
     fn queue(records: &[usize]) -> (Group, Vec<Arc<Call>>) {
         let tariff = Tariff { fee_bps: 0, rates: BTreeMap::new(), address_delay: 0 };
         let group = Group::default();
-        let calls = records.iter().map(|&count| group.add(&vec![record(); count], &tariff, 0));
+        let calls =
+            records.iter().map(|&count| group.add(&vec![record(); count], None, &tariff, 0));
         let calls = calls.collect();
         (group, calls)
     }

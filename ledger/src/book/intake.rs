@@ -6,7 +6,7 @@ use alloy::primitives::{Address, B256};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    BookWriter, Tariff, decisions::insert_decision, group::Call, insert_payee,
+    BookWriter, SourceFile, Tariff, decisions::insert_decision, files, group::Call, insert_payee,
     orders::decide_as_remembered, payee_of, was_named,
 };
 use crate::{
@@ -44,8 +44,31 @@ impl BookWriter {
         tariff: &Tariff,
         now: Millis,
     ) -> Result<Vec<Outcome>> {
+        self.take_in_call(records, None, tariff, now).await
+    }
+
+    /// The same with records of a source file. It is remembered in the commit of the first of them that is kept, so that one
+    /// of which nothing was kept takes no days. One that overlaps another of its source without covering the same days is
+    /// refused, and so is one that was taken in under another source or other days.
+    pub async fn take_in_file(
+        &self,
+        file: &SourceFile,
+        records: &[Record],
+        tariff: &Tariff,
+        now: Millis,
+    ) -> Result<Vec<Outcome>> {
+        self.take_in_call(records, Some(file), tariff, now).await
+    }
+
+    async fn take_in_call(
+        &self,
+        records: &[Record],
+        file: Option<&SourceFile>,
+        tariff: &Tariff,
+        now: Millis,
+    ) -> Result<Vec<Outcome>> {
         let group = self.ledger().group();
-        let call = group.add(records, tariff, now);
+        let call = group.add(records, file, tariff, now);
         let _turn = group.turn().await;
         loop {
             if let Some(answer) = call.take() {
@@ -81,14 +104,22 @@ impl BookWriter {
         let (contract, mut books) = (self.contract(), BTreeMap::new());
         let mut answers = Vec::with_capacity(calls.len());
         for call in calls {
+            if let Some(file) = &call.file {
+                files::refuse_known(&mut tx, file).await?;
+            }
             let (tariff, now) = (&call.tariff, call.now);
             let mut desk = Desk { conn: &mut tx, tariff, now, contract, books };
             let mut outcomes = Vec::with_capacity(call.records.len());
             for record in &call.records {
                 outcomes.push(desk.take_in(record).await?);
             }
-            answers.push(outcomes);
             books = desk.books;
+            if let Some(file) = &call.file
+                && outcomes.iter().any(Outcome::is_kept)
+            {
+                files::remember(&mut tx, file, now).await?;
+            }
+            answers.push(outcomes);
         }
         store::commit(tx, "take-in").await?;
         Ok(answers)

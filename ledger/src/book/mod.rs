@@ -1,6 +1,7 @@
 //! The book: promises and intents. The relayer's side of the ledger.
 
 mod decisions;
+mod files;
 mod group;
 mod intake;
 mod orders;
@@ -18,7 +19,7 @@ pub use self::orders::{Copied, Order};
 pub use self::recovery::{Import, Sighting, Work};
 pub use self::slots::{Lease, Outcome};
 use crate::{
-    Error, Ledger, Millis, ProviderNumber, Result,
+    Ledger, Millis, ProviderNumber, Result,
     audit::{self, Event},
     read::{self, SlotKind},
     sql::{Columns, integer},
@@ -150,52 +151,6 @@ impl BookWriter {
             }
         }
         store::commit(tx, "organisations").await
-    }
-
-    /// Remembers a source file. The same file again is fine; one that overlaps another of its source without covering
-    /// the same days is refused. Days are labels; money goes by the records' stamps.
-    pub async fn add_source_file(&self, file: &SourceFile, now: Millis) -> Result<()> {
-        let mut tx = self.0.begin().await?;
-        let other = sqlx::query(
-            "select name from source_file where source = ?1 and first_day < ?3 and until_day > ?2
-             and not (first_day = ?2 and until_day = ?3) limit 1",
-        )
-        .bind(&file.source)
-        .bind(&file.first_day)
-        .bind(&file.until_day)
-        .fetch_optional(&mut *tx)
-        .await?;
-        if let Some(other) = other {
-            let (first, until) = (file.first_day.clone(), file.until_day.clone());
-            return Err(Error::FileOverlap {
-                name: file.name.clone(),
-                first,
-                until,
-                other: other.text("name")?,
-            });
-        }
-        let done = sqlx::query(
-            "insert into source_file (source, first_day, until_day, sha256, name, at) values (?, ?, ?, ?, ?, ?)
-             on conflict do nothing",
-        )
-        .bind(&file.source)
-        .bind(&file.first_day)
-        .bind(&file.until_day)
-        .bind(file.sha256.to_vec())
-        .bind(&file.name)
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
-        if done.rows_affected() > 0 {
-            let detail = format!(
-                "{} days {} to {}, {}",
-                file.name, file.first_day, file.until_day, file.sha256
-            );
-            let (actor, action, subject) = ("intake", "source file", file.source.as_str());
-            audit::append(&mut tx, &Event { at: now, actor, action, subject, detail: &detail })
-                .await?;
-        }
-        store::commit(tx, "source-file").await
     }
 
     /// Names the address that a machine's earnings belong to. Returns whether that is new. A machine's first address acts at

@@ -163,8 +163,8 @@ async fn tells_what_was_decided_in_order_and_only_changes() {
         until_day: "20261121".into(),
         sha256: B256::ZERO,
     };
-    world.book.add_source_file(&file, 9).await.unwrap();
-    world.book.add_source_file(&file, 10).await.unwrap();
+    world.hand_in(&file, 1, 9).await.unwrap();
+    world.hand_in(&file, 1, 10).await.unwrap();
     let told: Vec<_> = audit::entries(&world.ledger).await.unwrap();
     let told: Vec<_> = told[before.len()..]
         .iter()

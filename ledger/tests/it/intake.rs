@@ -1,15 +1,16 @@
 //! What becomes of records: every outcome, and that nothing changes when they come again.
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, keccak256};
 use contracts::eip712::DepositKey;
 use ledger::{
     Amount, Error, Units,
-    book::{Organisation, SourceFile},
+    book::{BookWriter, Organisation, SourceFile},
     chain::Event,
     rules::Verdict,
     verify,
     workload::{Outcome, Price, Record, WorkResult},
 };
+use tokio::task::JoinSet;
 
 use crate::{
     traps::{books, funded, later_tariff, take},
@@ -378,20 +379,48 @@ async fn refuses_a_file_that_overlaps_another_of_its_source() {
         name: format!("{first}-{until}.json"),
         first_day: first.into(),
         until_day: until.into(),
-        sha256: B256::ZERO,
+        sha256: keccak256([first, until].concat()),
     };
-    world.book.add_source_file(&file("20261120", "20261122"), 0).await.unwrap();
+    world.hand_in(&file("20261120", "20261122"), 1, 0).await.unwrap();
     for (first, until) in
         [("20261121", "20261123"), ("20261119", "20261121"), ("20261120", "20261121")]
     {
-        let error = world.book.add_source_file(&file(first, until), 0).await.unwrap_err();
+        let error = world.hand_in(&file(first, until), 2, 0).await.unwrap_err();
         assert!(matches!(error, Error::FileOverlap { .. }), "{first}-{until}: {error}");
     }
     for (first, until) in
         [("20261120", "20261122"), ("20261122", "20261123"), ("20261119", "20261120")]
     {
-        world.book.add_source_file(&file(first, until), 0).await.unwrap();
+        world.hand_in(&file(first, until), 1, 0).await.unwrap();
     }
     let other = SourceFile { source: "other".into(), ..file("20261121", "20261123") };
-    world.book.add_source_file(&other, 0).await.unwrap();
+    world.hand_in(&other, 1, 0).await.unwrap();
+}
+
+/// What would break it: two files that are looked at before either is remembered; a refusal that takes others with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_files_that_overlap_and_come_at_once_one_is_taken_in() {
+    let world = funded(100_000_000, 0).await;
+    let mut tasks = JoinSet::new();
+    for day in 10..30 {
+        let file = SourceFile {
+            source: "salad".into(),
+            name: format!("file {day}"),
+            first_day: format!("202611{day}"),
+            until_day: "20261201".into(),
+            sha256: B256::repeat_byte(day),
+        };
+        let book = BookWriter::new(world.ledger.clone());
+        tasks.spawn(async move {
+            let works = [record(day.into(), 2, 0, 10)];
+            book.take_in_file(&file, &works, &tariff(), 0).await
+        });
+    }
+    let answers = tasks.join_all().await;
+    let refused = answers.iter().flat_map(|answer| answer.as_ref().err());
+    assert_eq!(refused.clone().count(), 19);
+    for error in refused {
+        assert!(matches!(error, Error::FileOverlap { .. }), "{error}");
+    }
+    assert_eq!(books(&world).await.open.len(), 1);
 }

@@ -148,12 +148,11 @@ async fn overlapping_daily_files() {
         until_day: until.into(),
         sha256: B256::repeat_byte(hash),
     };
-    world.book.add_source_file(&file("20261118", "20261119", 1), 0).await.unwrap();
-    let error = world.book.add_source_file(&file("20261118", "20261120", 2), 0).await.unwrap_err();
+    world.hand_in(&file("20261118", "20261119", 1), 1, 0).await.unwrap();
+    let error = world.hand_in(&file("20261118", "20261120", 2), 1, 0).await.unwrap_err();
     assert!(matches!(error, Error::FileOverlap { .. }), "{error}");
     // The same days again are a revision of the file: each record says whether it is new.
-    world.book.add_source_file(&file("20261118", "20261119", 3), 0).await.unwrap();
-    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    world.hand_in(&file("20261118", "20261119", 3), 1, 0).await.unwrap();
     let mut longer = record(1, 2, 0, 2_000_000);
     longer.item.stopped_ms += 1;
     assert!(matches!(take(&world, &[longer]).await[0], Outcome::Conflict { .. }));

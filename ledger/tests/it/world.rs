@@ -12,13 +12,13 @@ use contracts::eip712::DepositKey;
 use k256::ecdsa::SigningKey;
 use ledger::{
     Error, Identity, Ledger, Units,
-    book::{BookWriter, Organisation, Tariff},
+    book::{BookWriter, Organisation, SourceFile, Tariff},
     chain::{Block, ChainWriter, Event, Fact, IndexedBlock},
     invariants,
     manifest::Secret,
     read::{Reader, SignedStatement},
     statement::{self, Statement},
-    workload::{Evidence, Item, Kind, Price, Rate, Record, Revision, WorkResult},
+    workload::{Evidence, Item, Kind, Outcome, Price, Rate, Record, Revision, WorkResult},
 };
 use tempfile::TempDir;
 
@@ -150,6 +150,16 @@ pub(crate) fn record(external_id: u64, machine: u32, revision: u32, micro_usd: u
 }
 
 impl World {
+    /// Takes one work of a source file in.
+    pub(crate) async fn hand_in(
+        &self,
+        file: &SourceFile,
+        work: u64,
+        now: i64,
+    ) -> ledger::Result<Vec<Outcome>> {
+        self.book.take_in_file(file, &[record(work, 2, 0, 1_000_000)], &tariff(), now).await
+    }
+
     /// A world with an 18-decimals token, the operator and three providers registered, and two deposits configured.
     pub(crate) async fn new() -> Self {
         let folder = Folder { folder: tempfile::tempdir().unwrap(), is_damaged: Cell::new(false) };

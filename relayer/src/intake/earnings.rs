@@ -16,6 +16,8 @@ use super::{
     fields::{self, Field},
 };
 
+/// Most days that a file may cover. More are a slip in its name, and would take the days of every right one.
+const MAX_SPAN: i32 = 31;
 /// Most that one entry may cost, USD. More than a year of the dearest machine is a mistake.
 const MAX_USD: u32 = 100_000;
 
@@ -43,13 +45,26 @@ pub fn days_of(name: &str) -> Option<(String, String)> {
     (first_day < until_day).then(|| (first.to_owned(), until.to_owned()))
 }
 
-/// Parses a file. The whole of it is refused if it is not a JSON array.
+/// Refuses a label of more days than a file covers.
+fn check_span(first_day: &str, until_day: &str) -> Result<(), String> {
+    let day = |text: &str| Date::strptime("%Y%m%d", text);
+    let span = day(first_day).and_then(|first| day(until_day)?.since(first));
+    match span.map_err(|error| error.to_string())?.get_days() {
+        ..=MAX_SPAN => Ok(()),
+        days => Err(format!(
+            "it covers {days} days; a daily earnings file covers at most {MAX_SPAN}, mend its name or split it"
+        )),
+    }
+}
+
+/// Parses a file. The whole of it is refused if it is not a JSON array, or if its label is not believed.
 pub(super) fn parse(
     text: &str,
     first_day: &str,
     until_day: &str,
     source: &str,
 ) -> Result<Vec<Result<Record, Rejection>>, String> {
+    check_span(first_day, until_day)?;
     let entries: Vec<&RawValue> = serde_json::from_str(text)
         .map_err(|error| format!("it is not a JSON array of entries: {error}"))?;
     let prefix = format!("{first_day}-{until_day}");

@@ -240,24 +240,25 @@ pub async fn take_in(
     match parsed {
         Parsed::Payees(entries) => take_payees(book, entries, (tariff.address_delay, now)).await,
         Parsed::Work { file, records } => {
-            if let Some(file) = file {
-                book.add_source_file(file, now).await?;
-            }
-            take_work(book, records, tariff, now).await
+            take_work(book, (file.as_ref(), records), tariff, now).await
         }
     }
 }
 
 async fn take_work(
     book: &BookWriter,
-    records: &[Result<Record, Rejection>],
+    (file, records): (Option<&SourceFile>, &[Result<Record, Rejection>]),
     tariff: &Tariff,
     now: Millis,
 ) -> Result<Report> {
     let mut report = Report::default();
     for (chunk_index, chunk) in records.chunks(CHUNK).enumerate() {
         let good: Vec<_> = chunk.iter().flatten().cloned().collect();
-        let mut outcomes = book.take_in(&good, tariff, now).await?.into_iter();
+        let outcomes = match file {
+            Some(file) => book.take_in_file(file, &good, tariff, now).await?,
+            None => book.take_in(&good, tariff, now).await?,
+        };
+        let mut outcomes = outcomes.into_iter();
         for (index, record) in chunk.iter().enumerate() {
             let index = chunk_index * CHUNK + index;
             match record {
@@ -265,7 +266,7 @@ async fn take_work(
                 Ok(record) => {
                     let Some(outcome) = outcomes.next() else { continue };
                     report.add(index, &outcome);
-                    if !matches!(outcome, Outcome::Rejected { .. } | Outcome::Conflict { .. }) {
+                    if outcome.is_kept() {
                         report.last_stop_ms = report.last_stop_ms.max(Some(record.item.stopped_ms));
                     }
                 }

@@ -26,6 +26,19 @@ pub struct WorkloadFile {
     pub at_ms: Option<i64>,
 }
 
+/// Whether daily earnings are refused whole because of a file that was taken in: they overlap it without covering the same
+/// days, or have its content under another label.
+fn is_refused_beside(known: &WorkloadFile, file: &WorkloadFile) -> bool {
+    let Some(((from, to), (first, until))) = known.file.days.as_ref().zip(file.file.days.as_ref())
+    else {
+        return false;
+    };
+    let (is_same_source, is_same_label) =
+        (known.source == file.source, (from, to) == (first, until));
+    let overlaps = is_same_source && !is_same_label && from < until && first < to;
+    overlaps || (known.file.content == file.file.content && !(is_same_source && is_same_label))
+}
+
 /// What was decided about a workload. The last decision counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
@@ -115,57 +128,55 @@ impl<'a> Books<'a> {
             ids: BTreeMap::new(),
             decimals,
         };
-        let mut labels: Vec<(&str, &str, &str)> = Vec::new();
+        // Files of which something was kept.
+        let mut kept: Vec<&WorkloadFile> = Vec::new();
         for (number, file) in case.files.iter().enumerate() {
-            if let Some((first, until)) = &file.file.days {
-                let overlaps = |(source, from, to): &(&str, &str, &str)| {
-                    let is_same = from == first && to == until;
-                    *source == file.source
-                        && !is_same
-                        && *from < until.as_str()
-                        && first.as_str() < *to
-                };
-                if labels.iter().any(overlaps) {
-                    continue;
-                }
-                labels.push((&file.source, first, until));
+            if kept.iter().any(|known| is_refused_beside(known, file)) {
+                continue;
             }
+            let mut is_kept = false;
             for (index, said) in file.file.records.iter().enumerate() {
                 match said {
                     Ok(Said::Payee(machine, address)) if *address != case.contract => {
                         books.payees.entry(machine.clone()).or_default().push(*address);
                     }
-                    Ok(Said::Work(work)) => books.take(work, (number, index / STEP), file.at_ms),
+                    Ok(Said::Work(work)) => {
+                        is_kept |= books.take(work, (number, index / STEP), file.at_ms);
+                    }
                     Ok(Said::Payee(..)) | Err(_) => {}
                 }
+            }
+            if is_kept {
+                kept.push(file);
             }
         }
         books
     }
 
-    /// Takes a record, unless it repeats or contradicts what was said before.
-    fn take(&mut self, work: &Work, place: (usize, usize), at_ms: Option<i64>) {
+    /// Takes a record, unless it repeats or contradicts what was said before. Returns whether it is there afterwards.
+    fn take(&mut self, work: &Work, place: (usize, usize), at_ms: Option<i64>) -> bool {
         let organisations = &self.case.organisations;
         let owner = organisations.iter().position(|known| known.name == work.organisation);
-        let Some(organisation) = owner else { return };
+        let Some(organisation) = owner else { return false };
         let name = (work.source.clone(), work.external_id.clone());
         if let Some(item) = self.items.get(&name)
             && (item.revisions.contains_key(&work.revision) || item.fixed != work.fixed)
         {
-            return;
+            let known = item.revisions.get(&work.revision);
+            return known.is_some_and(|known| known.work.content == work.content);
         }
         let earlier = self.items.get(&name).map(|item| item.rates_below(work.revision));
         let amounts = self.prices(organisation, work, earlier.unwrap_or_default());
         if amounts.is_some_and(|amounts| amounts.is_empty()) {
-            return;
+            return false;
         }
         if let Some(payout) = work.payout {
             if payout == self.case.contract {
-                return;
+                return false;
             }
             let named = self.payees.entry(work.machine.clone()).or_insert_with(|| vec![payout]);
             if !named.contains(&payout) {
-                return;
+                return false;
             }
         }
         let item = self.items.entry(name.clone()).or_insert_with(|| Item {
@@ -179,6 +190,7 @@ impl<'a> Books<'a> {
         let id = hash::workload_id(self.case.secret, &work.organisation, key);
         item.revisions.insert(work.revision, Revision { id, work: work.clone(), place, at_ms });
         self.ids.insert(id, (name, work.revision));
+        true
     }
 
     /// An item's organisation.

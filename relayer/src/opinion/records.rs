@@ -15,6 +15,8 @@ const MAX_DAYS: i64 = 8;
 const TIMES: (i64, i64) = (1_577_836_800_000, 4_102_444_800_000);
 /// Highest whole part of an invoice in the daily earnings, USD.
 const MAX_INVOICE: u64 = 100_000;
+/// Most days that the label of daily earnings may cover.
+const MAX_LABEL: i64 = 31;
 /// Most characters of a text.
 const MAX_TEXT: usize = 200;
 
@@ -72,6 +74,8 @@ pub enum Price {
 pub struct File {
     /// First day and first day after, of daily earnings.
     pub days: Option<(String, String)>,
+    /// Hash of its bytes.
+    pub content: B256,
     /// Each record, or the field for which it is refused.
     pub records: Vec<Result<Said, String>>,
 }
@@ -79,14 +83,19 @@ pub struct File {
 /// Reads a file by its name; `source` is that of daily earnings.
 pub fn file(name: &str, content: &[u8], source: &str) -> Result<File, String> {
     let text = std::str::from_utf8(content).map_err(|_| "it is not UTF-8".to_owned())?;
+    let content = keccak256(content);
     let name = name.rsplit('/').next().unwrap_or(name);
     if let Some((first, until)) = days(name) {
+        if day_of(&until).zip(day_of(&first)).is_none_or(|(until, first)| until - first > MAX_LABEL)
+        {
+            return Err(format!("its name labels more than {MAX_LABEL} days"));
+        }
         let Ok(Json::List(entries)) = json::read(text) else {
             return Err("it is not a JSON array".into());
         };
         let label = format!("{first}-{until}");
         let records = entries.iter().map(|entry| earnings(entry, &label, source)).collect();
-        return Ok(File { days: Some((first, until)), records });
+        return Ok(File { days: Some((first, until)), content, records });
     }
     if !name.ends_with(".jsonl") {
         return Err("its name is neither YYYYMMDD-YYYYMMDD.json nor *.jsonl".into());
@@ -103,7 +112,7 @@ pub fn file(name: &str, content: &[u8], source: &str) -> Result<File, String> {
         })
     };
     let read = if lines.first().is_some_and(names_payee) { payee } else { workload };
-    Ok(File { days: None, records: lines.into_iter().map(read).collect() })
+    Ok(File { days: None, content, records: lines.into_iter().map(read).collect() })
 }
 
 type Field<T> = Result<T, String>;
@@ -116,18 +125,20 @@ fn at<T>(field: &str, value: Option<T>) -> Field<T> {
 fn days(name: &str) -> Option<(String, String)> {
     let label = name.strip_suffix(".json")?;
     let (first, until) = label.split_once('-')?;
-    let day = |text: &str| {
-        if text.len() != 8 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().ok();
-        since_1970(number(0..4)?, number(4..6)?, number(6..8)?)
-    };
-    let (from, to) = (day(first)?, day(until)?);
+    let (from, to) = (day_of(first)?, day_of(until)?);
     if from == to {
         return Some((first.to_owned(), label_of(from + 1)));
     }
     (from < to).then(|| (first.to_owned(), until.to_owned()))
+}
+
+/// Days since 1970 of a label `YYYYMMDD`.
+fn day_of(label: &str) -> Option<i64> {
+    if label.len() != 8 || !label.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number = |range: std::ops::Range<usize>| label[range].parse::<i64>().ok();
+    since_1970(number(0..4)?, number(4..6)?, number(6..8)?)
 }
 
 /// Days since 1970 of a date of the calendar, counted from March so that leap days stand last.

@@ -747,12 +747,19 @@ fn every_bad_earnings_entry_is_refused_for_its_fault_and_costs_no_neighbour() {
 #[test]
 fn a_file_that_is_not_its_format_is_refused_whole_and_says_why() {
     const NAME: &str = "it is neither a daily earnings file (YYYYMMDD-YYYYMMDD.json, until exclusive) nor JSON lines (*.jsonl)";
-    let cases: [(&str, &[u8], Message); 12] = [
+    let cases: [(&str, &[u8], Message); 13] = [
         ("a.json", b"[]", Message::is(NAME)),
         ("20261120.json", b"[]", Message::is(NAME)),
         ("20261121-20261120.json", b"[]", Message::is(NAME)),
         ("20261120-20261131.json", b"[]", Message::is(NAME)),
         ("20260229-20260301.json", b"[]", Message::is(NAME)),
+        (
+            "20261120-20261222.json",
+            b"[]",
+            Message::is(
+                "it covers 32 days; a daily earnings file covers at most 31, mend its name or split it",
+            ),
+        ),
         ("day.JSONL", b"", Message::is(NAME)),
         ("day.jsonl", b"\xff", Message::Begins("it is not UTF-8: ".into())),
         ("day.jsonl", b"{}\n\xc3", Message::Begins("it is not UTF-8: ".into())),

@@ -191,8 +191,7 @@ async fn a_backup_tells_the_manifests_that_it_would_halt_for() {
 #[tokio::test]
 async fn a_backup_removes_no_file_that_it_did_not_make() {
     let env = Env::after_demo(6).await;
-    let (copy, foreign) =
-        (env.folder.path().join("copy.db"), env.folder.path().join("copy.draft"));
+    let (copy, foreign) = (env.folder.path().join("copy.db"), env.folder.path().join("copy.draft"));
     write(&foreign, "a draft of somebody's");
     assert_success(&env.run("backup", &[copy.to_str().unwrap()]).await);
     assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "a draft of somebody's");

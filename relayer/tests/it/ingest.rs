@@ -136,3 +136,83 @@ async fn a_disk_that_takes_no_more_is_told_to_whoever_hands_work_in() {
     assert!(report["outcomes"]["accepted"].as_u64().unwrap() > 0, "{report}");
     assert!(terminate(server).await.success());
 }
+
+impl Env {
+    /// A file in the folder beside the installation.
+    fn file(&self, name: &str, content: &str) -> String {
+        write(&self.folder.path().join(name), content).display().to_string()
+    }
+
+    /// Hands in a file that is refused whole, and returns what is said of it.
+    async fn refused(&self, file: &str) -> String {
+        let output = self.run("ingest", &[file]).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        said
+    }
+}
+
+/// A daily earnings file with one entry.
+fn day(organisation: &str, machine: &str) -> String {
+    format!(
+        r#"[{{"key":["{organisation}","sdxl","{machine}"],"value":[1763596800000,1763600400000,0.01,8,1,null]}}]"#
+    )
+}
+
+/// Goal: a wrong name costs nobody the right one.
+/// Method: files that keep nothing, over the days of one that does.
+/// What would break it: remembering a file's days before its records.
+#[tokio::test]
+async fn a_day_file_of_which_nothing_was_kept_takes_no_days() {
+    let env = Env::after_demo(6).await;
+    let long = env.file("20261201-20261220.json", &day("nobody", "m"));
+    let report = env.json("ingest", &[&long]).await;
+    assert_eq!(report["outcomes"]["rejected"], 1, "{report}");
+    let empty = env.file("20261201-20261221.json", "[]");
+    assert_eq!(env.json("ingest", &[&empty]).await["records"], 0);
+
+    let right = env.file("20261202-20261203.json", &day("org-01", "m"));
+    let report = env.json("ingest", &[&right]).await;
+    assert_eq!(report["records"], 1, "{report}");
+    assert_eq!(report["outcomes"]["rejected"], serde_json::Value::Null, "{report}");
+    let told = env.refused(&env.file("20261201-20261220.json", &day("nobody", "m"))).await;
+    assert!(told.contains("overlap 20261202-20261203.json"), "{told}");
+    assert_eq!(env.json("ingest", &[&right]).await["outcomes"]["duplicate"], 1);
+}
+
+#[tokio::test]
+async fn a_day_file_of_more_than_a_month_is_refused_whole() {
+    let env = Env::after_demo(6).await;
+    let told = env.refused(&env.file("20261201-20271202.json", &day("org-01", "m"))).await;
+    assert!(told.contains("it covers 366 days; a daily earnings file covers at most 31"), "{told}");
+    let told = env.refused(&env.file("20261201-20270102.json", &day("org-01", "m"))).await;
+    assert!(told.contains("it covers 32 days"), "{told}");
+    let month = env.file("20261201-20270101.json", &day("org-01", "m"));
+    assert_eq!(env.json("ingest", &[&month]).await["records"], 1);
+}
+
+/// What would break it: work known by its label alone, so that another label pays it again.
+#[tokio::test]
+async fn the_content_of_a_day_file_is_taken_in_under_one_source_and_name() {
+    let env = Env::after_demo(6).await;
+    let file = env.file("20261201-20261202.json", &day("org-01", "m"));
+    env.json("ingest", &[&file]).await;
+    let before = env.json("status", &[]).await;
+    let renamed = env.file("20261203-20261204.json", &day("org-01", "m"));
+    let told = env.refused(&renamed).await;
+    let known = "20261201-20261202.json of source \"salad\", which was taken in";
+    assert!(told.contains(known) && told.contains("leave it out"), "{told}");
+
+    let mut config = env.config();
+    config.policy.earnings_source = "salad-2".into();
+    config.write().unwrap();
+    let told = env.refused(&file).await;
+    assert!(told.contains(known) && told.contains("of source \"salad-2\""), "{told}");
+    assert_eq!(env.json("status", &[]).await, before);
+    let other = env.file("20261201-20261202.json", &day("org-01", "another machine"));
+    assert_eq!(env.json("ingest", &[&other]).await["records"], 1);
+    assert_eq!(
+        env.json("ingest", &[&env.file("20261205-20261206.json", "[]")]).await["records"],
+        0
+    );
+}
