@@ -106,7 +106,7 @@ fn file(name: &str, data: &[u8]) {
         (product, second) => panic!("one takes the file: {} {}", product.is_ok(), second.is_ok()),
     };
     match product {
-        Parsed::Payees(entries) => {
+        Parsed::Payees { entries, .. } => {
             assert_eq!(entries.len(), second.len());
             for (entry, second) in entries.iter().zip(&second) {
                 match (entry, second) {

@@ -57,6 +57,17 @@ pub struct SourceFile {
     pub sha256: B256,
 }
 
+/// What became of a line that names a payout address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// It says something new.
+    New,
+    /// It says what is known.
+    Known,
+    /// Its file was taken in before. This address was named since, and stays.
+    Replaced(Address),
+}
+
 /// What a slot is for, with what it carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obligation {
@@ -161,30 +172,45 @@ impl BookWriter {
         &self,
         machine: &str,
         address: Address,
-        (delay, now): (Millis, Millis),
+        times: (Millis, Millis),
     ) -> Result<bool> {
         let mut tx = self.0.begin().await?;
-        let known = newest_payee(&mut tx, machine).await?;
-        let block_time = read::now_ms(&mut tx).await?;
-        let acting = payee_at(&mut tx, machine, block_time).await?;
-        let effective = match acting {
-            Some((acting, since)) if acting == address => since,
-            // Neither of the two clocks may be behind.
-            Some(_) => now.max(block_time).saturating_add(delay),
-            None => 0,
-        };
-        let is_new =
-            known.is_none_or(|(known, effective_ms)| known != address || effective_ms > effective);
-        if is_new {
-            // Named again, the acting address follows one that waits, which therefore never acts.
-            let restored = acting.filter(|(acts, _)| acting != known && *acts != address);
-            if let Some((acting, since)) = restored {
-                insert_payee(&mut tx, (machine, acting), "address delay", (since, now)).await?;
-            }
-            insert_payee(&mut tx, (machine, address), "operator", (effective, now)).await?;
-        }
+        let is_new = name_payee(&mut tx, machine, address, times).await?;
         store::commit(tx, "payee").await?;
         Ok(is_new)
+    }
+
+    /// Names what one part of a file says, by the hash of the whole file, in one commit. The same part again changes nothing:
+    /// who hands a file in once more, not knowing whether it was taken, must not undo what was named since.
+    pub async fn name_payees(
+        &self,
+        (content, part): (B256, usize),
+        payees: &[(String, Address)],
+        times: (Millis, Millis),
+    ) -> Result<Vec<Naming>> {
+        let mut tx = self.0.begin().await?;
+        let is_first = sqlx::query(
+            "insert into payee_file (content, part, at) values (?, ?, ?) on conflict do nothing",
+        )
+        .bind(content.to_vec())
+        .bind(integer(part as u64)?)
+        .bind(times.1)
+        .execute(&mut *tx)
+        .await?
+        .rows_affected()
+            > 0;
+        let mut namings = Vec::with_capacity(payees.len());
+        for (machine, address) in payees {
+            namings.push(if is_first {
+                let is_new = name_payee(&mut tx, machine, *address, times).await?;
+                if is_new { Naming::New } else { Naming::Known }
+            } else {
+                let newest = payee_of(&mut tx, machine).await?.filter(|newest| newest != address);
+                newest.map_or(Naming::Known, Naming::Replaced)
+            });
+        }
+        store::commit(tx, "payee").await?;
+        Ok(namings)
     }
 
     /// Orders that everything payable that ended by `until` be stated. Ordering the same again changes nothing.
@@ -208,6 +234,35 @@ impl BookWriter {
             .await?;
         store::commit(tx, "closing").await
     }
+}
+
+/// Names a machine's payout address, as [`BookWriter::set_payee`] says, and returns whether that is new.
+async fn name_payee(
+    conn: &mut SqliteConnection,
+    machine: &str,
+    address: Address,
+    (delay, now): (Millis, Millis),
+) -> Result<bool> {
+    let known = newest_payee(conn, machine).await?;
+    let block_time = read::now_ms(conn).await?;
+    let acting = payee_at(conn, machine, block_time).await?;
+    let effective = match acting {
+        Some((acting, since)) if acting == address => since,
+        // Neither of the two clocks may be behind.
+        Some(_) => now.max(block_time).saturating_add(delay),
+        None => 0,
+    };
+    let is_new =
+        known.is_none_or(|(known, effective_ms)| known != address || effective_ms > effective);
+    if is_new {
+        // Named again, the acting address follows one that waits, which therefore never acts.
+        let restored = acting.filter(|(acts, _)| acting != known && *acts != address);
+        if let Some((acting, since)) = restored {
+            insert_payee(conn, (machine, acting), "address delay", (since, now)).await?;
+        }
+        insert_payee(conn, (machine, address), "operator", (effective, now)).await?;
+    }
+    Ok(is_new)
 }
 
 async fn insert_organisation(

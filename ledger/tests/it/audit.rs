@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Tables of which no row is ever updated or deleted.
-const APPEND_ONLY: [&str; 19] = [
+const APPEND_ONLY: [&str; 20] = [
     "audit",
     "source_file",
     "item",
@@ -18,6 +18,7 @@ const APPEND_ONLY: [&str; 19] = [
     "accepted",
     "decision",
     "payee",
+    "payee_file",
     "closing",
     "deposit",
     "statement",

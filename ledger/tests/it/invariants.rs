@@ -173,6 +173,8 @@ pub(crate) async fn sound_world() -> World {
         until_day: "20261121".into(),
         sha256: B256::ZERO,
     };
+    let payees = [("machine-2".to_owned(), payout(2))];
+    world.book.name_payees((B256::ZERO, 0), &payees, (0, 0)).await.unwrap();
     let known = [record(1, 3, 0, 1_000_001)];
     world.book.take_in_file(&file, &known, &tariff(), 0).await.unwrap();
     open_slots(&world).await;

@@ -228,7 +228,7 @@ impl<'a> Demo<'a> {
     /// Takes all files in: payout addresses first, registered in final blocks, then the days.
     async fn ingest(&mut self, inputs: &[Input]) -> Result<Vec<(String, intake::Report)>> {
         let (payees, days): (Vec<_>, Vec<_>) =
-            inputs.iter().partition(|input| matches!(input.parsed, Parsed::Payees(_)));
+            inputs.iter().partition(|input| matches!(input.parsed, Parsed::Payees { .. }));
         let mut reports = Vec::new();
         for input in payees {
             reports.push(self.take_in(input).await?);
@@ -340,7 +340,7 @@ impl Input {
     fn records(&self) -> impl Iterator<Item = &ledger::workload::Record> {
         let records = match &self.parsed {
             Parsed::Work { records, .. } => records.as_slice(),
-            Parsed::Payees(_) => &[],
+            Parsed::Payees { .. } => &[],
         };
         records.iter().flatten()
     }

@@ -11,11 +11,11 @@ mod workloads;
 
 use std::{collections::BTreeMap, path::Path};
 
-use alloy::primitives::{Address, keccak256};
+use alloy::primitives::{Address, B256, keccak256};
 use jiff::Timestamp;
 use ledger::{
     Amount, Ledger, Millis,
-    book::{BookWriter, SourceFile, Tariff},
+    book::{BookWriter, Naming, SourceFile, Tariff},
     read::Reader,
     workload::{Outcome, Record},
 };
@@ -47,6 +47,9 @@ impl Rejection {
     }
 }
 
+/// A machine and its payout address.
+type Payee = (String, Address);
+
 /// A file, parsed: one entry per record, in order.
 #[derive(Debug)]
 pub enum Parsed {
@@ -58,7 +61,12 @@ pub enum Parsed {
         records: Vec<Result<Record, Rejection>>,
     },
     /// Payout addresses of machines.
-    Payees(Vec<Result<(String, Address), Rejection>>),
+    Payees {
+        /// Hash of the file's bytes.
+        content: B256,
+        /// The lines.
+        entries: Vec<Result<(String, Address), Rejection>>,
+    },
 }
 
 /// What taking a file in came to.
@@ -120,6 +128,10 @@ impl Report {
                 ("rejected", Some(format!("field {field}: {reason}")))
             }
         };
+        self.count_one(index, name, detail);
+    }
+
+    fn count_one(&mut self, index: usize, name: &str, detail: Option<String>) {
         self.records += 1;
         *self.outcomes.entry(name.to_owned()).or_default() += 1;
         let Some(detail) = detail else { return };
@@ -130,6 +142,18 @@ impl Report {
         } else {
             self.more_details += 1;
         }
+    }
+
+    fn name(&mut self, index: usize, (machine, address): &Payee, naming: Naming) {
+        let detail = match naming {
+            Naming::New => return self.count_one(index, "accepted", None),
+            Naming::Known => None,
+            Naming::Replaced(newest) => Some(format!(
+                "this file was taken in before, and {newest} was named for {machine:?} since, which stays; to name {address} \
+                 again, hand in a file that differs, by an empty line even"
+            )),
+        };
+        self.count_one(index, "duplicate", detail);
     }
 
     fn reject(&mut self, index: usize, rejection: &Rejection) {
@@ -225,7 +249,8 @@ pub fn parse(name: &str, bytes: &[u8], earnings_source: &str) -> Result<Parsed> 
     }
     let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     if lines.first().is_some_and(|line| payees::is_payee(line)) {
-        return Ok(Parsed::Payees(lines.into_iter().map(payees::parse).collect()));
+        let entries = lines.into_iter().map(payees::parse).collect();
+        return Ok(Parsed::Payees { content: keccak256(bytes), entries });
     }
     Ok(Parsed::Work { file: None, records: lines.into_iter().map(workloads::parse).collect() })
 }
@@ -238,7 +263,9 @@ pub async fn take_in(
     now: Millis,
 ) -> Result<Report> {
     match parsed {
-        Parsed::Payees(entries) => take_payees(book, entries, (tariff.address_delay, now)).await,
+        Parsed::Payees { content, entries } => {
+            take_payees(book, (*content, entries), (tariff.address_delay, now)).await
+        }
         Parsed::Work { file, records } => {
             take_work(book, (file.as_ref(), records), tariff, now).await
         }
@@ -278,24 +305,26 @@ async fn take_work(
 
 async fn take_payees(
     book: &BookWriter,
-    entries: &[Result<(String, Address), Rejection>],
+    (content, entries): (B256, &[Result<Payee, Rejection>]),
     times: (Millis, Millis),
 ) -> Result<Report> {
     let mut report = Report::default();
-    for (index, entry) in entries.iter().enumerate() {
-        match entry {
-            Err(rejection) => report.reject(index, rejection),
-            Ok((_, address)) if *address == book.contract() => {
-                let reason = format!("{address} is the contract itself, which cannot be paid");
-                report.reject(index, &Rejection::new("address", reason));
-            }
-            Ok((machine, address)) => {
-                let is_new = book.set_payee(machine, *address, times).await?;
-                let amount = ledger::Amount::ZERO;
-                report.add(
-                    index,
-                    &if is_new { Outcome::Accepted { amount } } else { Outcome::Duplicate },
-                );
+    let is_payable = |entry: &&Payee| entry.1 != book.contract();
+    for (part, chunk) in entries.chunks(CHUNK).enumerate() {
+        let good: Vec<_> = chunk.iter().flatten().filter(is_payable).cloned().collect();
+        let mut namings = book.name_payees((content, part), &good, times).await?.into_iter();
+        for (index, entry) in chunk.iter().enumerate() {
+            let index = part * CHUNK + index;
+            match entry {
+                Err(rejection) => report.reject(index, rejection),
+                Ok(entry) if is_payable(&entry) => {
+                    let Some(naming) = namings.next() else { continue };
+                    report.name(index, entry, naming);
+                }
+                Ok((_, address)) => {
+                    let reason = format!("{address} is the contract itself, which cannot be paid");
+                    report.reject(index, &Rejection::new("address", reason));
+                }
             }
         }
     }

@@ -240,7 +240,7 @@ impl<'g> Run<'g> {
             intake::Parsed::Work { records, .. } => {
                 records.iter().flatten().map(|record| record.item.stopped_ms).max()
             }
-            intake::Parsed::Payees(_) => None,
+            intake::Parsed::Payees { .. } => None,
         };
         let bytes = file.content.as_bytes();
         self.until(&format!("{} to be taken in", file.name), disturbance, async |run| {

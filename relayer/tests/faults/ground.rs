@@ -96,7 +96,7 @@ fn parsed(files: &[File]) -> Vec<ledger::workload::Record> {
     let parse = |file: &File| intake::parse(&file.name, file.content.as_bytes(), "salad");
     let records = |parsed| match parsed {
         Parsed::Work { records, .. } => records,
-        Parsed::Payees(_) => Vec::new(),
+        Parsed::Payees { .. } => Vec::new(),
     };
     files.iter().flat_map(|file| records(parse(file).unwrap())).flatten().collect()
 }

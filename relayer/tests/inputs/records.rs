@@ -517,7 +517,9 @@ fn check(name: &str, text: &str, expected: &[Option<Bad>]) {
         Parsed::Work { records, .. } => {
             records.into_iter().map(|record| record.map(drop)).collect()
         }
-        Parsed::Payees(entries) => entries.into_iter().map(|entry| entry.map(drop)).collect(),
+        Parsed::Payees { entries, .. } => {
+            entries.into_iter().map(|entry| entry.map(drop)).collect()
+        }
     };
     let second = opinion::file(name, text.as_bytes(), "salad").unwrap().records;
     assert_eq!((verdicts.len(), second.len()), (expected.len(), expected.len()), "{text}");

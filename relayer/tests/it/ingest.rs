@@ -216,3 +216,29 @@ async fn the_content_of_a_day_file_is_taken_in_under_one_source_and_name() {
         0
     );
 }
+
+/// Goal: who hands a file in once more undoes nothing that was said since.
+/// Method: a payout address, another one, and the first file again; then the same line on purpose.
+#[tokio::test]
+async fn a_payee_file_that_comes_again_names_no_replaced_address() {
+    let env = Env::after_demo(6).await;
+    let line = |digit: &str| {
+        let address = format!("0x{}", digit.repeat(40));
+        serde_json::json!({ "schema": "payee/1", "machine": "m", "address": address }).to_string()
+    };
+    let (first, second) = (env.file("1.jsonl", &line("1")), env.file("2.jsonl", &line("2")));
+    let orders = env.dir().join("manifests/orders.jsonl");
+    for file in [&first, &second] {
+        assert_eq!(env.json("ingest", &[file]).await["outcomes"]["accepted"], 1);
+    }
+    let before = std::fs::read_to_string(&orders).unwrap();
+    let report = env.json("ingest", &[&first]).await;
+    assert_eq!(report["outcomes"], serde_json::json!({ "duplicate": 1 }), "{report}");
+    let told = report["details"][0].as_str().unwrap();
+    let stays = format!("0x{} was named for \"m\" since, which stays", "2".repeat(40));
+    assert!(told.starts_with("record 1: duplicate: ") && told.contains(&stays), "{told}");
+    assert_eq!(std::fs::read_to_string(&orders).unwrap(), before);
+
+    let meant = env.file("meant.jsonl", &format!("\n{}", line("1")));
+    assert_eq!(env.json("ingest", &[&meant]).await["outcomes"]["accepted"], 1);
+}
