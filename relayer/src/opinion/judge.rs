@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy::primitives::{Address, B256, I256, U256};
 
 use super::{
-    Case, DepositKey, Difference, Event, Opinion, Organisation,
+    Case, DepositKey, Difference, Event, Manifest, Opinion, Organisation,
     books::{Books, Name},
     hash::{self, Signed},
     money::{signed, ten_to},
@@ -171,7 +171,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Takes a settled statement into the deposit and the credits, and judges it if a deposit of ours paid it.
+    /// Takes a settled statement into the deposit and the credits, and judges it if it is of an organisation of ours.
     fn settled(&mut self, settled: Settled<'a>) {
         let place = Some((settled.deposit, Some(settled.epoch)));
         let rows = hash::rows(settled.rows).unwrap_or_else(|problem| {
@@ -204,12 +204,21 @@ impl<'a> Judge<'a> {
             let credit = self.credits.entry((*provider, token)).or_default();
             *credit = credit.saturating_add(*units);
         }
-        let Some(organisation) = self.payer_of(settled.deposit) else { return };
         let manifest = self.case.manifests.iter().find(|manifest| {
             (manifest.deposit, manifest.epoch, manifest.spent)
                 == (settled.deposit, settled.epoch, settled.spent)
                 && manifest.root == settled.root
         });
+        let Some(organisation) = self.payer_of(settled.deposit, manifest) else { return };
+        if let Some(named) = manifest.map(|manifest| &manifest.organisation)
+            && *named != organisation.name
+        {
+            let problem = format!(
+                "the manifest names organisation {named:?}; it should be {:?}",
+                organisation.name
+            );
+            self.differ(place, None, problem);
+        }
         match manifest {
             Some(manifest) => self.statement(manifest, &settled, &rows, organisation),
             None if rows.is_empty() && settled.root == B256::ZERO => {}
@@ -224,8 +233,21 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn payer_of(&self, deposit: B256) -> Option<&'a Organisation> {
-        self.case.organisations.iter().find(|organisation| organisation.deposits.contains(&deposit))
+    /// Whose statement one is: the organisation's that its manifest names, since a deposit may be configured no more, or for
+    /// another one. What the manifest names is not signed: if nobody is called so, it is the organisation that has the deposit,
+    /// or whose work is paid. The ids of the work follow from the organisation, so that a false name shows there.
+    fn payer_of(&self, deposit: B256, manifest: Option<&Manifest>) -> Option<&'a Organisation> {
+        let organisations = &self.case.organisations;
+        let named = manifest.and_then(|manifest| {
+            organisations.iter().find(|known| known.name == manifest.organisation)
+        });
+        let listed = || organisations.iter().find(|known| known.deposits.contains(&deposit));
+        let of_work = || {
+            let mut leaves = manifest?.leaves.iter();
+            let (name, _) = leaves.find_map(|leaf| self.books.ids.get(&leaf.workload))?;
+            self.books.items.get(name).map(|item| self.books.payer(item))
+        };
+        named.or_else(listed).or_else(of_work)
     }
 
     /// Base units of a unit of a token.

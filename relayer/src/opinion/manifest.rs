@@ -14,6 +14,8 @@ use super::{
 pub struct Manifest {
     /// What was signed.
     pub digest: B256,
+    /// Whose work it pays. What was signed does not cover this.
+    pub organisation: String,
     /// Id of the deposit.
     pub deposit: B256,
     /// Its key.
@@ -42,8 +44,10 @@ impl Manifest {
             return Err("its schema is not manifest/1".into());
         }
         let list = |name: &str| need(name, value.get(name).and_then(Json::list));
+        let organisation = value.get("organisation").and_then(Json::text);
         Ok(Self {
             digest: word(&value, "digest")?,
+            organisation: need("organisation", organisation)?.to_owned(),
             deposit: word(&value, "deposit")?,
             key: DepositKey {
                 requestor: address(&value, "requestor")?,

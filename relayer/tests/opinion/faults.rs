@@ -458,3 +458,70 @@ fn move_event(case: &mut Case, index: usize, change: impl FnOnce(&mut Event)) {
     let old = settled_event(&case.manifests[index]);
     change(case.events.iter_mut().find(|event| **event == old).unwrap());
 }
+
+/// Settles by an organisation's deposit, then gives it another deposit.
+fn moved() -> (World, relayer::opinion::Opinion) {
+    let mut world = World::run(SEED);
+    world.take_in(&[record("once", 0, "completed", "0.5")]);
+    world.state(0);
+    let before = judge(&world.case);
+    assert_eq!(before.differences, []);
+    world.move_to(0, B256::repeat_byte(0x77));
+    (world, before)
+}
+
+/// What would break it: knowing whom a deposit paid for by the configuration alone, which has forgotten it.
+#[test]
+fn what_a_deposit_paid_counts_when_it_is_configured_no_more() {
+    let (mut world, before) = moved();
+    let opinion = judge(&world.case);
+    assert_eq!(opinion.differences, []);
+    assert_eq!((opinion.paid, opinion.statements), (before.paid, before.statements));
+    assert_eq!(opinion.open, before.open);
+
+    // The other organisation has the deposit now.
+    let deposit = world.case.manifests[0].deposit;
+    world.case.organisations[1].deposits.push(deposit);
+    assert_eq!(judge(&world.case).differences, []);
+    world.case.organisations[1].deposits.pop();
+
+    world.forget("once");
+    let expected = paid_after(&mut world, &[], "once", "again; epoch");
+    let opinion = judge(&world.case);
+    let [again, whole] = &opinion.differences[..] else { panic!("{}", opinion.text()) };
+    assert_eq!(again.deposit.zip(again.epoch), expected.place);
+    assert_eq!(again.workload, expected.workload);
+    assert!(again.problem.contains(&expected.problem), "{again}");
+    assert!(whole.problem.contains("were ever accepted"), "{whole}");
+}
+
+/// What would break it: believing a manifest, whose digest does not cover the organisation that it names.
+#[test]
+fn a_manifest_that_names_another_organisation_hides_no_payment() {
+    for (named, should) in [
+        ("globex", "\"globex\" pays for it; it should be \"acme\""),
+        ("nobody", "the manifest names organisation \"nobody\"; it should be \"acme\""),
+        ("", "the manifest names organisation \"\"; it should be \"acme\""),
+    ] {
+        let (mut world, before) = moved();
+        let deposit = world.case.manifests[0].deposit;
+        for manifest in &mut world.case.manifests {
+            if manifest.deposit == deposit {
+                named.clone_into(&mut manifest.organisation);
+            }
+        }
+        world.forget("once");
+        let expected = paid_after(&mut world, &[], "once", "again; epoch");
+        let opinion = judge(&world.case);
+        let told = opinion.text();
+        assert!(told.contains(should), "{told}");
+        assert!(
+            opinion.differences.iter().any(|difference| {
+                difference.workload == expected.workload
+                    && difference.problem.contains("again; epoch")
+            }),
+            "{told}"
+        );
+        assert_eq!(opinion.statements, before.statements + 1);
+    }
+}

@@ -215,6 +215,19 @@ impl World {
         self.known.get_mut(&("salad".into(), id.into())).unwrap().amount = amount;
     }
 
+    /// Makes an organisation pay from a new deposit, and from the old one no more.
+    pub(crate) fn move_to(&mut self, organisation: usize, salt: B256) {
+        let key = DepositKey { salt, ..self.tills[organisation].key };
+        self.case.events.push(Event::Deposited { key, units: 1 << 40 });
+        self.case.organisations[organisation].deposits = vec![key.id()];
+        self.tills[organisation] = Till { key, ..Till::default() };
+    }
+
+    /// Makes the product forget that it has paid a workload.
+    pub(crate) fn forget(&mut self, id: &str) {
+        self.known.get_mut(&("salad".into(), id.into())).unwrap().settled = 0;
+    }
+
     fn organisation(&self, name: &str) -> usize {
         self.case.organisations.iter().position(|known| known.name == name).unwrap()
     }
@@ -266,6 +279,7 @@ impl World {
         till.spent += proposal.total().unwrap().get();
         let rows = proposal.rows.iter().map(|row| (row.provider, row.units.get())).collect();
         let manifest = Manifest {
+            organisation: name,
             deposit: till.key.id(),
             key: till.key,
             epoch: till.epoch,
