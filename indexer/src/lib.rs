@@ -21,7 +21,8 @@ use alloy::{
 pub use decode::fact;
 pub use endpoint::{Finality, without_url};
 pub use endpoints::{
-    EndpointReport, Endpoints, HeaderHash, Settings, State, Upstream, is_known, is_refusal,
+    EndpointReport, Endpoints, HeaderHash, Settings, State, Upstream, asks_for_patience, is_known,
+    is_refusal,
 };
 pub use follow::{Indexer, Standing, Turn, chain_of, run};
 

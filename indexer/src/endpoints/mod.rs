@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use self::health::State;
-pub use self::wire::{is_known, is_refusal};
+pub use self::wire::{asks_for_patience, is_known, is_refusal};
 pub(crate) use self::{health::Health, wire::Wire};
 use self::{
     health::{Outcome, TOLERATED_LAG},

@@ -669,7 +669,8 @@ fn wants_patience(answer: &ResponsePacket) -> bool {
     answer.responses().iter().filter_map(|answer| answer.payload.as_error()).any(asks_for_patience)
 }
 
-pub(crate) fn asks_for_patience(error: &ErrorPayload) -> bool {
+/// Whether an error says to come back later, and nothing about what was asked.
+pub fn asks_for_patience(error: &ErrorPayload) -> bool {
     let message = error.message.to_lowercase();
     let says_so = ["rate limit", "too many requests", "throughput", "requests per second"];
     matches!(error.code, 429 | -32005) || says_so.iter().any(|text| message.contains(text))

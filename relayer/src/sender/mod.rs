@@ -21,7 +21,7 @@ use alloy::{
     rpc::types::TransactionRequest,
     transports::{RpcError, TransportErrorKind},
 };
-use indexer::{is_known, is_refusal, without_url};
+use indexer::{asks_for_patience, is_known, is_refusal, without_url};
 use ledger::{
     Millis,
     book::{BookWriter, Lease, Obligation},
@@ -31,7 +31,7 @@ use tokio::sync::OnceCell;
 
 use self::{
     fees::{Fees, Prices, Urgency},
-    plan::{Action, Bound, Counts, Limits, Pending, Plan, View, Wait, plan},
+    plan::{Action, Bound, Counts, Limits, Pending, Plan, Refusal, View, Wait, plan},
 };
 use crate::{Error, Result, keys::TxKey};
 
@@ -55,8 +55,8 @@ pub struct Sender {
     reader: Reader,
     book: BookWriter,
     lease: OnceCell<Lease>,
-    /// Newest attempts that the pool refused because another of the same tx nonce pays more, by slot.
-    underpriced: Mutex<BTreeMap<i64, B256>>,
+    /// Newest attempts that the pool refused, and why, by slot.
+    refused: Mutex<BTreeMap<i64, (B256, Refusal)>>,
 }
 
 /// What a sender knows and has decided in a turn.
@@ -72,6 +72,25 @@ pub struct Standing {
     pub slots: Vec<Slot>,
     /// What is done.
     pub plan: Plan,
+}
+
+impl Standing {
+    /// What a transaction carries that is cancelled because no node takes it, and what they say.
+    pub fn given_up(&self) -> Option<(&Obligation, &str)> {
+        let is_cancelled = |slot: &&Slot| {
+            self.plan
+                .actions
+                .iter()
+                .any(|action| matches!(action, Action::Cancel(id, _) if *id == slot.id))
+        };
+        let slot = self.slots.iter().find(is_cancelled)?;
+        let newest = slot.attempts.last()?;
+        let reason = self.plan.waiting.iter().find_map(|wait| match wait {
+            Wait::Refused { hash, reason } if *hash == newest.hash => Some(reason),
+            _ => None,
+        });
+        Some((&slot.obligation, reason?))
+    }
 }
 
 /// What a slot is opened with: what its transaction carries and may cost.
@@ -100,8 +119,8 @@ impl Sender {
     ) -> Self {
         let identity = *reader.ledger().identity();
         let (chain_id, contract) = (identity.chain_id, identity.contract);
-        let (lease, underpriced) = (OnceCell::new(), Mutex::default());
-        Self { provider, key, chain_id, contract, limits, reader, book, lease, underpriced }
+        let (lease, refused) = (OnceCell::new(), Mutex::default());
+        Self { provider, key, chain_id, contract, limits, reader, book, lease, refused }
     }
 
     /// The account's address.
@@ -344,10 +363,15 @@ impl Sender {
         let is_old = age.is_some_and(|age| age >= self.limits.bump_after_ms);
         let is_void =
             is_lowest && (is_old || !is_known) && self.reader.is_void(&slot.obligation).await?;
-        let refused =
-            self.underpriced.lock().ok().and_then(|refused| refused.get(&slot.id).copied());
-        let is_underpriced = newest.is_some_and(|newest| refused == Some(newest.hash));
-        Ok(Pending { slot: slot.clone(), is_known, is_void, is_underpriced, bound })
+        let refusal = newest.and_then(|newest| self.refusal_of(slot.id, newest.hash));
+        Ok(Pending { slot: slot.clone(), is_known, is_void, refusal, bound })
+    }
+
+    /// Why the pool refused an attempt when it was sent last.
+    fn refusal_of(&self, slot: i64, attempt: B256) -> Option<Refusal> {
+        let refused = self.refused.lock().ok()?;
+        let (hash, refusal) = refused.get(&slot)?;
+        (*hash == attempt).then(|| refusal.clone())
     }
 
     async fn is_known(&self, hash: B256) -> Result<bool> {
@@ -374,27 +398,28 @@ impl Sender {
         self.lease().await.map(drop)
     }
 
-    /// Sends signed bytes. No answer is taken for a failure of the obligation: the chain decides. That the pool holds a
-    /// dearer transaction of the same tx nonce is remembered, so that the newest attempt is replaced at once.
+    /// Sends signed bytes. No answer is taken for a failure of the obligation: the chain decides. Why the pool refuses the
+    /// newest attempt is remembered: by that it is replaced.
     async fn broadcast(&self, slot: i64, attempt: &Attempt, is_newest: bool) {
-        let answer = match self.provider.send_raw_transaction(&attempt.raw).await {
-            Ok(_) => Answer::Taken,
+        let (answer, reason) = match self.provider.send_raw_transaction(&attempt.raw).await {
+            Ok(_) => (Answer::Taken, String::new()),
             Err(error) => {
-                let answer = Answer::of(&error);
-                tracing::debug!(hash = %attempt.hash, ?answer, "broadcast: {}", without_url(error));
-                answer
+                let (answer, reason) = (Answer::of(&error), reason_of(error));
+                tracing::debug!(hash = %attempt.hash, ?answer, "broadcast: {reason}");
+                (answer, reason)
             }
         };
         if !is_newest {
             return;
         }
-        if let Ok(mut refused) = self.underpriced.lock() {
+        if let Ok(mut refused) = self.refused.lock() {
             match answer {
-                Answer::Underpriced => refused.insert(slot, attempt.hash),
-                Answer::Taken | Answer::TxNonceTooLow | Answer::NoFunds | Answer::Unknown => {
-                    refused.remove(&slot)
+                Answer::Underpriced | Answer::NoFunds | Answer::TooCheap | Answer::Refused => {
+                    refused.insert(slot, (attempt.hash, Refusal { answer, reason }));
                 }
-            };
+                Answer::Taken | Answer::TxNonceTooLow => drop(refused.remove(&slot)),
+                Answer::Unknown => {}
+            }
         }
     }
 
@@ -435,7 +460,11 @@ pub enum Answer {
     Underpriced,
     /// The balance does not cover it.
     NoFunds,
-    /// Anything else: the node may have it or not.
+    /// It pays less than is asked for at present.
+    TooCheap,
+    /// The node does not take it, for a reason of its own.
+    Refused,
+    /// Nothing, or nothing about the transaction: the node may have it or not.
     Unknown,
 }
 
@@ -454,9 +483,28 @@ impl Answer {
             Self::Underpriced
         } else if says(&["insufficient funds", "insufficient balance"]) {
             Self::NoFunds
-        } else {
+        } else if says(&[
+            "base fee",
+            "basefee",
+            "fee too low",
+            "feetoolow",
+            "minimum gas price",
+            "pool is full",
+        ]) {
+            Self::TooCheap
+        } else if asks_for_patience(answer) || says(&["internal error"]) {
             Self::Unknown
+        } else {
+            Self::Refused
         }
+    }
+}
+
+/// What a node says, for people: one line of it.
+fn reason_of(error: RpcError<TransportErrorKind>) -> String {
+    match error {
+        RpcError::ErrorResp(answer) => answer.message.lines().next().unwrap_or_default().into(),
+        other => without_url(other).to_string(),
     }
 }
 
@@ -508,6 +556,9 @@ impl Wait {
                 "what tx nonce {tx_nonce} carries waits: it is finally consumed, and the endpoint does not tell by which \
                  transaction"
             ),
+            Self::Refused { hash, reason } => {
+                format!("transaction {hash} waits: no node takes it, and one says: {reason}")
+            }
             Self::AtCap { hash, cap } => format!(
                 "transaction {hash} waits until gas is cheaper: it cannot be replaced within the bound of {cap} wei per gas"
             ),
@@ -525,5 +576,37 @@ impl Wait {
                 )
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::rpc::json_rpc::ErrorPayload;
+
+    use super::*;
+
+    #[test]
+    fn nodes_words_are_read_for_what_ends_a_refusal() {
+        for (message, answer) in [
+            ("already known", Answer::Taken),
+            ("nonce too low: next nonce 7, tx nonce 6", Answer::TxNonceTooLow),
+            ("replacement transaction underpriced", Answer::Underpriced),
+            ("transaction underpriced: gas tip cap 0, minimum needed 1", Answer::Underpriced),
+            ("insufficient funds for gas * price + value", Answer::NoFunds),
+            ("max fee per gas less than block base fee: address 0x01", Answer::TooCheap),
+            ("FeeTooLow, MaxFeePerGas too low", Answer::TooCheap),
+            ("tx fee (1.20 ether) exceeds the configured cap (1.00 ether)", Answer::Refused),
+            ("exceeds block gas limit", Answer::Refused),
+            ("intrinsic gas too low", Answer::Refused),
+            ("oversized data", Answer::Refused),
+            ("txpool is full", Answer::TooCheap),
+            ("rate limit exceeded", Answer::Unknown),
+            ("Internal error", Answer::Unknown),
+        ] {
+            let payload = ErrorPayload { code: -32000, message: message.into(), data: None };
+            assert_eq!(Answer::of(&RpcError::ErrorResp(payload)), answer, "{message}");
+        }
+        let broken = TransportErrorKind::custom_str("connection refused");
+        assert_eq!(Answer::of(&broken), Answer::Unknown);
     }
 }

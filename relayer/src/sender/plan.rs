@@ -7,7 +7,7 @@ use ledger::{
 };
 
 use super::{
-    CANCEL_GAS, cost, cost_of,
+    Answer, CANCEL_GAS, cost, cost_of,
     fees::{self, Fees, Prices, Urgency},
 };
 
@@ -61,6 +61,15 @@ impl Bound {
     }
 }
 
+/// Why the pool refused an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the answer means.
+    pub answer: Answer,
+    /// Its words.
+    pub reason: String,
+}
+
 /// A slot whose tx nonce the newest block has not consumed, with what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
@@ -70,10 +79,25 @@ pub struct Pending {
     pub is_known: bool,
     /// Whether nothing that it carries can have an effect any more.
     pub is_void: bool,
-    /// Whether the pool refused its newest attempt because another of the same tx nonce pays more.
-    pub is_underpriced: bool,
+    /// Why the pool refused its newest attempt, if it did when that was sent last.
+    pub refusal: Option<Refusal>,
     /// What bounds its fees.
     pub bound: Bound,
+}
+
+impl Pending {
+    fn is_refused(&self, answer: Answer) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| refusal.answer == answer)
+    }
+
+    /// What is told if no node has its newest attempt and one says why. A dearer one that the pool has is answered by a
+    /// replacement.
+    fn wait(&self) -> Option<Wait> {
+        let (newest, refusal) = self.slot.attempts.last().zip(self.refusal.as_ref())?;
+        let is_told = !self.is_known && refusal.answer != Answer::Underpriced;
+        let (hash, reason) = (newest.hash, &refusal.reason);
+        is_told.then(|| Wait::Refused { hash, reason: reason.clone() })
+    }
 }
 
 /// Everything that a sender decides by.
@@ -113,7 +137,7 @@ pub enum Action {
 }
 
 /// Why the sender holds something back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wait {
     /// The chain has consumed more tx nonces than slots and adoptions account for.
     UnknownTransactions {
@@ -133,6 +157,13 @@ pub enum Wait {
     StaleEndpoint,
     /// The tx nonce is finally consumed, and the endpoint does not tell by what.
     Unexplained(u64),
+    /// No node takes the newest attempt.
+    Refused {
+        /// The newest attempt.
+        hash: B256,
+        /// What a node says.
+        reason: String,
+    },
     /// The fee bound keeps the newest attempt from being replaced.
     AtCap {
         /// The newest attempt.
@@ -156,7 +187,7 @@ pub enum Wait {
 
 impl Wait {
     /// Whether nothing may be sent until the operator has acted.
-    pub const fn is_freeze(self) -> bool {
+    pub const fn is_freeze(&self) -> bool {
         matches!(self, Self::UnknownTransactions { .. } | Self::ForeignTransaction { .. })
     }
 }
@@ -199,6 +230,7 @@ pub fn plan(view: &View) -> Plan {
         plan.room = plan.room.max(1);
     }
     for (index, pending) in view.pending.iter().take(most).enumerate() {
+        plan.waiting.extend(pending.wait());
         if index == 0 {
             decide(view, pending, lifted(view, pending.bound), &mut plan);
         } else if !pending.is_known {
@@ -234,19 +266,21 @@ fn freeze(view: &View) -> Option<Wait> {
 fn decide(view: &View, lowest: &Pending, bound: Bound, plan: &mut Plan) {
     let Some(newest) = lowest.slot.attempts.last() else { return };
     let id = lowest.slot.id;
-    if lowest.is_void && newest.kind == AttemptKind::Work {
+    // Dated in the future, it was sent under a clock that was wrong, and may be of any age.
+    let age = view.now.saturating_sub(newest.at).saturating_abs();
+    let is_young = age < view.limits.bump_after_ms;
+    // What no node takes would be refused more firmly if it paid more.
+    let is_in_vain = !is_young && !lowest.is_known && lowest.is_refused(Answer::Refused);
+    if newest.kind == AttemptKind::Work && (lowest.is_void || is_in_vain) {
         let fees = replacement(newest, view.prices, bound.urgency, view.limits.cap);
         return propose(view, Action::Cancel(id, fees), (lowest, view.limits.cap), plan);
     }
-    // Dated in the future, it was sent under a clock that was wrong, and may be of any age.
-    let age = view.now.saturating_sub(newest.at).saturating_abs();
     let cap = bound.cap().min(view.limits.cap);
     let fresh = view.prices.fees(bound.urgency, cap);
     let pays_enough = newest.max_fee >= fresh.max_fee && newest.tip >= fresh.tip;
-    let is_young = age < view.limits.bump_after_ms;
     // A chain that is slow is no reason to pay more, at first.
     let is_patient = pays_enough && age < view.limits.bump_after_ms.saturating_mul(PATIENCE);
-    if !lowest.is_underpriced && (is_young || is_patient) {
+    if !lowest.is_refused(Answer::Underpriced) && (is_young || is_patient) {
         if !is_young || !lowest.is_known {
             plan.actions.push(Action::Rebroadcast(id));
         }
@@ -323,7 +357,7 @@ mod tests {
         let slot =
             Slot { id, tx_nonce, obligation: Obligation::Settle(vec![id]), at: BORN, attempts };
         let bound = Bound::at_price(LIMITS.cap, GAS, Urgency::Normal);
-        Pending { slot, is_known: true, is_void: false, is_underpriced: false, bound }
+        Pending { slot, is_known: true, is_void: false, refusal: None, bound }
     }
 
     /// Slots 5 to 7 are open, the account has consumed 5 tx nonces, all is well.
@@ -353,6 +387,12 @@ mod tests {
         }
     }
 
+    /// Lets the pool have refused a slot's newest attempt.
+    fn refuse(view: &mut View, index: usize, answer: Answer) {
+        let refusal = Some(Refusal { answer, reason: "because".into() });
+        view.pending[index] = Pending { refusal, is_known: false, ..view.pending[index].clone() };
+    }
+
     /// A change of the calm view, and what is done then about the lowest slot.
     type Case = (&'static str, fn(&mut View), Vec<Action>, Vec<Wait>);
 
@@ -373,7 +413,9 @@ mod tests {
         let short = Wait::Balance { balance: U256::ZERO, needed: U256::ONE };
         let others =
             [Wait::StaleEndpoint, Wait::Unexplained(3), Wait::AtCap { hash, cap: 1 }, Wait::Gap(3)];
-        assert!(!others.into_iter().chain([Wait::Delegated, short]).any(Wait::is_freeze));
+        let refused = Wait::Refused { hash, reason: "too dear".into() };
+        let others = others.into_iter().chain([Wait::Delegated, short, refused]);
+        assert!(!others.into_iter().any(|wait| wait.is_freeze()));
     }
 
     #[test]
@@ -428,7 +470,7 @@ mod tests {
             ),
             (
                 "the pool has a dearer one",
-                |v| v.pending[0].is_underpriced = true,
+                |v| refuse(v, 0, Answer::Underpriced),
                 vec![bump(23_625_000_001, 1_125_000_001)],
                 vec![],
             ),
@@ -480,6 +522,75 @@ mod tests {
                 |v| v.pending[1].is_void = true,
                 vec![],
                 vec![],
+            ),
+        ]);
+    }
+
+    #[test]
+    fn what_no_node_takes_says_so_and_is_cancelled_when_it_is_old_unless_money_or_a_higher_fee_helps()
+     {
+        let raised = Fees { max_fee: 23_625_000_001, tip: 1_125_000_001 };
+        let says_so =
+            || vec![Wait::Refused { hash: B256::repeat_byte(7), reason: "because".into() }];
+        run(vec![
+            ("young", |v| refuse(v, 0, Answer::Refused), vec![Action::Rebroadcast(5)], says_so()),
+            (
+                "old",
+                |v| {
+                    v.now = BORN + 60_000;
+                    refuse(v, 0, Answer::Refused);
+                },
+                vec![Action::Cancel(5, raised)],
+                says_so(),
+            ),
+            (
+                "another endpoint has it",
+                |v| {
+                    v.now = BORN + 60_000;
+                    refuse(v, 0, Answer::Refused);
+                    v.pending[0].is_known = true;
+                },
+                vec![Action::Rebroadcast(5)],
+                vec![],
+            ),
+            (
+                "its cancellation",
+                |v| {
+                    v.now = BORN + 60_000;
+                    v.pending[0].slot.attempts.push(attempt(AttemptKind::Cancel, 21 * GWEI, GWEI));
+                    refuse(v, 0, Answer::Refused);
+                },
+                vec![Action::Rebroadcast(5)],
+                says_so(),
+            ),
+            (
+                "for want of money",
+                |v| {
+                    v.now = BORN + 60_000;
+                    refuse(v, 0, Answer::NoFunds);
+                },
+                vec![Action::Rebroadcast(5)],
+                says_so(),
+            ),
+            (
+                "for too low a fee",
+                |v| {
+                    v.now = BORN + 60_000;
+                    v.prices = Prices::flat(30 * GWEI, GWEI);
+                    refuse(v, 0, Answer::TooCheap);
+                },
+                vec![bump(61 * GWEI, raised.tip)],
+                says_so(),
+            ),
+            (
+                "a higher slot",
+                |v| {
+                    v.now = BORN + 60_000;
+                    v.pending[0].slot.attempts[0].at = v.now;
+                    refuse(v, 1, Answer::Refused);
+                },
+                vec![Action::Rebroadcast(6)],
+                says_so(),
             ),
         ]);
     }

@@ -5,6 +5,7 @@
 
 mod bisection;
 mod push;
+mod refused;
 mod register;
 mod send;
 mod settle;
@@ -25,7 +26,7 @@ use ledger::{
 
 pub use self::settle::outcome_name;
 pub(crate) use self::settle::settle_input;
-use self::{push::Backoff, send::Since};
+use self::{push::Backoff, refused::Refused, send::Since};
 use crate::{
     Result,
     attester::Attester,
@@ -80,6 +81,8 @@ pub struct Relayer {
     backoff: Mutex<Backoff>,
     /// What waits since credits were looked at last, and why.
     unpushed: Mutex<Vec<String>>,
+    /// What transactions carried that no node took.
+    refused: Mutex<Refused>,
     /// What bounds the fees of statements that found no room in the last turn.
     roomless: Mutex<Option<Bound>>,
 }
@@ -129,7 +132,7 @@ impl View {
     }
 
     fn is_frozen(&self) -> bool {
-        self.standing.plan.waiting.iter().copied().any(Wait::is_freeze)
+        self.standing.plan.waiting.iter().any(Wait::is_freeze)
     }
 
     /// How many obligations the chain has not consumed the tx nonce of, as far as it is indexed.
@@ -156,7 +159,7 @@ impl Relayer {
             Attester::new(keys.attester, keys.secret, manifests, reader.clone(), book.clone());
         let unsent = Mutex::default();
         let (since, backoff, unpushed) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let roomless = Mutex::default();
+        let (refused, roomless) = (Mutex::default(), Mutex::default());
         let began = OnceLock::new();
         Self {
             config,
@@ -171,6 +174,7 @@ impl Relayer {
             since,
             backoff,
             unpushed,
+            refused,
             roomless,
         }
     }
@@ -199,6 +203,9 @@ impl Relayer {
         let waiting =
             view.standing.plan.waiting.iter().map(|wait| wait.text(self.sender.address()));
         report.waiting.extend(waiting);
+        if let Some((obligation, reason)) = view.standing.given_up() {
+            self.refused().note(obligation, reason, now);
+        }
         report.waiting.extend(self.sender.act(&view.standing, now).await?);
         self.register(&view, &mut report).await?;
         self.state(&view, &mut report).await?;
@@ -215,6 +222,10 @@ impl Relayer {
         }
         report.in_flight = view.in_flight();
         Ok(report)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unpushed(&self) -> MutexGuard<'_, Vec<String>> {

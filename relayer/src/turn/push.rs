@@ -98,6 +98,11 @@ impl Relayer {
         let mut bisection = Bisection::new(providers.to_vec());
         let mut batches = Vec::new();
         while let Some(group) = bisection.next() {
+            let obligation = Obligation::Claim(token, group.to_vec());
+            if let Some(reason) = self.refused().why(&obligation, view.now) {
+                bisection.fail(reason);
+                continue;
+            }
             match self.simulate_claim(token, group, view).await? {
                 Ok(paid) => {
                     let paid: Vec<_> = group.iter().copied().zip(paid).collect();
@@ -111,10 +116,12 @@ impl Relayer {
             self.rest((token, provider), &reason, view.now, report);
         }
         batches.retain(|batch| !batch.providers.is_empty());
-        // There are several only where all of them together failed.
+        // There are several only where all of them together failed or no node took them.
         if batches.len() > 1 {
             let all = Batch::together(&batches);
-            if self.simulate_claim(token, &all.providers, view).await?.is_ok() {
+            let obligation = Obligation::Claim(token, all.providers.clone());
+            let is_refused = self.refused().why(&obligation, view.now).is_some();
+            if !is_refused && self.simulate_claim(token, &all.providers, view).await?.is_ok() {
                 return Ok(vec![all]);
             }
         }

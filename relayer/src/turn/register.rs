@@ -1,6 +1,9 @@
 //! Registering payout addresses.
 
-use alloy::sol_types::SolCall;
+use alloy::{
+    primitives::{Address, Bytes},
+    sol_types::SolCall,
+};
 use contracts::Settlement;
 use ledger::book::Obligation;
 
@@ -34,24 +37,38 @@ impl Relayer {
             }
             let mut bisection = Bisection::new(addresses.to_vec());
             while let Some(group) = bisection.next() {
-                let input = Settlement::registerCall { payouts: group.to_vec() }.abi_encode();
-                match self.sender.gas_limit(&input.into(), view.block()).await? {
-                    Ok(_) => bisection.pass(),
-                    Err(reason) => bisection.fail(reason),
+                match self.why_not_registered(group, view).await? {
+                    None => bisection.pass(),
+                    Some(reason) => bisection.fail(reason),
                 }
             }
             for (address, reason) in bisection.poison {
                 let subject = format!("the registration of {address}");
                 self.wait(report, view.now, &subject, &reason);
             }
-            let addresses: Vec<_> = bisection.passed.concat();
-            if addresses.is_empty() {
-                continue;
+            let together = bisection.passed.concat();
+            let is_refused =
+                self.refused().why(&Obligation::Register(together.clone()), view.now).is_some();
+            let batches = if is_refused { bisection.passed } else { vec![together] };
+            for addresses in batches.into_iter().filter(|batch| !batch.is_empty()) {
+                let input = input_of(&addresses);
+                let obligation = Obligation::Register(addresses);
+                self.send(view, &obligation, input, &Worth::default(), report).await?;
             }
-            let input = Settlement::registerCall { payouts: addresses.clone() }.abi_encode();
-            let obligation = Obligation::Register(addresses);
-            self.send(view, &obligation, input.into(), &Worth::default(), report).await?;
         }
         Ok(())
     }
+
+    /// Why addresses cannot be registered in one transaction, if that is so.
+    async fn why_not_registered(&self, group: &[Address], view: &View) -> Result<Option<String>> {
+        let refused = self.refused().why(&Obligation::Register(group.to_vec()), view.now);
+        if refused.is_some() {
+            return Ok(refused);
+        }
+        Ok(self.sender.gas_limit(&input_of(group), view.block()).await?.err())
+    }
+}
+
+fn input_of(addresses: &[Address]) -> Bytes {
+    Settlement::registerCall { payouts: addresses.to_vec() }.abi_encode().into()
 }

@@ -102,8 +102,7 @@ impl Relayer {
         view: &View,
         report: &mut Report,
     ) -> Result<Option<String>> {
-        let ids = batch.iter().map(|ready| ready.signed.id).collect();
-        let (obligation, input) = (Obligation::Settle(ids), input_of(batch));
+        let (obligation, input) = (obligation_of(batch), input_of(batch));
         self.send_if_cheap(view, &obligation, input, &parts_of(batch), report).await
     }
 
@@ -126,8 +125,8 @@ impl Relayer {
         Ok(Some(Ready { signed, worth, is_by_code }))
     }
 
-    /// The batches that a simulation lets through: what would be skipped, and what spoils the whole call, is taken out and
-    /// explained, and the rest stays together if it can.
+    /// The batches that a simulation lets through: what would be skipped, what spoils the whole call, and what no node takes,
+    /// is taken out and explained, and the rest stays together if it can.
     async fn settleable(
         &self,
         batch: Vec<Ready>,
@@ -137,24 +136,30 @@ impl Relayer {
         let mut bisection = Bisection::new(batch);
         let mut good = Vec::new();
         while let Some(group) = bisection.next() {
+            if let Some(reason) = self.refused().why(&obligation_of(group), view.now) {
+                bisection.fail(format!("{reason}; it is tried again within an hour"));
+                continue;
+            }
             match self.simulate(group, view).await? {
                 Ok(outcomes) => {
                     good.push(self.without_skips(group, &outcomes, view, report));
                     bisection.pass();
                 }
-                Err(reason) => bisection.fail(reason),
+                Err(reason) => bisection.fail(format!(
+                    "settling it alone fails ({reason}); it is tried again each turn"
+                )),
             }
         }
         let is_spoilt = !bisection.poison.is_empty();
-        for (ready, reason) in bisection.poison {
+        for (ready, why) in bisection.poison {
             let subject = format!("statement {}", ready.signed.digest);
-            let why = format!("settling it alone fails ({reason}); it is tried again each turn");
             self.wait(report, view.now, &subject, &why);
         }
         good.retain(|batch| !batch.is_empty());
         if is_spoilt && good.len() > 1 {
             let rest = good.concat();
-            if self.simulate(&rest, view).await?.is_ok() {
+            let is_refused = self.refused().why(&obligation_of(&rest), view.now).is_some();
+            if !is_refused && self.simulate(&rest, view).await?.is_ok() {
                 return Ok(vec![rest]);
             }
         }
@@ -273,6 +278,10 @@ fn is_by_code(signed: &SignedStatement) -> bool {
     let key = &signed.statement.key;
     !is_own(key.signer, &signed.signature)
         || (!key.cosigner.is_zero() && !is_own(key.cosigner, &signed.cosignature))
+}
+
+fn obligation_of(batch: &[Ready]) -> Obligation {
+    Obligation::Settle(batch.iter().map(|ready| ready.signed.id).collect())
 }
 
 fn input_of(batch: &[Ready]) -> Bytes {

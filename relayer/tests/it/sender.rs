@@ -2,7 +2,13 @@
 //! Method: an installation on a real chain; turns taken one by one; the chain's own calls drop, replace and reorder.
 //! What would break it: freeing a slot early, forgetting a hash, taking an answer for an outcome, replacing too cheaply.
 
-use std::slice;
+use std::{
+    slice,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use alloy::{
     consensus::{Transaction, TxEnvelope},
@@ -39,7 +45,7 @@ use tokio::{process::Command, time::timeout};
 
 use crate::{
     env::{Env, PATIENCE, assert_success, eventually, quittance, rpc},
-    proxy::proxy,
+    proxy::{proxy, refusal},
 };
 
 /// Blocks after which one is final on the tests' chain.
@@ -1399,4 +1405,81 @@ async fn a_paused_process_that_wakes_after_another_took_over_sends_nothing_and_e
     assert_eq!(world.turn().await.sent, 1, "the one that took over goes on");
     world.finish().await;
     assert_eq!(world.settled().await, settled + 1);
+}
+
+impl World {
+    /// Behind a node that takes no transaction whose gas could cost more than this, wei.
+    async fn behind_a_fee_cap() -> (Self, Arc<AtomicU64>) {
+        let cap = Arc::new(AtomicU64::new(0));
+        let known = cap.clone();
+        let world = Box::pin(Self::new()).await;
+        let world = world
+            .behind(move |request| {
+                let raw = request["params"][0].as_str()?;
+                let is_send = request["method"] == "eth_sendRawTransaction";
+                let sent = TxEnvelope::decode_2718(&mut &*hex::decode(raw).ok()?).ok()?;
+                let cost = u128::from(sent.gas_limit()) * sent.max_fee_per_gas();
+                let is_dear = cost > known.load(Ordering::SeqCst).into();
+                (is_send && is_dear).then(|| refusal(ABOVE_FEE_CAP))
+            })
+            .await;
+        (world, cap)
+    }
+
+    /// Sends a batch that the node refuses, and returns what its gas could have cost, wei.
+    async fn refused(&mut self) -> u64 {
+        assert_eq!(self.turn().await.sent, 1);
+        let attempt = self.slots().await.remove(0).attempts.remove(0);
+        u64::try_from(u128::from(attempt.gas_limit) * attempt.max_fee).unwrap()
+    }
+}
+
+const ABOVE_FEE_CAP: &str = "tx fee (1.20 ether) exceeds the configured cap (1.00 ether)";
+
+/// Goal: a batch that nodes refuse for good shuts nothing, and what it carries settles.
+/// Method: a node that refuses transactions by what their gas could cost; both halves of a batch are within that.
+/// What would break it: waiting for an answer that does not come, paying more for what costs too much already.
+#[tokio::test]
+async fn a_batch_that_no_node_takes_makes_way_and_goes_again_in_halves() {
+    let (mut world, cap) = World::behind_a_fee_cap().await;
+    let settled = world.settled().await;
+    world.work(0, 1).await;
+    world.work(1, 2).await;
+    let cost = world.refused().await;
+    cap.store(cost / 4 * 3, Ordering::SeqCst);
+    let report = world.turn().await;
+    assert!(says(&report, ABOVE_FEE_CAP), "{report:?}");
+    assert_eq!(world.slots().await[0].attempts.len(), 1, "it may be taken yet");
+    world.now += LATE;
+    world.turn().await;
+    let slot = world.slots().await.remove(0);
+    let kinds: Vec<_> = slot.attempts.iter().map(|attempt| attempt.kind).collect();
+    assert_eq!(kinds, [AttemptKind::Work, AttemptKind::Cancel]);
+    assert_rises(&slot);
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 2);
+}
+
+/// What would break it: sending the same bytes' content for ever, each time at the cost of a transaction that does nothing.
+#[tokio::test]
+async fn a_statement_that_no_node_takes_says_why_it_waits_and_is_tried_again_later() {
+    let (mut world, cap) = World::behind_a_fee_cap().await;
+    let settled = world.settled().await;
+    world.work(0, 1).await;
+    let cost = world.refused().await;
+    cap.store(cost / 2, Ordering::SeqCst);
+    world.turn().await;
+    world.now += LATE;
+    world.turn().await;
+    world.finish().await;
+    let report = world.turn().await;
+    assert!(report.sent == 0 && says(&report, ABOVE_FEE_CAP), "{report:?}");
+    assert_eq!(world.settled().await, settled);
+    cap.store(u64::MAX, Ordering::SeqCst);
+    world.work(1, 2).await;
+    assert_eq!(world.turn().await.sent, 1, "it delays nobody");
+    world.now += 3_600_000;
+    assert_eq!(world.turn().await.sent, 1);
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 2);
 }
