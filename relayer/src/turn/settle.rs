@@ -1,6 +1,10 @@
 //! Batches of signed statements: packed, simulated, sent.
 
-use std::{collections::BTreeSet, slice};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    slice,
+};
 
 use alloy::{primitives::Bytes, sol_types::SolCall};
 use contracts::Settlement;
@@ -72,25 +76,45 @@ impl Relayer {
     }
 
     /// Sends a batch. If it is too dear, those of its statements go that would pay for a transaction of their own, so that
-    /// dust delays nothing; the rest waits.
+    /// dust delays nothing, apart from each other if they are not equally urgent: the tip of what presses is paid for by
+    /// that alone. The rest waits.
     async fn send_batch(&self, batch: Vec<Ready>, view: &View, report: &mut Report) -> Result<()> {
         let Some(why) = self.send_together(&batch, view, report).await? else { return Ok(()) };
         let now = later(view.now, &view.anchors);
-        let (mut dear, mut cheap) = (Vec::new(), Vec::new());
+        let (mut dear, mut cheap) = (Vec::new(), BTreeMap::<_, Vec<Ready>>::new());
         for ready in batch {
             let alone = slice::from_ref(&ready);
             let bound = self.bound(&parts_of(alone), gas_of(alone), now)?;
-            if self.is_too_dear(bound, view) { dear.push(ready) } else { cheap.push(ready) }
+            if self.is_too_dear(bound, view) {
+                dear.push(ready);
+            } else {
+                cheap.entry(Reverse(bound.urgency)).or_default().push(ready);
+            }
         }
-        let mut reasons = vec![why];
-        if !cheap.is_empty() && !dear.is_empty() {
+        if cheap.is_empty() {
+            self.wait(report, view.now, "a settle batch", &why);
+            return Ok(());
+        }
+        for group in cheap.values() {
+            self.send_group(group, view, report).await?;
+        }
+        if !dear.is_empty() {
             let (parts, gas) = (parts_of(&dear), gas_of(&dear));
             let why = self.too_dear(&parts, self.bound(&parts, gas, now)?, gas, view)?;
-            reasons = self.send_together(&cheap, view, report).await?.into_iter().collect();
-            reasons.push(why);
-        }
-        for why in reasons {
             self.wait(report, view.now, "a settle batch", &why);
+        }
+        Ok(())
+    }
+
+    /// Sends statements of which each would pay for a transaction of its own: together, or else one by one.
+    async fn send_group(&self, group: &[Ready], view: &View, report: &mut Report) -> Result<()> {
+        if self.send_together(group, view, report).await?.is_none() {
+            return Ok(());
+        }
+        for alone in group.chunks(1) {
+            if let Some(why) = self.send_together(alone, view, report).await? {
+                self.wait(report, view.now, "a settle batch", &why);
+            }
         }
         Ok(())
     }

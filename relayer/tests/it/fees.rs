@@ -9,6 +9,7 @@ use ledger::{
     read::{FundingDeposit, Slot},
 };
 use relayer::turn::Report;
+use serde_json::json;
 
 use crate::{
     env::rpc,
@@ -170,4 +171,45 @@ async fn a_statement_that_pays_for_itself_does_not_wait_with_those_that_do_not()
     assert_eq!(statements_of(&world.slots().await[0]), 1);
     world.mine(1).await;
     assert_eq!(world.settled().await, settled + 1);
+}
+
+/// Goal: what presses does not keep what has time, nor the other way round.
+/// Method: one statement that a thaw threatens, packed with three that pay for themselves by the usual tip, while those who are
+/// in a hurry tip much more.
+/// What would break it: one tip for all that goes at once, in the plan and out of it.
+#[tokio::test]
+async fn a_pressing_statement_and_ones_that_have_time_go_apart_if_they_are_too_dear_together() {
+    const BASE: u64 = 2_000_000_000;
+    const TIPS: [u64; 3] = [1_000_000_000, 1_000_000_000, 185_000_000_000];
+    let world = World::judging_by_value().await;
+    let mut world = world
+        .behind(|request| {
+            let history = json!({
+                "oldestBlock": "0x1", "baseFeePerGas": ["0x1", "0x1"], "gasUsedRatio": [0.5],
+                "reward": [TIPS.map(|tip| format!("{tip:#x}"))]
+            });
+            (request["method"] == "eth_feeHistory").then(|| json!({ "result": history }))
+        })
+        .await;
+    world.live.endpoints.look().await.unwrap();
+    let settled = world.settled().await;
+    world.work(0, 1).await;
+    let report = world.dear_turn().await;
+    assert_eq!((report.signed, report.sent), (1, 0), "{report:?}");
+    let ends = world.thaw_all_but(0, Units::ZERO).await;
+    for organisation in 1..4 {
+        let id = u32::try_from(organisation).unwrap() + 1;
+        world.work_worth(organisation, id, "0.140000", 1).await;
+    }
+    let time = ends - 7 * HOUR;
+    rpc(&world.provider, "evm_setNextBlockTimestamp", &format!("[{time}]")).await;
+    let base = format!("[\"{BASE:#x}\"]");
+    rpc(&world.provider, "anvil_setNextBlockBaseFeePerGas", &base).await;
+    world.mine(1).await;
+    let report = world.turn().await;
+    assert_eq!((report.signed, report.sent), (3, 2), "{report:?}");
+    let sizes: Vec<_> = world.slots().await.iter().map(statements_of).collect();
+    assert_eq!(sizes, [1, 3], "what presses goes first");
+    world.mine(1).await;
+    assert_eq!(world.settled().await, settled + 4);
 }
