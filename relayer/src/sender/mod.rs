@@ -145,9 +145,12 @@ impl Sender {
         let mut pending = Vec::new();
         let lowest = slots.iter().find(|slot| slot.tx_nonce >= counts.latest).map(|slot| slot.id);
         for slot in slots.iter().filter(|slot| slot.tx_nonce >= counts.latest) {
-            let gas = slot.attempts.last().map_or(0, |newest| newest.gas_limit);
+            let newest = slot.attempts.last();
+            let gas = newest.map_or(0, |newest| newest.gas_limit);
             let usual = Bound::at_price(self.limits.cap, gas, Urgency::Normal);
-            let bound = bounds.get(&slot.id).copied().unwrap_or(usual);
+            // What does nothing is not judged by what it was to carry, which may be worth nothing any more.
+            let is_judged = newest.is_some_and(|newest| newest.kind == AttemptKind::Work);
+            let bound = bounds.get(&slot.id).filter(|_| is_judged).copied().unwrap_or(usual);
             pending.push(self.pending(slot, bound, now, lowest == Some(slot.id)).await?);
         }
         let balance = self.provider.get_balance(self.address()).block_id(at);

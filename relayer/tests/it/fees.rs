@@ -2,6 +2,7 @@
 //! Method: an installation on a real chain, whose base fee and time the test sets; deposits thaw.
 //! What would break it: a wrong unit of time, a deadline for money that cannot leave, one statement that pays for others.
 
+use alloy::{network::TransactionBuilder, providers::Provider, rpc::types::TransactionRequest};
 use contracts::Settlement;
 use ledger::{
     Units,
@@ -13,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     env::rpc,
-    sender::{LATE, World, says},
+    sender::{LATE, World, calldata, says, stranger},
 };
 
 /// A base fee, wei, at which settling one statement costs about a tenth of the work of [`World::work`].
@@ -212,4 +213,32 @@ async fn a_pressing_statement_and_ones_that_have_time_go_apart_if_they_are_too_d
     assert_eq!(sizes, [1, 3], "what presses goes first");
     world.mine(1).await;
     assert_eq!(world.settled().await, settled + 4);
+}
+
+/// What would break it: judging what does nothing by what it was to carry, which is worth nothing any more.
+#[tokio::test]
+async fn a_cancellation_is_raised_to_the_price_of_gas_though_it_carries_nothing() {
+    let mut world = World::judging_by_value().await;
+    world.work_worth(0, 1, "1.800000", 1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    world.finish().await;
+    let report = world.turn_that_pushes().await;
+    assert_eq!(report.sent, 1, "{report:?}");
+    let claim = world.slots().await.remove(0).attempts.remove(0);
+    world.drop_all().await;
+    let request = TransactionRequest::default()
+        .with_to(world.config.chain.contract)
+        .with_input(calldata(&claim.raw))
+        .with_gas_limit(5_000_000);
+    let _sent = stranger(&world.env).send_transaction(request).await.unwrap();
+    world.mine(1).await;
+    let mut report = Report::default();
+    for _ in 0..12 {
+        world.now += LATE;
+        report = world.dear_turn().await;
+        if world.slots().await.is_empty() {
+            return;
+        }
+    }
+    panic!("{report:?}: {:?}", world.slots().await);
 }

@@ -108,6 +108,11 @@ impl World {
         self.live.relayer.turn(self.now, false).await.unwrap()
     }
 
+    /// A turn that looks for claims as well.
+    pub(crate) async fn turn_that_pushes(&mut self) -> Report {
+        self.live.relayer.turn(self.now, true).await.unwrap()
+    }
+
     /// Mines blocks and indexes them.
     pub(crate) async fn mine(&mut self, blocks: u32) {
         rpc(&self.provider, "anvil_mine", &format!("[{blocks}]")).await;
@@ -382,7 +387,7 @@ pub(crate) fn stranger(env: &Env) -> DynProvider {
     wallet(env, builder.build().unwrap())
 }
 
-fn calldata(raw: &[u8]) -> Bytes {
+pub(crate) fn calldata(raw: &[u8]) -> Bytes {
     TxEnvelope::decode_2718(&mut &*raw).unwrap().input().clone()
 }
 
