@@ -174,18 +174,17 @@ impl Sender {
         Ok(Standing { counts, prices, balance, slots, plan: plan(&view) })
     }
 
-    /// Carries out what was decided about open slots. A signer that fails leaves a slot as it is; that is what is returned.
+    /// Carries out what was decided about open slots. A slot for which the signer fails keeps the attempts that it has, which
+    /// are sent again; why it failed is returned.
     pub async fn act(&self, standing: &Standing, now: Millis) -> Result<Option<String>> {
+        let mut failed = None;
         for action in &standing.plan.actions {
             let (Action::Rebroadcast(id) | Action::Bump(id, _) | Action::Cancel(id, _)) = *action;
             let Some(slot) = standing.slots.iter().find(|slot| slot.id == id) else { continue };
             let Some(newest) = slot.attempts.last() else { continue };
             let attempt = match *action {
                 Action::Rebroadcast(_) => {
-                    // All of them: the pool may take an older one that the balance still covers.
-                    for attempt in slot.attempts.iter().rev() {
-                        self.broadcast(slot.id, attempt, attempt == newest).await;
-                    }
+                    self.rebroadcast(slot).await;
                     continue;
                 }
                 Action::Bump(_, fees) => {
@@ -199,7 +198,11 @@ impl Sender {
             };
             let attempt = match attempt {
                 Ok(attempt) => attempt,
-                Err(error @ Error::Signer(_)) => return Ok(Some(error.to_string())),
+                Err(error @ Error::Signer(_)) => {
+                    self.rebroadcast(slot).await;
+                    failed = Some(error.to_string());
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             self.book.add_attempt(self.lease().await?, slot.id, &attempt).await?;
@@ -209,7 +212,15 @@ impl Sender {
             );
             self.broadcast(slot.id, &attempt, true).await;
         }
-        Ok(None)
+        Ok(failed)
+    }
+
+    /// Sends all attempts of a slot again: the pool may take an older one that the balance still covers.
+    async fn rebroadcast(&self, slot: &Slot) {
+        let newest = slot.attempts.last();
+        for attempt in slot.attempts.iter().rev() {
+            self.broadcast(slot.id, attempt, Some(attempt) == newest).await;
+        }
     }
 
     /// Opens a slot for an obligation and sends its first attempt. The bytes are on disk before they leave. Returns why it

@@ -172,3 +172,25 @@ async fn no_key_and_no_password_stands_in_what_is_printed() {
         assert!(!text.contains("hunter2"), "{text}");
     }
 }
+
+/// What would break it: ending all that a turn sends at the first signature that does not come.
+#[tokio::test]
+async fn a_signer_that_fails_does_not_keep_what_is_signed_from_being_sent_again() {
+    let mut world = World::new().await;
+    let settled = world.settled().await;
+    let TxKey::Local(key) = Keys::open(&world.config).unwrap().sender else { panic!("a file") };
+    let (signer, mood) = listen(key).await;
+    world.config.signer = Some(signer);
+    world.reopen().await;
+    for (organisation, id) in [(0, 1), (1, 2)] {
+        world.work(organisation, id).await;
+        assert_eq!(world.turn().await.sent, 1);
+    }
+    world.drop_all().await;
+    mood.store(WRONG_KEY, Ordering::SeqCst);
+    world.now += crate::sender::VERY_LATE;
+    let report = world.turn().await;
+    assert!(crate::sender::says(&report, "signer of the sender failed"), "{report:?}");
+    world.mine(1).await;
+    assert_eq!(world.settled().await, settled + 2);
+}
