@@ -44,7 +44,7 @@ use crate::{
     remote,
     status::Status,
     trust,
-    turn::{Relayer, Report, settle_input},
+    turn::{MAX_CHAIN_LAG, Relayer, Report, settle_input},
 };
 
 /// How long tasks have to end in order once one has, or the process is asked to.
@@ -52,9 +52,6 @@ const GRACE: Duration = Duration::from_secs(8);
 
 /// How long credits are not looked at, at most, while something else is under way.
 const LONGEST_WITHOUT_CLAIMS: Duration = Duration::from_secs(600);
-
-/// Most that the chain's clock may be behind the host's for work to be closed by the host's.
-const MAX_CHAIN_LAG: Millis = 3_600_000;
 
 /// Most that a closing may be ahead of both clocks: one in another unit of time would close all that is still to come, and
 /// cannot be taken back.

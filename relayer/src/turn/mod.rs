@@ -120,9 +120,14 @@ impl Busy {
     }
 }
 
-/// The later of the host's time and the chain's: deadlines are the chain's.
+/// How far the last indexed block may be behind the host's clock before that clock is not believed, ms.
+pub(crate) const MAX_CHAIN_LAG: Millis = 3_600_000;
+
+/// The later of the host's time and the chain's: deadlines are the chain's, whose next block may be near them. A clock that is
+/// far ahead of it brings none nearer.
 fn later(now: Millis, anchors: &Anchors) -> Millis {
-    now.max(anchors.checkpoint.time_ms())
+    let chain = anchors.checkpoint.time_ms();
+    now.min(chain.saturating_add(MAX_CHAIN_LAG)).max(chain)
 }
 
 impl View {

@@ -5,7 +5,7 @@
 use alloy::{network::TransactionBuilder, providers::Provider, rpc::types::TransactionRequest};
 use contracts::Settlement;
 use ledger::{
-    Units,
+    Millis, Units,
     book::Obligation,
     read::{FundingDeposit, Slot},
 };
@@ -241,4 +241,19 @@ async fn a_cancellation_is_raised_to_the_price_of_gas_though_it_carries_nothing(
         }
     }
     panic!("{report:?}: {:?}", world.slots().await);
+}
+
+/// What would break it: the host's clock alone, which may be days ahead of the chain that decides when a thaw ends.
+#[tokio::test]
+async fn a_clock_that_is_ahead_of_the_chains_presses_nothing() {
+    let mut world = World::judging_by_value().await;
+    world.work(0, 1).await;
+    let report = world.dear_turn().await;
+    assert_eq!((report.signed, report.sent), (1, 0), "{report:?}");
+    let ends = world.thaw_all_but(0, Units::ZERO).await;
+    world.now = Millis::try_from(ends).unwrap() * 1000;
+    let report = world.dear_turn().await;
+    assert_eq!(report.sent, 0, "{report:?}");
+    let report = world.dear_turn_at(ends - 7 * HOUR).await;
+    assert_eq!(report.sent, 1, "{report:?}");
 }
