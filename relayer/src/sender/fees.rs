@@ -92,6 +92,12 @@ pub fn tips(rewards: &[Vec<u128>]) -> Option<[u128; 3]> {
     Some(tips)
 }
 
+/// Whether most blocks had no tips: then those of the others may be one sender's whim, and tell no price.
+pub fn is_quiet(rewards: &[Vec<u128>]) -> bool {
+    let is_empty = |block: &&Vec<u128>| block.iter().all(|tip| *tip == 0);
+    rewards.iter().filter(is_empty).count() > rewards.len() / 2
+}
+
 /// Fees of a replacement: both fields rise by at least an eighth and one wei, because nodes refuse less than a tenth on
 /// either, to what is right now if that is more, and to at most three times what they were.
 pub fn replacement(old: Fees, fresh: Fees) -> Fees {
@@ -210,6 +216,17 @@ mod tests {
         assert_eq!(tips(&rewards), Some([2, 6, 80]));
         rewards.push(vec![4, 71, 91]);
         assert_eq!(tips(&rewards), Some([3, 70, 90]), "of an even number, the higher one");
+    }
+
+    #[test]
+    fn a_chain_is_quiet_if_most_of_its_blocks_had_no_tips() {
+        let (empty, dear) = (vec![0; 3], vec![50 * GWEI; 3]);
+        for (empties, is_so) in [(10, true), (9, true), (6, true), (5, false), (0, false)] {
+            let mut rewards = vec![empty.clone(); empties];
+            rewards.resize(10, dear.clone());
+            assert_eq!(is_quiet(&rewards), is_so, "{empties}");
+        }
+        assert!(is_quiet(&[vec![]]) && !is_quiet(&[]));
     }
 
     #[test]

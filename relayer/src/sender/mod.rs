@@ -289,8 +289,8 @@ impl Sender {
         (AttemptKind::Cancel, TxKind::Call(self.address()), Bytes::new())
     }
 
-    /// What gas costs: the next base fee from the newest header, tips from the last blocks, or from the node's advice where
-    /// it does not serve their history.
+    /// What gas costs: the next base fee from the newest header, tips from the last blocks. Where the node does not serve their
+    /// history, or none had tips, it is asked for its advice; where most had none, that is a limit, since no others compete.
     pub async fn prices(&self) -> Result<Prices> {
         let block = self
             .provider
@@ -302,24 +302,31 @@ impl Sender {
         let header = header.header.inner;
         let base = u128::from(header.base_fee_per_gas.unwrap_or_default());
         let base = fees::next_base_fee(base, header.gas_used, header.gas_limit);
+        let rewards = self.rewards().await?;
+        let tips = fees::tips(&rewards);
+        if let Some(tips) = tips.filter(|_| !fees::is_quiet(&rewards)) {
+            return Ok(Prices { base, tips });
+        }
+        let prices = match (tips, self.provider.get_max_priority_fee_per_gas().await) {
+            (None, Ok(advice)) => Prices::flat(base, advice),
+            (Some(tips), Ok(advice)) => Prices { base, tips: tips.map(|tip| tip.min(advice)) },
+            (Some(tips), Err(_)) => Prices { base, tips },
+            (None, Err(error)) => return Err(Error::endpoint("eth_maxPriorityFeePerGas")(error)),
+        };
+        Ok(prices)
+    }
+
+    /// What was tipped in the last blocks, by percentile; nothing where the node does not serve their history.
+    async fn rewards(&self) -> Result<Vec<Vec<u128>>> {
         let history = self
             .provider
             .get_fee_history(HISTORY, BlockNumberOrTag::Latest, &fees::PERCENTILES)
             .await;
-        let tips = match history {
-            Ok(history) => fees::tips(&history.reward.unwrap_or_default()),
-            Err(error) if error.is_error_resp() => None,
-            Err(error) => return Err(Error::endpoint("eth_feeHistory")(error)),
-        };
-        if let Some(tips) = tips {
-            return Ok(Prices { base, tips });
+        match history {
+            Ok(history) => Ok(history.reward.unwrap_or_default()),
+            Err(error) if error.is_error_resp() => Ok(Vec::new()),
+            Err(error) => Err(Error::endpoint("eth_feeHistory")(error)),
         }
-        let tip = self
-            .provider
-            .get_max_priority_fee_per_gas()
-            .await
-            .map_err(Error::endpoint("eth_maxPriorityFeePerGas"))?;
-        Ok(Prices::flat(base, tip))
     }
 
     /// Gas that a call of the contract needs at a block, with a fifth to spare, or why it would fail.

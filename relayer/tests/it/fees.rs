@@ -257,3 +257,28 @@ async fn a_clock_that_is_ahead_of_the_chains_presses_nothing() {
     let report = world.dear_turn_at(ends - 7 * HOUR).await;
     assert_eq!(report.sent, 1, "{report:?}");
 }
+
+/// What would break it: the median of the few blocks that had tips, where nobody else competes.
+#[tokio::test]
+async fn one_dear_transaction_of_a_quiet_chain_does_not_set_the_tip() {
+    const ADVICE: u64 = 2_000_000_000;
+    let mut world = World::new()
+        .await
+        .behind(|request| {
+            let mut rewards = vec![["0x0"; 3]; 9];
+            rewards.push(["0xba43b7400"; 3]);
+            let (bases, full) = (["0x1"; 11], [0.5; 10]);
+            let history = json!({
+                "oldestBlock": "0x1", "baseFeePerGas": bases, "gasUsedRatio": full, "reward": rewards
+            });
+            match request["method"].as_str()? {
+                "eth_feeHistory" => Some(json!({ "result": history })),
+                "eth_maxPriorityFeePerGas" => Some(json!({ "result": format!("{ADVICE:#x}") })),
+                _ => None,
+            }
+        })
+        .await;
+    world.work(0, 1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    assert_eq!(world.slots().await[0].attempts[0].tip, ADVICE.into());
+}
