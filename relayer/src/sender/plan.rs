@@ -86,6 +86,10 @@ pub struct Pending {
 }
 
 impl Pending {
+    fn is_cancelled(&self) -> bool {
+        self.slot.attempts.last().is_some_and(|newest| newest.kind == AttemptKind::Cancel)
+    }
+
     fn is_refused(&self, answer: Answer) -> bool {
         self.refusal.as_ref().is_some_and(|refusal| refusal.answer == answer)
     }
@@ -132,7 +136,8 @@ pub enum Action {
     Rebroadcast(i64),
     /// Sign a replacement that pays this.
     Bump(i64, Fees),
-    /// Sign a replacement that pays this and does nothing, since the content could have no effect any more.
+    /// Sign a replacement that pays this and does nothing, since the content could have no effect any more, or no node takes it,
+    /// or it keeps from being mined what pays for itself.
     Cancel(i64, Fees),
 }
 
@@ -232,7 +237,7 @@ pub fn plan(view: &View) -> Plan {
     for (index, pending) in view.pending.iter().take(most).enumerate() {
         plan.waiting.extend(pending.wait());
         if index == 0 {
-            decide(view, pending, lifted(view, pending.bound), &mut plan);
+            decide(view, pending, &mut plan);
         } else if !pending.is_known {
             plan.actions.push(Action::Rebroadcast(pending.slot.id));
         }
@@ -263,15 +268,16 @@ fn freeze(view: &View) -> Option<Wait> {
 }
 
 /// Decides about the lowest slot.
-fn decide(view: &View, lowest: &Pending, bound: Bound, plan: &mut Plan) {
+fn decide(view: &View, lowest: &Pending, plan: &mut Plan) {
     let Some(newest) = lowest.slot.attempts.last() else { return };
-    let id = lowest.slot.id;
+    let (id, bound) = (lowest.slot.id, lifted(view, lowest.bound));
     // Dated in the future, it was sent under a clock that was wrong, and may be of any age.
     let age = view.now.saturating_sub(newest.at).saturating_abs();
     let is_young = age < view.limits.bump_after_ms;
     // What no node takes would be refused more firmly if it paid more.
     let is_in_vain = !is_young && !lowest.is_known && lowest.is_refused(Answer::Refused);
-    if newest.kind == AttemptKind::Work && (lowest.is_void || is_in_vain) {
+    let is_given_up = is_in_vain || !is_young && makes_way(view, lowest.bound, bound);
+    if newest.kind == AttemptKind::Work && (lowest.is_void || is_given_up) {
         let fees = replacement(newest, view.prices, bound.urgency, view.limits.cap);
         return propose(view, Action::Cancel(id, fees), (lowest, view.limits.cap), plan);
     }
@@ -291,17 +297,33 @@ fn decide(view: &View, lowest: &Pending, bound: Bound, plan: &mut Plan) {
 }
 
 /// What bounds the lowest slot with all that stands behind it and waits for it: besides what it is worth itself, the most that
-/// one of them can spare once it is paid for at today's price, and what those between lack.
+/// one of them can spare once it is paid for at today's price, and what those between lack, at most their cancellations.
 fn lifted(view: &View, lowest: Bound) -> Bound {
     let (mut spare, mut lacking, mut urgency) = (0_u128, 0_u128, lowest.urgency);
-    let behind = view.pending.iter().skip(1).map(|pending| pending.bound).chain(view.roomless);
-    for bound in behind {
-        let needed = u128::from(bound.gas).saturating_mul(view.prices.now(bound.urgency));
+    // What is cancelled has nothing to spare: its bound is not what it is worth.
+    let behind = view.pending.iter().skip(1).filter(|pending| !pending.is_cancelled());
+    for bound in behind.map(|pending| pending.bound).chain(view.roomless) {
+        let price = view.prices.now(bound.urgency);
+        let needed = u128::from(bound.gas).saturating_mul(price);
         spare = spare.max(bound.allowed.saturating_sub(needed).saturating_sub(lacking));
-        lacking = lacking.saturating_add(needed.saturating_sub(bound.allowed));
+        lacking = lacking
+            .saturating_add(needed.saturating_sub(bound.allowed).min(cost_of_cancelling(price)));
         urgency = urgency.max(bound.urgency);
     }
     Bound { allowed: lowest.allowed.saturating_add(spare), urgency, ..lowest }
+}
+
+/// Whether the lowest slot is not worth its gas today, not even with what one behind it can spare, which pays for its
+/// cancellation.
+fn makes_way(view: &View, lowest: Bound, lifted: Bound) -> bool {
+    let spare = lifted.allowed.saturating_sub(lowest.allowed);
+    let price = view.prices.now(lifted.urgency);
+    let is_worth_it = lifted.cap() >= view.prices.now(lowest.urgency);
+    !is_worth_it && price <= view.limits.cap && spare >= cost_of_cancelling(price)
+}
+
+fn cost_of_cancelling(price: u128) -> u128 {
+    u128::from(CANCEL_GAS).saturating_mul(price)
 }
 
 /// Takes a replacement of the lowest slot into the plan, or says that the cap or the balance forbids it and keeps sending what
@@ -672,8 +694,8 @@ mod tests {
         for (behind, cap) in [
             (5 * MILLICOIN, GWEI + GWEI / 24),
             (5 * MILLICOIN + 100_000 * GWEI, GWEI + GWEI / 24),
-            (250 * MILLICOIN, 21 * GWEI + 450_000_000),
-            (300 * MILLICOIN, 25 * GWEI + 616_666_666),
+            (604 * MILLICOIN + 600_000 * GWEI, 51 * GWEI),
+            (700 * MILLICOIN, 58 * GWEI + 950_000_000),
         ] {
             let mut view = calm();
             view.now = BORN + 300_000;
@@ -691,6 +713,45 @@ mod tests {
                 assert_eq!(plan.actions, [bump(cap, 1_125_000_001)], "{behind}");
             }
         }
+    }
+
+    /// Goal: what pays for itself does not stand behind large transactions that nobody pays for, and nothing that is worth its
+    /// gas is cancelled.
+    /// Method: transactions of 12,000,000 gas, worth a thousandth of it, before one of 100,000 that is worth 20 millicoins, at 51
+    /// gwei, where each cancellation costs 1.071 millicoins.
+    /// What would break it: charging it for all the gas before it.
+    #[test]
+    fn what_cannot_pay_for_itself_makes_way_for_what_pays_for_its_cancellation() {
+        const MILLICOIN: u128 = 1_000_000 * GWEI;
+        let bound = |allowed, gas| Bound { allowed, gas, urgency: Urgency::Normal };
+        let way = |before: u64, behind: u128| {
+            let mut view = calm();
+            view.now = BORN + 60_000;
+            view.prices = Prices::flat(50 * GWEI, GWEI);
+            view.pending = (5..=5 + before).map(pending).collect();
+            view.pending.iter_mut().for_each(|each| each.bound = bound(MILLICOIN / 2, 12_000_000));
+            view.pending.last_mut().unwrap().bound = bound(behind, 100_000);
+            view
+        };
+        let cancel = Fees { max_fee: 63 * GWEI, tip: 1_125_000_001 };
+        let least = 5 * MILLICOIN + MILLICOIN / 10;
+        let each = 21_000 * 51 * GWEI;
+        for before in [1, 2, 8] {
+            let needed = least + u128::from(before) * each;
+            assert_eq!(plan(&way(before, needed)).actions, [Action::Cancel(5, cancel)], "{before}");
+            let short = plan(&way(before, needed - 1));
+            assert!(!short.actions.contains(&Action::Cancel(5, cancel)), "{before}: {short:?}");
+        }
+        let mut view = way(8, 20 * MILLICOIN);
+        view.now = BORN + 30_000;
+        assert_eq!(plan(&view).actions, [], "it is young");
+        view.now = BORN + 60_000;
+        view.pending[0].bound = bound(612 * MILLICOIN, 12_000_000);
+        let is_raised = |view: &View| matches!(plan(view).actions[..], [Action::Bump(5, _)]);
+        assert!(is_raised(&view), "it pays for itself");
+        view.prices.tips = [GWEI, GWEI, 40 * GWEI];
+        view.pending[8].bound.urgency = Urgency::Pressing;
+        assert!(is_raised(&view), "but for the tip of what presses");
     }
 
     #[test]
