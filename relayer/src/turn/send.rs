@@ -106,12 +106,15 @@ impl Relayer {
         report.waiting.push(format!("{subject} waits since {}: {why}", time(*first)));
     }
 
-    /// What an obligation moves, at the checkpoint: each statement for itself.
+    /// What an obligation moves, at the checkpoint: each statement for itself, and nothing for one whose epoch is over.
     pub(super) async fn worth(&self, obligation: &Obligation) -> Result<Vec<Worth>> {
         match obligation {
             Obligation::Settle(statements) => {
                 let mut parts = Vec::new();
                 for statement in statements {
+                    if self.reader.is_void(&Obligation::Settle(vec![*statement])).await? {
+                        continue;
+                    }
                     let signed = self.reader.signed_statement(*statement).await?;
                     parts.push(self.worth_of(&signed).await?);
                 }

@@ -2,7 +2,10 @@
 //! Method: an installation on a real chain, whose base fee and time the test sets; deposits thaw.
 //! What would break it: a wrong unit of time, a deadline for money that cannot leave, one statement that pays for others.
 
-use alloy::{network::TransactionBuilder, providers::Provider, rpc::types::TransactionRequest};
+use alloy::{
+    network::TransactionBuilder, primitives::Bytes, providers::Provider,
+    rpc::types::TransactionRequest, sol_types::SolCall,
+};
 use contracts::Settlement;
 use ledger::{
     Millis, Units,
@@ -281,4 +284,38 @@ async fn one_dear_transaction_of_a_quiet_chain_does_not_set_the_tip() {
     world.work(0, 1).await;
     assert_eq!(world.turn().await.sent, 1);
     assert_eq!(world.slots().await[0].attempts[0].tip, ADVICE.into());
+}
+
+/// Goal: what somebody else has settled pays for nothing any more.
+/// Method: a batch of a large statement and a small one; a stranger settles the large one, then gas becomes dear.
+/// What would break it: taking what a batch was worth when it was sent for what it is worth.
+#[tokio::test]
+async fn a_statement_that_somebody_else_has_settled_pays_no_more_for_the_rest_of_its_batch() {
+    /// A half per cent of five hundredths of a USD, and the operator's hundredth, at two USD a coin, wei.
+    const ALLOWED: u128 = 126_250_000_000_000;
+    let mut world = World::judging_by_value().await;
+    world.work_worth(0, 1, "1.800000", 1).await;
+    world.work(1, 2).await;
+    let report = world.turn().await;
+    assert_eq!((report.signed, report.sent), (2, 1), "{report:?}");
+    let raw = world.slots().await.remove(0).attempts.remove(0).raw;
+    let mut batch = Settlement::settleCall::abi_decode(&calldata(&raw)).unwrap();
+    batch.statements.truncate(1);
+    let settled = world.settled().await;
+    world.drop_all().await;
+    let request = TransactionRequest::default()
+        .with_to(world.config.chain.contract)
+        .with_input(Bytes::from(batch.abi_encode()))
+        .with_gas_limit(5_000_000);
+    let _sent = stranger(&world.env).send_transaction(request).await.unwrap();
+    world.mine(1).await;
+    assert_eq!(world.settled().await, settled + 1);
+    for _ in 0..5 {
+        world.now += LATE;
+        world.dear_turn().await;
+    }
+    for replacement in world.slots().await.remove(0).attempts.iter().skip(1) {
+        let most = u128::from(replacement.gas_limit) * replacement.max_fee;
+        assert!(most <= ALLOWED, "{replacement:?}");
+    }
 }
