@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use alloy::providers::DynProvider;
+use alloy::providers::{DynProvider, Provider};
 use relayer::{config::Config, generate::File, intake, remote::Remote};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -64,10 +64,10 @@ pub(crate) struct Run<'g> {
     pub(crate) is_mining: bool,
     /// How often the server was started.
     pub(crate) starts: u32,
-    /// Pause between two steps.
-    pub(crate) tempo: Duration,
     /// Longest that one stage may take.
     pub(crate) patience: Duration,
+    /// Most blocks that the chain may be ahead of the server, if it waits for it.
+    pub(crate) lead: Option<u64>,
 }
 
 impl<'g> Run<'g> {
@@ -87,8 +87,8 @@ impl<'g> Run<'g> {
             refusal: None,
             is_mining: true,
             starts: 0,
-            tempo: STEP,
             patience: PATIENCE,
+            lead: None,
         }
     }
 
@@ -335,10 +335,18 @@ impl<'g> Run<'g> {
             self.start(disturbance.environment());
         }
         disturbance.strike(self).await;
-        if self.is_mining {
+        if self.is_mining && self.is_followed().await {
             rpc(&self.chain(), "anvil_mine", "[1]").await;
         }
-        sleep(self.tempo).await;
+        sleep(STEP).await;
+    }
+
+    /// Whether the server has read as much of the chain as that waits for.
+    async fn is_followed(&self) -> bool {
+        let Some(lead) = self.lead else { return true };
+        let Some(status) = self.status().await else { return false };
+        let checkpoint = status["progress"]["checkpoint"].as_u64().unwrap();
+        self.chain().get_block_number().await.unwrap() <= checkpoint + lead
     }
 
     fn start(&mut self, environment: Vec<(&'static str, String)>) {

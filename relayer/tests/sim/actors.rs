@@ -24,7 +24,7 @@ use crate::{
     chain::unsigned,
     judge::{WorkKey, base_units},
     setting::{self, DECIMALS, Setting, organisation, requestor, stranger, transaction},
-    world::{WRITE_PLACES, Work, World, address_of_machine, is_kept},
+    world::{WRITE_PLACES, Work, World, address_of_machine},
 };
 
 /// Machines of a world.
@@ -233,15 +233,15 @@ impl World {
             _ => "another outcome",
         });
         let is_misfit = !self.works.contains_key(&key(record));
-        if is_misfit && is_kept(outcome) {
+        if is_misfit && outcome.is_kept() {
             self.fail(format!("{id} was taken for an organisation that nobody knows"));
         }
-        if is_kept(outcome) {
+        if outcome.is_kept() {
             self.kept.insert((key(record), revision));
         }
         let is_conflict =
             record.revision.price == Price::Usd("0.999999".parse().expect("a decimal"));
-        if is_conflict && is_kept(outcome) {
+        if is_conflict && outcome.is_kept() {
             self.fail(format!("{id}/{revision} was taken although another one is known"));
         }
     }

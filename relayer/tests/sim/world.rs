@@ -14,7 +14,7 @@ use indexer::Turn;
 use ledger::{
     point,
     read::Reader,
-    workload::{Outcome, Record},
+    workload::Record,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -880,18 +880,6 @@ fn notice_event(trace: &mut Trace, log: &alloy::rpc::types::Log, is_ours: bool) 
         (SettlementEvents::ClaimFailed(_), _) => "a claim failed",
         _ => "another event",
     });
-}
-
-/// Whether an outcome promises that the record is kept.
-pub(crate) const fn is_kept(outcome: &Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::Accepted { .. }
-            | Outcome::Unaddressed { .. }
-            | Outcome::Unfunded { .. }
-            | Outcome::Released { .. }
-            | Outcome::Duplicate
-    )
 }
 
 pub(crate) fn address_of_machine(machine: usize) -> Address {
