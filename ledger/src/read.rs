@@ -632,7 +632,8 @@ pub enum Table {
     Skipped,
 }
 
-const SETTLED_ROWS: &str = "select r.provider, d.token, r.units from settled s join statement t on t.id = s.statement
+const SETTLED_ROWS: &str =
+    "select r.provider, d.token, r.units from settled s join statement t on t.id = s.statement
      join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id";
 const CLAIMS: &str = "select provider, token, units from claimed";
 

@@ -227,7 +227,8 @@ impl OpenItem {
         if self.is_cut_off || is_outdated {
             return Ok(0);
         }
-        let due = amount.signed()?.checked_sub(self.settled).ok_or(Error::Overflow("amount due"))?;
+        let due =
+            amount.signed()?.checked_sub(self.settled).ok_or(Error::Overflow("amount due"))?;
         Ok(if self.verdict == Some(Verdict::Release) { due.min(0) } else { due })
     }
 
@@ -1208,7 +1209,11 @@ mod tests {
             ("live in another epoch", live((HERE.0, HERE.1 + 1)), None),
             ("held", held(Verdict::Hold), None),
             ("disputed", held(Verdict::Dispute), None),
-            ("held, too much paid", OpenItem { settled: 130, ..held(Verdict::Hold) }, Some((8, 1, -30))),
+            (
+                "held, too much paid",
+                OpenItem { settled: 130, ..held(Verdict::Hold) },
+                Some((8, 1, -30)),
+            ),
             ("to be paid whatever was said", held(Verdict::Pay), whole),
             ("paid", OpenItem { settled: 100, ..item() }, None),
             ("paid too much", OpenItem { settled: 130, ..item() }, Some((8, 1, -30))),

@@ -89,7 +89,8 @@ async fn refuse_void(
     }
     if verdict == Verdict::Release && before.due()? < 0 {
         return refuse(
-            "what was paid too much nets against later work; a revision changes what it comes to".into(),
+            "what was paid too much nets against later work; a revision changes what it comes to"
+                .into(),
         );
     }
     if before.due()? == 0

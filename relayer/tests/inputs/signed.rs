@@ -222,7 +222,8 @@ fn a_manifest_that_is_cut_or_altered_is_refused_or_judged_different() {
         altered[place] = if altered[place] == b'7' { b'8' } else { b'7' };
         let Ok(altered) = String::from_utf8(altered) else { continue };
         if let Ok(read) = opinion::Manifest::read(&altered) {
-            let is_name = read.leaves.iter().zip(&right.leaves).any(|(a, b)| a.name != b.name);
+            let is_name = read.organisation != right.organisation
+                || read.leaves.iter().zip(&right.leaves).any(|(a, b)| a.name != b.name);
             let case = opinion::Case {
                 chain_id: 1,
                 contract: Address::repeat_byte(9),
@@ -265,7 +266,7 @@ fn manifest() -> String {
         )
     };
     format!(
-        r#"{{"schema":"manifest/1","digest":"{digest}","deposit":"{}","requestor":"{:#x}","signer":"{:#x}","cosigner":"{:#x}","token":"{:#x}","salt":"{}","epoch":1,"spent":"61","root":"{}","rows":[{{"provider":6,"units":"61","carry_in":"0","carry_out":"0"}}],"leaves":[{},{}]}}"#,
+        r#"{{"schema":"manifest/1","organisation":"acme","digest":"{digest}","deposit":"{}","requestor":"{:#x}","signer":"{:#x}","cosigner":"{:#x}","token":"{:#x}","salt":"{}","epoch":1,"spent":"61","root":"{}","rows":[{{"provider":6,"units":"61","carry_in":"0","carry_out":"0"}}],"leaves":[{},{}]}}"#,
         key.id(),
         key.requestor,
         key.signer,

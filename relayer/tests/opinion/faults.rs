@@ -315,9 +315,8 @@ fn record(id: &str, revision: u32, result: &str, usd: &str) -> String {
 
 fn with_digests_that_differ(record: &str) -> String {
     let (digest, mirror) = ("1".repeat(64), "2".repeat(64));
-    let evidence = format!(
-        r#"}},"evidence":{{"digest":"0x{digest}","mirror_digest":"0x{mirror}"}}}}"#
-    );
+    let evidence =
+        format!(r#"}},"evidence":{{"digest":"0x{digest}","mirror_digest":"0x{mirror}"}}}}"#);
     record.replace("}}", &evidence)
 }
 

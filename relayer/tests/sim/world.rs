@@ -11,11 +11,7 @@ use alloy::{
 };
 use contracts::eip712::DepositKey;
 use indexer::Turn;
-use ledger::{
-    point,
-    read::Reader,
-    workload::Record,
-};
+use ledger::{point, read::Reader, workload::Record};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tempfile::TempDir;
