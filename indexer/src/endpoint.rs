@@ -200,11 +200,12 @@ impl Endpoint {
             }
             served => served?,
         };
-        match logs.iter().find(|log| log.block_hash != Some(block.hash)) {
+        let place = (Some(block.hash), Some(block.number));
+        match logs.iter().find(|log| (log.block_hash, log.block_number) != place) {
             None => Ok(logs),
             Some(log) => Err(self.inconsistent(format!(
-                "asked for logs of block {}, got one of {:?}",
-                block.hash, log.block_hash
+                "asked for logs of block {} with hash {}, got one of {:?} with hash {:?}",
+                block.number, block.hash, log.block_number, log.block_hash
             ))),
         }
     }

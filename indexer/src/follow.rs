@@ -223,9 +223,7 @@ impl Indexer {
                 }
                 Ok(turn) => {
                     for (suspect, hash, problem) in suspects {
-                        if suspect.operator() != endpoint.operator() {
-                            convict(suspect, endpoint, hash, problem).await;
-                        }
+                        convict(suspect, &survey.agreeing, hash, problem).await;
                     }
                     return Ok(turn);
                 }
@@ -942,16 +940,22 @@ fn of_facts(endpoint: &Endpoint, error: Error) -> Error {
 /// Marks an endpoint that serves what does not verify, if it does so again when it is asked for that block by its hash: before,
 /// a balancer may have asked a node that was about to have the block. What another operator's endpoint serves of that block has
 /// to verify, or else it may be a quirk of the chain.
-async fn convict(suspect: &Endpoint, other: &Endpoint, hash: B256, problem: String) {
+async fn convict(
+    suspect: &Endpoint,
+    agreeing: &[(Endpoint, Header)],
+    hash: B256,
+    problem: String,
+) {
     // One that is marked already is asked nothing more.
     if !suspect.health(|health| health.is_trusted()) {
         return;
     }
-    if proof::is_belied(suspect, other, hash).await {
-        suspect.lied(problem);
-    } else {
-        tracing::warn!(operator = suspect.operator(), "{problem}; that is not shown to be a lie");
+    for (other, _) in agreeing.iter().filter(|(other, _)| other.operator() != suspect.operator()) {
+        if proof::is_belied(suspect, other, hash).await {
+            return suspect.lied(problem);
+        }
     }
+    tracing::warn!(operator = suspect.operator(), "{problem}; that is not shown to be a lie");
 }
 
 /// What was untrue of a block's logs.

@@ -7,7 +7,9 @@ use ledger::{
     completeness::BlockJournal,
 };
 
-use crate::{Endpoints, Result, decode, endpoint::Endpoint, history::History, proof};
+use crate::{
+    Endpoints, Result, decode, endpoint::Endpoint, endpoints::Health, history::History, proof,
+};
 
 /// What the chain says up to one block.
 #[derive(Debug, Clone)]
@@ -25,8 +27,8 @@ pub struct Replay {
 /// Blocks per log range.
 const SPAN: u64 = 2_000;
 
-/// Reads every event of the contract from `from` to the block `to`, and the contract's journal at `to`. Of endpoints whose logs
-/// do not fold to it, the last one's are returned, if no other endpoint's do.
+/// Reads every event of the contract from `from` to the block `to`, and the contract's journal at `to`. What does not fold to it
+/// is returned if it is so at every endpoint.
 pub async fn replay(endpoints: &Endpoints, from: u64, to: &Block) -> Result<Replay> {
     let survey = endpoints.survey().await?;
     let (mut last, mut unfolded) = (None, None);
@@ -40,10 +42,12 @@ pub async fn replay(endpoints: &Endpoints, from: u64, to: &Block) -> Result<Repl
             done => return done,
         }
     }
-    if let Some(replay) = unfolded {
-        return Ok(replay);
+    match (last, unfolded) {
+        // One that failed may have had what the others left out.
+        (Some(error), _) => Err(error),
+        (None, Some(replay)) => Ok(replay),
+        (None, None) => Err(endpoints.no_agreement("on the final block")),
     }
-    Err(last.unwrap_or_else(|| endpoints.no_agreement("on the final block")))
 }
 
 /// The contract's logs of some blocks; those of one alone by its hash, as the indexer asks for them.
@@ -72,6 +76,7 @@ async fn replay_from(
             Err(error) if first < last && endpoint.narrow(&error, last - first + 1) => continue,
             Err(error) => return Err(error),
         };
+        endpoint.health(Health::widen);
         for logs in logs.chunk_by(|a, b| a.block_hash == b.block_hash) {
             let hash = logs.first().and_then(|log| log.block_hash).unwrap_or_default();
             let block = endpoint.block_by_hash(hash).await?.block;

@@ -525,7 +525,7 @@ async fn close(State(app): Context, Path(until): Path<Millis>) -> Answer {
     let now = now();
     let anchors = Reader::new(app.ledger).anchors().await.map_err(internal)?;
     let chain = anchors.map_or(now, |anchors| anchors.checkpoint.time_ms());
-    // Neither of the two clocks may be behind.
+    // One of the two clocks may be behind.
     let latest = now.max(chain).saturating_add(LONGEST_AHEAD);
     if until > latest {
         let reason = format!(

@@ -378,6 +378,8 @@ pub(crate) enum Lie {
     Misplaces(u64),
     /// In a place where one can stand, of another transaction.
     Displaces(u64),
+    /// Of a height that no chain has. It serves one block at a time.
+    Heaves(u64),
     Reorders(u64),
     Alters(u64),
     ForgesReceipts(u64),
@@ -725,6 +727,9 @@ impl Serving {
         {
             return Err((-32005, format!("block range is limited to {blocks} blocks")));
         }
+        if matches!(self.lie, Some(Lie::Heaves(_))) && to > from {
+            return Err((-32005, "block range is limited to 1 block".into()));
+        }
         self.ranges.push(to - from + 1);
         let is_told = |number: &u64| {
             let omissions = [Lie::OmitsFromRanges(*number), Lie::ProvesWithout(*number)];
@@ -782,6 +787,9 @@ impl Serving {
                 log.log_index = log.log_index.map(|index| index + 7);
                 log.transaction_hash = log.transaction_hash.map(keccak256);
             }
+        }
+        if self.lie == Some(Lie::Heaves(number)) {
+            logs[0].block_number = Some(u64::from(u32::MAX));
         }
         if self.lie == Some(Lie::Misplaces(number)) {
             logs[0].log_index = Some(1 << 63);

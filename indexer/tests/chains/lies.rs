@@ -392,6 +392,22 @@ async fn logs_that_no_range_has_are_taken_from_their_block() {
     }
 }
 
+/// What would break it: believing the height that a log names which was asked for by its block's hash.
+#[tokio::test]
+async fn a_log_that_names_another_height_is_taken_from_another_endpoint() {
+    for serves_receipts in [false, true] {
+        let world = World::pruned(&[None, None, None]).await;
+        let mut liar = world.servers[0].lock();
+        // Narrowed by its first refusal, it is asked for one block after the other in the second range.
+        liar.lie = Some(Lie::Heaves(world.late()));
+        liar.serves_receipts = serves_receipts;
+        drop(liar);
+        let mut indexer = world.indexer().await;
+        assert!(settle(&mut indexer, 5).await.is_none());
+        world.assert_is_head().await;
+    }
+}
+
 /// Goal: a stranger stops nobody by a block with more of the contract's logs than endpoints serve at once.
 #[tokio::test]
 async fn logs_that_are_refused_for_their_number_are_taken_from_tx_receipts_of_any_type() {
@@ -803,14 +819,18 @@ async fn tx_receipts_that_do_not_verify_once_or_are_not_there_yet_are_no_lie() {
 /// Goal: tx receipts that the chain itself encodes in a way that is not known here make nobody a liar.
 /// What would break it: taking it for a witness that another operator served some turn, whatever was in it.
 #[tokio::test]
-async fn tx_receipts_that_do_not_verify_are_no_lie_where_no_other_endpoint_proves_that_block() {
+async fn tx_receipts_that_do_not_verify_are_a_lie_where_any_other_endpoint_proves_that_block() {
     for block in [OLD, NEW] {
-        let world = World::new([Some(Lie::ForgesReceipts(block)), None, None]).await;
-        world.servers[0].lock().serves_receipts = true;
-        let mut indexer = world.indexer().await;
-        assert!(settle(&mut indexer, 5).await.is_none());
-        world.assert_is_head().await;
-        assert!(!world.states().contains(&State::Lying), "{}", world.reason(0));
+        for is_proved in [false, true] {
+            let world = World::new([Some(Lie::ForgesReceipts(block)), None, None]).await;
+            world.servers[0].lock().serves_receipts = true;
+            // Not the one that is asked next.
+            world.servers[2].lock().serves_receipts = is_proved;
+            let mut indexer = world.indexer().await;
+            assert!(settle(&mut indexer, 5).await.is_none());
+            world.assert_is_head().await;
+            assert_eq!(world.states().contains(&State::Lying), is_proved, "{}", world.reason(0));
+        }
     }
 }
 

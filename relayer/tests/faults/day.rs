@@ -22,7 +22,7 @@ use crate::{
     ground::{FINALITY, Ground, holds},
 };
 
-/// Pause between two steps of the driver, unless a run takes its time.
+/// Pause between two steps of the driver.
 pub(crate) const STEP: Duration = Duration::from_millis(25);
 /// Longest that one stage of a run may take, and one request.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
