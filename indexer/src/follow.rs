@@ -940,12 +940,7 @@ fn of_facts(endpoint: &Endpoint, error: Error) -> Error {
 /// Marks an endpoint that serves what does not verify, if it does so again when it is asked for that block by its hash: before,
 /// a balancer may have asked a node that was about to have the block. What another operator's endpoint serves of that block has
 /// to verify, or else it may be a quirk of the chain.
-async fn convict(
-    suspect: &Endpoint,
-    agreeing: &[(Endpoint, Header)],
-    hash: B256,
-    problem: String,
-) {
+async fn convict(suspect: &Endpoint, agreeing: &[(Endpoint, Header)], hash: B256, problem: String) {
     // One that is marked already is asked nothing more.
     if !suspect.health(|health| health.is_trusted()) {
         return;

@@ -270,13 +270,15 @@ impl Reader {
         came.into_iter().map(credit).collect()
     }
 
-    /// The credits that are not zero, of providers that a deposit of an organisation here has paid in that token. The contract
-    /// is everybody's: what others pay each other is not pushed at this operator's cost.
+    /// The credits that are not zero, of providers that a deposit of an organisation here has paid in that token, or one that
+    /// an attester here signs for: it may be one of whom nobody knows any more. The contract is everybody's: what others pay
+    /// each other is not pushed at this operator's cost.
     pub async fn own_credits(&self) -> Result<Vec<Credit>> {
         let rows = sqlx::query(
             "select distinct r.provider, d.token from settled s join statement t on t.id = s.statement
              join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id
-             where t.ours = 1 or exists (select 1 from paid_for p where p.deposit = t.deposit)",
+             where t.ours = 1 or exists (select 1 from paid_for p where p.deposit = t.deposit)
+                or d.signer in (select attester from organisation)",
         )
         .fetch_all(self.0.reader())
         .await?;

@@ -64,7 +64,7 @@ impl SlotKind {
 pub enum AttemptKind {
     /// What the slot carries.
     Work,
-    /// Nothing; it consumes the tx nonce, because what the slot carries could have no effect any more.
+    /// Nothing; it consumes the tx nonce in place of what the slot carries.
     Cancel,
 }
 

@@ -77,19 +77,9 @@ pub struct Standing {
 impl Standing {
     /// What a transaction carries that is cancelled because no node takes it, and what they say.
     pub fn given_up(&self) -> Option<(&Obligation, &str)> {
-        let is_cancelled = |slot: &&Slot| {
-            self.plan
-                .actions
-                .iter()
-                .any(|action| matches!(action, Action::Cancel(id, _) if *id == slot.id))
-        };
-        let slot = self.slots.iter().find(is_cancelled)?;
-        let newest = slot.attempts.last()?;
-        let reason = self.plan.waiting.iter().find_map(|wait| match wait {
-            Wait::Refused { hash, reason } if *hash == newest.hash => Some(reason),
-            _ => None,
-        });
-        Some((&slot.obligation, reason?))
+        let (id, reason) = self.plan.given_up.as_ref()?;
+        let slot = self.slots.iter().find(|slot| slot.id == *id)?;
+        Some((&slot.obligation, reason))
     }
 }
 
@@ -215,11 +205,18 @@ impl Sender {
         Ok(failed)
     }
 
-    /// Sends all attempts of a slot again: the pool may take an older one that the balance still covers.
+    /// Sends all attempts of a slot again: the pool may take an older one that the balance still covers. Where it has one, it
+    /// does not matter that it refuses the newest, but as underpriced.
     async fn rebroadcast(&self, slot: &Slot) {
         let newest = slot.attempts.last();
+        let mut is_held = false;
         for attempt in slot.attempts.iter().rev() {
-            self.broadcast(slot.id, attempt, Some(attempt) == newest).await;
+            let answer = self.broadcast(slot.id, attempt, Some(attempt) == newest).await;
+            is_held |= answer == Answer::Taken;
+        }
+        if is_held && let Ok(mut refused) = self.refused.lock() {
+            refused
+                .retain(|id, (_, refusal)| *id != slot.id || refusal.answer == Answer::Underpriced);
         }
     }
 
@@ -291,7 +288,8 @@ impl Sender {
 
     /// What gas costs: the next base fee from the newest header, tips from the last blocks. Where the node does not serve their
     /// history, or none had tips, it is asked for its advice; where most had none, that is a limit, since no others compete.
-    pub async fn prices(&self) -> Result<Prices> {
+    /// With the newest block's time, ms.
+    pub async fn prices(&self) -> Result<(Prices, Millis)> {
         let block = self
             .provider
             .get_block_by_number(BlockNumberOrTag::Latest)
@@ -300,20 +298,23 @@ impl Sender {
         let header =
             block.ok_or_else(|| Error::endpoint("eth_getBlockByNumber")(RpcError::NullResp))?;
         let header = header.header.inner;
+        let time = Millis::try_from(header.timestamp.saturating_mul(1000)).unwrap_or(Millis::MAX);
         let base = u128::from(header.base_fee_per_gas.unwrap_or_default());
         let base = fees::next_base_fee(base, header.gas_used, header.gas_limit);
         let rewards = self.rewards().await?;
         let tips = fees::tips(&rewards);
         if let Some(tips) = tips.filter(|_| !fees::is_quiet(&rewards)) {
-            return Ok(Prices { base, tips });
+            return Ok((Prices { base, tips }, time));
         }
         let prices = match (tips, self.provider.get_max_priority_fee_per_gas().await) {
             (None, Ok(advice)) => Prices::flat(base, advice),
-            (Some(tips), Ok(advice)) => Prices { base, tips: tips.map(|tip| tip.min(advice)) },
-            (Some(tips), Err(_)) => Prices { base, tips },
+            (Some(tips), Ok(advice)) if advice > 0 => {
+                Prices { base, tips: tips.map(|tip| tip.min(advice)) }
+            }
+            (Some(tips), _) => Prices { base, tips },
             (None, Err(error)) => return Err(Error::endpoint("eth_maxPriorityFeePerGas")(error)),
         };
-        Ok(prices)
+        Ok((prices, time))
     }
 
     /// What was tipped in the last blocks, by percentile; nothing where the node does not serve their history.
@@ -421,7 +422,7 @@ impl Sender {
 
     /// Sends signed bytes. No answer is taken for a failure of the obligation: the chain decides. Why the pool refuses the
     /// newest attempt is remembered: by that it is replaced.
-    async fn broadcast(&self, slot: i64, attempt: &Attempt, is_newest: bool) {
+    async fn broadcast(&self, slot: i64, attempt: &Attempt, is_newest: bool) -> Answer {
         let (answer, reason) = match self.provider.send_raw_transaction(&attempt.raw).await {
             Ok(_) => (Answer::Taken, String::new()),
             Err(error) => {
@@ -430,18 +431,16 @@ impl Sender {
                 (answer, reason)
             }
         };
-        if !is_newest {
-            return;
-        }
-        if let Ok(mut refused) = self.refused.lock() {
+        if let (true, Ok(mut refused)) = (is_newest, self.refused.lock()) {
             match answer {
-                Answer::Underpriced | Answer::NoFunds | Answer::TooCheap | Answer::Refused => {
+                Answer::Underpriced | Answer::NoFunds | Answer::Declined | Answer::Refused => {
                     refused.insert(slot, (attempt.hash, Refusal { answer, reason }));
                 }
                 Answer::Taken | Answer::TxNonceTooLow => drop(refused.remove(&slot)),
                 Answer::Unknown => {}
             }
         }
+        answer
     }
 
     async fn sign(
@@ -481,13 +480,28 @@ pub enum Answer {
     Underpriced,
     /// The balance does not cover it.
     NoFunds,
-    /// It pays less than is asked for at present.
-    TooCheap,
-    /// The node does not take it, for a reason of its own.
+    /// The node does not take it at present: it pays too little, or a reason that is not known here.
+    Declined,
+    /// The node does not take it by a limit of its own, which no fee and no time changes.
     Refused,
     /// Nothing, or nothing about the transaction: the node may have it or not.
     Unknown,
 }
+
+/// Limits of geth, its descendants, Nethermind, Besu and Reth that a transaction does not come to be within.
+const LIMITS: [&str; 8] = [
+    "exceeds the configured cap",
+    "exceeds block gas limit",
+    "exceeds maximum gas limit",
+    "gas limit too high",
+    "gas limit is too high",
+    "oversized data",
+    "intrinsic gas",
+    "type not supported",
+];
+
+/// JSON-RPC 2.0: an error inside the server.
+const INTERNAL_ERROR: i64 = -32603;
 
 impl Answer {
     /// Reads a failed broadcast. Nodes agree on no codes, hence the words.
@@ -504,27 +518,28 @@ impl Answer {
             Self::Underpriced
         } else if says(&["insufficient funds", "insufficient balance"]) {
             Self::NoFunds
-        } else if says(&[
-            "base fee",
-            "basefee",
-            "fee too low",
-            "feetoolow",
-            "minimum gas price",
-            "pool is full",
-        ]) {
-            Self::TooCheap
-        } else if asks_for_patience(answer) || says(&["internal error"]) {
+        } else if says(&LIMITS) {
+            Self::Refused
+        } else if asks_for_patience(answer)
+            || answer.code == INTERNAL_ERROR
+            || says(&["internal error"])
+        {
             Self::Unknown
         } else {
-            Self::Refused
+            Self::Declined
         }
     }
 }
 
+/// Most characters of what a node says that are passed on.
+const MAX_REASON: usize = 200;
+
 /// What a node says, for people: one line of it.
 fn reason_of(error: RpcError<TransportErrorKind>) -> String {
     match error {
-        RpcError::ErrorResp(answer) => answer.message.lines().next().unwrap_or_default().into(),
+        RpcError::ErrorResp(answer) => {
+            answer.message.lines().next().unwrap_or_default().chars().take(MAX_REASON).collect()
+        }
         other => without_url(other).to_string(),
     }
 }
@@ -614,13 +629,14 @@ mod tests {
             ("replacement transaction underpriced", Answer::Underpriced),
             ("transaction underpriced: gas tip cap 0, minimum needed 1", Answer::Underpriced),
             ("insufficient funds for gas * price + value", Answer::NoFunds),
-            ("max fee per gas less than block base fee: address 0x01", Answer::TooCheap),
-            ("FeeTooLow, MaxFeePerGas too low", Answer::TooCheap),
+            ("max fee per gas less than block base fee: address 0x01", Answer::Declined),
+            ("FeeTooLow, MaxFeePerGas too low", Answer::Declined),
             ("tx fee (1.20 ether) exceeds the configured cap (1.00 ether)", Answer::Refused),
             ("exceeds block gas limit", Answer::Refused),
             ("intrinsic gas too low", Answer::Refused),
             ("oversized data", Answer::Refused),
-            ("txpool is full", Answer::TooCheap),
+            ("txpool is full", Answer::Declined),
+            ("nonce too high", Answer::Declined),
             ("rate limit exceeded", Answer::Unknown),
             ("Internal error", Answer::Unknown),
         ] {

@@ -79,7 +79,7 @@ pub struct Pending {
     pub is_known: bool,
     /// Whether nothing that it carries can have an effect any more.
     pub is_void: bool,
-    /// Why the pool refused its newest attempt, if it did when that was sent last.
+    /// Why the pool refused its newest attempt, if that is the last that it said and has no older one either.
     pub refusal: Option<Refusal>,
     /// What bounds its fees.
     pub bound: Bound,
@@ -206,6 +206,8 @@ pub struct Plan {
     pub waiting: Vec<Wait>,
     /// How many slots may be opened.
     pub room: usize,
+    /// The slot that is cancelled because no node takes it, and what one says.
+    pub given_up: Option<(i64, String)>,
 }
 
 /// Decides what a sender does about its slots.
@@ -279,7 +281,14 @@ fn decide(view: &View, lowest: &Pending, plan: &mut Plan) {
     let is_given_up = is_in_vain || !is_young && makes_way(view, lowest.bound, bound);
     if newest.kind == AttemptKind::Work && (lowest.is_void || is_given_up) {
         let fees = replacement(newest, view.prices, bound.urgency, view.limits.cap);
-        return propose(view, Action::Cancel(id, fees), (lowest, view.limits.cap), plan);
+        let action = Action::Cancel(id, fees);
+        // What was refused at the cap can be replaced above it only, for the little gas that this takes.
+        let cap = if is_in_vain { fees::raised(view.limits.cap) } else { view.limits.cap };
+        propose(view, action, (lowest, cap), plan);
+        if is_in_vain && !lowest.is_void && plan.actions.contains(&action) {
+            plan.given_up = lowest.refusal.as_ref().map(|refusal| (id, refusal.reason.clone()));
+        }
+        return;
     }
     let cap = bound.cap().min(view.limits.cap);
     let fresh = view.prices.fees(bound.urgency, cap);
@@ -566,6 +575,19 @@ mod tests {
                 says_so(),
             ),
             (
+                "old, and as dear as may be",
+                |v| {
+                    v.now = BORN + 60_000;
+                    v.pending[0].slot.attempts[0].max_fee = LIMITS.cap;
+                    refuse(v, 0, Answer::Refused);
+                },
+                vec![Action::Cancel(
+                    5,
+                    Fees { max_fee: fees::raised(LIMITS.cap), tip: raised.tip },
+                )],
+                says_so(),
+            ),
+            (
                 "another endpoint has it",
                 |v| {
                     v.now = BORN + 60_000;
@@ -599,7 +621,7 @@ mod tests {
                 |v| {
                     v.now = BORN + 60_000;
                     v.prices = Prices::flat(30 * GWEI, GWEI);
-                    refuse(v, 0, Answer::TooCheap);
+                    refuse(v, 0, Answer::Declined);
                 },
                 vec![bump(61 * GWEI, raised.tip)],
                 says_so(),

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use alloy::primitives::Address;
 use ledger::{Millis, ProviderNumber, book::Obligation};
 
-/// How long what was refused together goes in smaller transactions.
+/// How long what was refused goes in smaller transactions.
 const APART: Millis = 24 * 3_600_000;
-/// How long what was refused alone waits.
+/// How long what was refused alone waits at first; twice as long each time, a day at most.
 const ALONE: Millis = 3_600_000;
 
 /// One of the things that an obligation carries.
@@ -19,35 +19,46 @@ enum Part {
 }
 
 #[derive(Debug)]
-struct Refusal {
-    /// How many may go together.
+struct Share {
+    /// How many may go together, from when and until when.
     most: usize,
+    from: Millis,
     until: Millis,
+    /// How often in a row it was refused alone.
+    times: u32,
     reason: String,
 }
 
 /// What transactions carried that were given up because no node took them.
 #[derive(Debug, Default)]
-pub(super) struct Refused(BTreeMap<Part, Refusal>);
+pub(super) struct Apart(BTreeMap<Part, Share>);
 
-impl Refused {
-    /// Remembers that no node took a transaction: half of what it carried may go together.
+impl Apart {
+    /// Remembers that no node took a transaction: half of what it carried may go together, and what it carried alone after a
+    /// while, still alone, so that it drags nothing else along.
     pub(super) fn note(&mut self, obligation: &Obligation, reason: &str, now: Millis) {
-        self.0.retain(|_, refusal| now < refusal.until);
+        self.0.retain(|_, share| now < share.until);
         let parts = parts_of(obligation);
-        let most = parts.len() / 2;
-        let until = now.saturating_add(if most == 0 { ALONE } else { APART });
-        for part in parts {
-            self.0.insert(part, Refusal { most, until, reason: reason.to_owned() });
+        let is_alone = parts.len() == 1;
+        for part in parts_of(obligation) {
+            let before = self.0.get(&part).map_or(0, |share| share.times);
+            let times = if is_alone { before.saturating_add(1) } else { 0 };
+            let pause =
+                if is_alone { ALONE.saturating_mul(1 << before.min(5)).min(APART) } else { 0 };
+            let from = now.saturating_add(pause);
+            let (most, until) = ((parts.len() / 2).max(1), from.saturating_add(APART));
+            let reason = reason.to_owned();
+            self.0.insert(part, Share { most, from, until, times, reason });
         }
     }
 
     /// Why an obligation may not go as it is, if it carries too much of what was refused.
     pub(super) fn why(&self, obligation: &Obligation, now: Millis) -> Option<String> {
         let parts = parts_of(obligation);
-        let mut refusals = parts.iter().filter_map(|part| self.0.get(part));
-        let refusal = refusals.find(|refusal| now < refusal.until && parts.len() > refusal.most)?;
-        Some(format!("no node took it: {}", refusal.reason))
+        let is_kept =
+            |share: &&Share| now < share.from || now < share.until && parts.len() > share.most;
+        let share = parts.iter().filter_map(|part| self.0.get(part)).find(is_kept)?;
+        Some(format!("no node took it: {}", share.reason))
     }
 }
 
@@ -68,27 +79,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_refused_goes_in_halves_until_it_stands_alone_and_waits() {
-        let mut refused = Refused::default();
-        let may_go = |refused: &Refused, statements: &[i64], now| {
-            refused.why(&Obligation::Settle(statements.to_vec()), now).is_none()
+    fn what_was_refused_goes_in_halves_until_it_stands_alone_waits_and_goes_alone() {
+        let mut apart = Apart::default();
+        let may_go = |apart: &Apart, statements: &[i64], now| {
+            apart.why(&Obligation::Settle(statements.to_vec()), now).is_none()
         };
-        refused.note(&Obligation::Settle(vec![1, 2, 3, 4, 5]), "too dear", 0);
-        assert!(!may_go(&refused, &[1, 2, 3], 0) && may_go(&refused, &[1, 2], 0));
-        assert!(!may_go(&refused, &[5, 6, 7], 0) && may_go(&refused, &[6, 7, 8], 0));
-        refused.note(&Obligation::Settle(vec![1, 2]), "too dear", 0);
-        refused.note(&Obligation::Settle(vec![1]), "too dear", 0);
-        assert!(!may_go(&refused, &[1], ALONE - 1) && may_go(&refused, &[2], ALONE - 1));
-        assert!(may_go(&refused, &[1], ALONE) && !may_go(&refused, &[3, 4, 5], ALONE));
-        assert!(may_go(&refused, &[3, 4, 5], APART));
+        let mut refuse = |apart: &mut Apart, statements: &[i64], now| {
+            apart.note(&Obligation::Settle(statements.to_vec()), "too dear", now);
+        };
+        refuse(&mut apart, &[1, 2, 3, 4, 5], 0);
+        assert!(!may_go(&apart, &[1, 2, 3], 0) && may_go(&apart, &[1, 2], 0));
+        assert!(!may_go(&apart, &[5, 6, 7], 0) && may_go(&apart, &[6, 7, 8], 0));
+        refuse(&mut apart, &[1, 2], 0);
+        refuse(&mut apart, &[1], 0);
+        assert!(!may_go(&apart, &[1], ALONE - 1) && may_go(&apart, &[2], ALONE - 1));
+        assert!(may_go(&apart, &[1], ALONE) && !may_go(&apart, &[1, 6], ALONE));
+        refuse(&mut apart, &[1], ALONE);
+        assert!(!may_go(&apart, &[1], 3 * ALONE - 1) && may_go(&apart, &[1], 3 * ALONE));
+        assert!(!may_go(&apart, &[3, 4, 5], APART - 1) && may_go(&apart, &[3, 4, 5], APART));
+        for _ in 0..9 {
+            refuse(&mut apart, &[1], 3 * ALONE);
+        }
+        assert!(may_go(&apart, &[1], 3 * ALONE + APART), "a day at most");
     }
 
     #[test]
     fn claims_and_registrations_are_told_from_statements_and_by_their_token() {
         let (one, other) = (Address::repeat_byte(1), Address::repeat_byte(2));
-        let mut refused = Refused::default();
-        refused.note(&Obligation::Claim(one, vec![1]), "too dear", 0);
-        refused.note(&Obligation::Register(vec![one]), "too dear", 0);
+        let mut apart = Apart::default();
+        apart.note(&Obligation::Claim(one, vec![1]), "too dear", 0);
+        apart.note(&Obligation::Register(vec![one]), "too dear", 0);
         for (obligation, may_go) in [
             (Obligation::Claim(one, vec![1]), false),
             (Obligation::Claim(other, vec![1]), true),
@@ -97,7 +117,7 @@ mod tests {
             (Obligation::Register(vec![one]), false),
             (Obligation::Register(vec![other]), true),
         ] {
-            assert_eq!(refused.why(&obligation, 0).is_none(), may_go, "{obligation:?}");
+            assert_eq!(apart.why(&obligation, 0).is_none(), may_go, "{obligation:?}");
         }
     }
 }

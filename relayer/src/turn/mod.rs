@@ -3,9 +3,9 @@
 //! Each turn reads the ledger, decides by pure rules, commits, and only then acts. It is safe to repeat and safe to cut
 //! off anywhere: the next turn, of this process or the next one, finds what is left to do in the ledger.
 
+mod apart;
 mod bisection;
 mod push;
-mod refused;
 mod register;
 mod send;
 mod settle;
@@ -26,7 +26,7 @@ use ledger::{
 
 pub use self::settle::outcome_name;
 pub(crate) use self::settle::settle_input;
-use self::{push::Backoff, refused::Refused, send::Since};
+use self::{apart::Apart, push::Backoff, send::Since};
 use crate::{
     Result,
     attester::Attester,
@@ -82,7 +82,7 @@ pub struct Relayer {
     /// What waits since credits were looked at last, and why.
     unpushed: Mutex<Vec<String>>,
     /// What transactions carried that no node took.
-    refused: Mutex<Refused>,
+    apart: Mutex<Apart>,
     /// What bounds the fees of statements that found no room in the last turn.
     roomless: Mutex<Option<Bound>>,
 }
@@ -92,6 +92,8 @@ struct View {
     anchors: Anchors,
     standing: Standing,
     now: Millis,
+    /// The time by which deadlines are judged.
+    later: Millis,
     /// Statements, claims and registrations whose slot could still take effect: nothing has finally consumed its tx nonce.
     busy: Busy,
 }
@@ -120,13 +122,12 @@ impl Busy {
     }
 }
 
-/// How far the last indexed block may be behind the host's clock before that clock is not believed, ms.
+/// How far the chain may be behind the host's clock before that clock is not believed, ms.
 pub(crate) const MAX_CHAIN_LAG: Millis = 3_600_000;
 
-/// The later of the host's time and the chain's: deadlines are the chain's, whose next block may be near them. A clock that is
-/// far ahead of it brings none nearer.
-fn later(now: Millis, anchors: &Anchors) -> Millis {
-    let chain = anchors.checkpoint.time_ms();
+/// The later of the host's time and that of the chain's newest block: deadlines are the chain's, whose next block may be near
+/// them. A clock that is far ahead of it brings none nearer.
+fn later(now: Millis, chain: Millis) -> Millis {
     now.min(chain.saturating_add(MAX_CHAIN_LAG)).max(chain)
 }
 
@@ -164,7 +165,7 @@ impl Relayer {
             Attester::new(keys.attester, keys.secret, manifests, reader.clone(), book.clone());
         let unsent = Mutex::default();
         let (since, backoff, unpushed) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let (refused, roomless) = (Mutex::default(), Mutex::default());
+        let (apart, roomless) = (Mutex::default(), Mutex::default());
         let began = OnceLock::new();
         Self {
             config,
@@ -179,7 +180,7 @@ impl Relayer {
             since,
             backoff,
             unpushed,
-            refused,
+            apart,
             roomless,
         }
     }
@@ -209,7 +210,7 @@ impl Relayer {
             view.standing.plan.waiting.iter().map(|wait| wait.text(self.sender.address()));
         report.waiting.extend(waiting);
         if let Some((obligation, reason)) = view.standing.given_up() {
-            self.refused().note(obligation, reason, now);
+            self.apart().note(obligation, reason, now);
         }
         report.waiting.extend(self.sender.act(&view.standing, now).await?);
         self.register(&view, &mut report).await?;
@@ -229,8 +230,8 @@ impl Relayer {
         Ok(report)
     }
 
-    fn refused(&self) -> MutexGuard<'_, Refused> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    fn apart(&self) -> MutexGuard<'_, Apart> {
+        self.apart.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unpushed(&self) -> MutexGuard<'_, Vec<String>> {
@@ -257,12 +258,13 @@ impl Relayer {
         let counts = self.sender.counts(&anchors).await?;
         self.sender.resolve(&anchors, counts, now).await?;
         let slots = self.reader.open_slots(self.sender.address()).await?;
-        let prices = self.sender.prices().await?;
+        let (prices, newest_ms) = self.sender.prices().await?;
+        let later = later(now, newest_ms.max(anchors.checkpoint.time_ms()));
         let mut bounds = BTreeMap::new();
         for slot in &slots {
             let gas = slot.attempts.last().map_or(0, |newest| newest.gas_limit);
             let worth = self.worth(&slot.obligation).await?;
-            bounds.insert(slot.id, self.bound(&worth, gas, later(now, &anchors))?);
+            bounds.insert(slot.id, self.bound(&worth, gas, later)?);
         }
         // What waits for room waits for the slots that there are.
         let roomless = self.roomless.lock().ok().and_then(|mut roomless| roomless.take());
@@ -279,6 +281,6 @@ impl Relayer {
         for slot in &standing.slots {
             busy.add(&slot.obligation);
         }
-        Ok(Some(View { anchors, standing, now, busy }))
+        Ok(Some(View { anchors, standing, now, later, busy }))
     }
 }

@@ -56,7 +56,7 @@ impl Batch {
 }
 
 impl Relayer {
-    /// Pushes credits of at least the token's threshold, of whom our deposits paid, to their payout addresses.
+    /// Pushes credits of at least the token's threshold to the payout addresses of providers that deposits here paid.
     pub(super) async fn push(&self, view: &View, report: &mut Report) -> Result<()> {
         if view.is_frozen() {
             return Ok(());
@@ -99,7 +99,7 @@ impl Relayer {
         let mut batches = Vec::new();
         while let Some(group) = bisection.next() {
             let obligation = Obligation::Claim(token, group.to_vec());
-            if let Some(reason) = self.refused().why(&obligation, view.now) {
+            if let Some(reason) = self.apart().why(&obligation, view.now) {
                 bisection.fail(reason);
                 continue;
             }
@@ -120,7 +120,7 @@ impl Relayer {
         if batches.len() > 1 {
             let all = Batch::together(&batches);
             let obligation = Obligation::Claim(token, all.providers.clone());
-            let is_refused = self.refused().why(&obligation, view.now).is_some();
+            let is_refused = self.apart().why(&obligation, view.now).is_some();
             if !is_refused && self.simulate_claim(token, &all.providers, view).await?.is_ok() {
                 return Ok(vec![all]);
             }

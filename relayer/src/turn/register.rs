@@ -48,7 +48,7 @@ impl Relayer {
             }
             let together = bisection.passed.concat();
             let is_refused =
-                self.refused().why(&Obligation::Register(together.clone()), view.now).is_some();
+                self.apart().why(&Obligation::Register(together.clone()), view.now).is_some();
             let batches = if is_refused { bisection.passed } else { vec![together] };
             for addresses in batches.into_iter().filter(|batch| !batch.is_empty()) {
                 let input = input_of(&addresses);
@@ -61,7 +61,7 @@ impl Relayer {
 
     /// Why addresses cannot be registered in one transaction, if that is so.
     async fn why_not_registered(&self, group: &[Address], view: &View) -> Result<Option<String>> {
-        let refused = self.refused().why(&Obligation::Register(group.to_vec()), view.now);
+        let refused = self.apart().why(&Obligation::Register(group.to_vec()), view.now);
         if refused.is_some() {
             return Ok(refused);
         }

@@ -6,7 +6,7 @@ use alloy::primitives::{Address, B256, Bytes};
 use jiff::Timestamp;
 use ledger::{Amount, Millis, Units, book::Obligation, read::AttemptKind, rules::DepositState};
 
-use super::{Relayer, Report, View, later};
+use super::{Relayer, Report, View};
 use crate::{
     Result,
     sender::{
@@ -70,7 +70,7 @@ impl Relayer {
                 return Ok(None);
             }
         };
-        let bound = self.bound(parts, gas_limit, later(view.now, &view.anchors))?;
+        let bound = self.bound(parts, gas_limit, view.later)?;
         if self.is_too_dear(bound, view) {
             return self.too_dear(parts, bound, gas_limit, view).map(Some);
         }

@@ -10,7 +10,7 @@ use alloy::{primitives::Bytes, sol_types::SolCall};
 use contracts::Settlement;
 use ledger::{Millis, book::Obligation, read::SignedStatement, rules, statement};
 
-use super::{Relayer, Report, View, bisection::Bisection, later, send::Worth};
+use super::{Relayer, Report, View, bisection::Bisection, send::Worth};
 use crate::{
     Error, Result,
     sender::{MAX_GAS, refusal},
@@ -41,7 +41,7 @@ impl Relayer {
     async fn note_roomless(&self, batch: &[Ready], view: &View) -> Result<()> {
         let estimate = self.sender.gas_limit(&input_of(batch), view.block()).await?;
         let gas = estimate.unwrap_or_else(|_| gas_of(batch));
-        let bound = self.bound(&parts_of(batch), gas, later(view.now, &view.anchors))?;
+        let bound = self.bound(&parts_of(batch), gas, view.later)?;
         if let Ok(mut roomless) = self.roomless.lock() {
             *roomless = Some(bound);
         }
@@ -80,11 +80,10 @@ impl Relayer {
     /// that alone. The rest waits.
     async fn send_batch(&self, batch: Vec<Ready>, view: &View, report: &mut Report) -> Result<()> {
         let Some(why) = self.send_together(&batch, view, report).await? else { return Ok(()) };
-        let now = later(view.now, &view.anchors);
         let (mut dear, mut cheap) = (Vec::new(), BTreeMap::<_, Vec<Ready>>::new());
         for ready in batch {
             let alone = slice::from_ref(&ready);
-            let bound = self.bound(&parts_of(alone), gas_of(alone), now)?;
+            let bound = self.bound(&parts_of(alone), gas_of(alone), view.later)?;
             if self.is_too_dear(bound, view) {
                 dear.push(ready);
             } else {
@@ -100,7 +99,7 @@ impl Relayer {
         }
         if !dear.is_empty() {
             let (parts, gas) = (parts_of(&dear), gas_of(&dear));
-            let why = self.too_dear(&parts, self.bound(&parts, gas, now)?, gas, view)?;
+            let why = self.too_dear(&parts, self.bound(&parts, gas, view.later)?, gas, view)?;
             self.wait(report, view.now, "a settle batch", &why);
         }
         Ok(())
@@ -160,7 +159,7 @@ impl Relayer {
         let mut bisection = Bisection::new(batch);
         let mut good = Vec::new();
         while let Some(group) = bisection.next() {
-            if let Some(reason) = self.refused().why(&obligation_of(group), view.now) {
+            if let Some(reason) = self.apart().why(&obligation_of(group), view.now) {
                 bisection.fail(format!("{reason}; it is tried again within an hour"));
                 continue;
             }
@@ -182,7 +181,7 @@ impl Relayer {
         good.retain(|batch| !batch.is_empty());
         if is_spoilt && good.len() > 1 {
             let rest = good.concat();
-            let is_refused = self.refused().why(&obligation_of(&rest), view.now).is_some();
+            let is_refused = self.apart().why(&obligation_of(&rest), view.now).is_some();
             if !is_refused && self.simulate(&rest, view).await?.is_ok() {
                 return Ok(vec![rest]);
             }

@@ -1465,6 +1465,29 @@ async fn a_batch_that_no_node_takes_makes_way_and_goes_again_in_halves() {
     assert_eq!(world.settled().await, settled + 2);
 }
 
+/// What would break it: giving up what is in the pool, because what is to replace it is refused.
+#[tokio::test]
+async fn a_transaction_whose_replacement_no_node_takes_stays_under_way() {
+    let (mut world, cap) = World::behind_a_fee_cap().await;
+    let settled = world.settled().await;
+    cap.store(u64::MAX, Ordering::SeqCst);
+    world.work(0, 1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    let first = &world.slots().await[0].attempts[0];
+    let cost = u128::from(first.gas_limit) * first.max_fee;
+    cap.store(u64::try_from(cost).unwrap(), Ordering::SeqCst);
+    for _ in 0..4 {
+        world.now += VERY_LATE;
+        world.turn().await;
+        world.turn().await;
+    }
+    let slot = world.slots().await.remove(0);
+    assert!(slot.attempts.len() > 1, "it is replaced: {slot:?}");
+    assert!(slot.attempts.iter().all(|attempt| attempt.kind == AttemptKind::Work), "{slot:?}");
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
+
 /// What would break it: sending the same bytes' content for ever, each time at the cost of a transaction that does nothing.
 #[tokio::test]
 async fn a_statement_that_no_node_takes_says_why_it_waits_and_is_tried_again_later() {
