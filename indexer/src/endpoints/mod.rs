@@ -498,6 +498,9 @@ impl Endpoints {
             member.health(|health| {
                 health.latest = Some(look.latest.block);
                 health.finalised = look.finalised;
+                if look.finalised.is_none() {
+                    health.last_error = Some("it names no final block".into());
+                }
                 health.lag = reached.saturating_sub(look.latest.block.number);
             });
         }
