@@ -26,6 +26,7 @@ use crate::{
     book::Group,
     invariants::{self, Violation},
     point::{self, Side},
+    read,
     sql::{Columns, integer},
 };
 
@@ -70,7 +71,7 @@ const CLOSING: Duration = Duration::from_secs(30);
 const BUSY: Duration = Duration::from_secs(10);
 
 /// The files of `migrations/`. Not by sqlx's macro, for which SQLite would be compiled a second time.
-const STEPS: [(&str, &str); 16] = [
+const STEPS: [(&str, &str); 15] = [
     ("facts", include_str!("../../migrations/0001_facts.sql")),
     ("book", include_str!("../../migrations/0002_book.sql")),
     ("audit", include_str!("../../migrations/0003_audit.sql")),
@@ -85,8 +86,7 @@ const STEPS: [(&str, &str); 16] = [
     ("remembered", include_str!("../../migrations/0012_remembered.sql")),
     ("settled before", include_str!("../../migrations/0013_settled_before.sql")),
     ("registrations", include_str!("../../migrations/0014_registrations.sql")),
-    ("debts", include_str!("../../migrations/0015_debts.sql")),
-    ("payee files", include_str!("../../migrations/0016_payee_files.sql")),
+    ("payee files", include_str!("../../migrations/0015_payee_files.sql")),
 ];
 
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| up_to(known_schema()));
@@ -115,6 +115,9 @@ impl Ledger {
         }
         if let Some(found) = found {
             refuse_damaged_schema(&write, found, path).await?;
+        }
+        if found.is_some_and(|found| found < LISTS_DEBTS) {
+            list_debts(&write).await?;
         }
         MIGRATIONS.run(&write).await?;
         let read = readers(path).await?;
@@ -293,6 +296,26 @@ async fn refuse_damage(pool: &SqlitePool, path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// First schema of which every file lists what is owed back of work that was let go. It counted as nothing before.
+const LISTS_DEBTS: i64 = 15;
+
+/// Lists what is owed back of work that was let go. Not by a migration, as SQL adds no amounts; and before the one that says that
+/// it is done, so that a process that ends in between begins again.
+async fn list_debts(pool: &SqlitePool) -> Result<()> {
+    up_to(LISTS_DEBTS - 1).run(pool).await?;
+    let mut tx = pool.begin_with("begin immediate").await?;
+    let let_go = sqlx::query(
+        "select item from decision d
+         where verdict = 'release' and id = (select max(id) from decision last where last.item = d.item)",
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    for row in let_go {
+        read::refresh_open(&mut tx, row.int("item")?).await?;
+    }
+    commit(tx, "debts").await
 }
 
 /// Newest migration of the file, if it has any.

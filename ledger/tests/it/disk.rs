@@ -21,8 +21,9 @@ use sqlx::{Connection, SqliteConnection, migrate::Migrator, sqlite::SqliteConnec
 
 use crate::{
     invariants::{Damage, sound_world},
+    recovery::signed_once,
     traps::{books, funded, state, take},
-    world::{FEE_BPS, World, identity, record, reopen, secret, settle, tariff},
+    world::{FEE_BPS, ORGANISATION, World, identity, record, reopen, secret, settle, tariff},
 };
 
 /// Closes a world's ledger and leaves its file.
@@ -129,15 +130,37 @@ async fn a_debt_that_was_let_go_is_open_again_after_its_migration() {
     take(&world, &[record(1, 2, 1, 494_000)]).await;
     world.book.decide(item, Verdict::Release, "reviewed", (FEE_BPS, 0)).await.unwrap();
     take(&world, &[record(1, 2, 2, 123_500)]).await;
-    assert_eq!(books(&world).await.open.len(), 1);
-    let folder = closed(world).await;
+    assert_open_after_migration(world).await;
 
+    // Paid twice, and restated upwards since.
+    let (world, signed, manifest) = signed_once().await;
+    let mut lost = world.after_loss(None).await;
+    take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
+    let again = state(&lost, 2, None).await;
+    settle(&mut lost, &again).await;
+    lost.finalise(0).await;
+    take(&lost, &[record(1, 2, 1, 1_200_000)]).await;
+    let item = books(&lost).await.open[0].item;
+    lost.book.decide(item, Verdict::Release, "reviewed", (FEE_BPS, 0)).await.unwrap();
+    settle(&mut lost, &signed).await;
+    lost.finalise(0).await;
+    assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    assert_open_after_migration(lost).await;
+}
+
+/// Checks that the one debt of a ledger, which a file of schema 14 did not list, is open after its migration.
+async fn assert_open_after_migration(world: World) {
+    let open = books(&world).await.open;
+    assert!(matches!(&open[..], [debt] if debt.due().unwrap() < 0), "{open:?}");
+    let folder = closed(world).await;
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("ledger.db");
     aged(&folder.file(), &file, 14).await;
     raw(&file, "delete from open").await;
     let ledger = reopen(&file).await.unwrap();
     assert_eq!(invariants::violations(&ledger).await.unwrap(), []);
+    let listed = Reader::new(ledger).books(ORGANISATION).await.unwrap().unwrap().open;
+    assert_eq!(listed, open);
 }
 
 /// Opens a file beside the one of a sound ledger, which is attached as `sound`.
