@@ -981,7 +981,8 @@ pub(crate) async fn next_candidates(
 
 /// Settled statements that this ledger did not propose, of deposits that ever paid for an organisation. Where it is not known
 /// whom a deposit paid for, and it names a key that attests here, they may be of anybody. A cut-off covers what was noticed by
-/// then: of an epoch that had not settled, another candidate may settle later.
+/// then: of an epoch that had not settled, another candidate may settle later. What it covers, the chain tells, and not the name
+/// of a file.
 const SETTLED_BY_OTHERS: &str = "
 select distinct t.deposit, t.epoch, '' as seen from statement t join settled s on s.statement = t.id
 where t.ours = 0 and t.deposit in (
@@ -989,8 +990,8 @@ where t.ours = 0 and t.deposit in (
         union select d.id from deposit d where d.signer in (select attester from organisation)
             and not exists (select 1 from paid_for f where f.deposit = d.id))
     and not exists (
-        select 1 from unknown_statement u join cut_off c on c.deposit = u.deposit
-        where u.digest = t.digest and c.organisation = ?1 and c.epoch >= u.epoch and c.at >= u.at)";
+        select 1 from unknown_statement u join cut_off c on c.at >= u.at
+        where u.digest = t.digest and c.organisation = ?1 and c.deposit = t.deposit and c.epoch >= t.epoch)";
 
 /// Statements that were seen outside and are not known here. Those of a deposit of which nobody knows whom it paid for may be of
 /// anybody.

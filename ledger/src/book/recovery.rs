@@ -218,16 +218,19 @@ async fn insert_unknown(
     Ok(noticed)
 }
 
-/// Time of a cut-off, which covers all that was noticed of its deposit before, by whatever clock.
+/// Time of a cut-off, which covers all that was noticed of its deposit before, by whatever clock and name of a file.
 async fn after_what_was_noticed(
     conn: &mut SqliteConnection,
     deposit: B256,
     now: Millis,
 ) -> Result<Millis> {
-    let last = sqlx::query("select max(at) as at from unknown_statement where deposit = ?")
-        .bind(deposit.to_vec())
-        .fetch_one(conn)
-        .await?;
+    let last = sqlx::query(
+        "select max(at) as at from unknown_statement
+         where deposit = ?1 or digest in (select digest from statement where deposit = ?1)",
+    )
+    .bind(deposit.to_vec())
+    .fetch_one(conn)
+    .await?;
     Ok(last.maybe_int("at")?.map_or(now, |last| last.max(now)))
 }
 

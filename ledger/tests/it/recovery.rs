@@ -536,6 +536,27 @@ async fn what_settles_after_a_cut_off_of_its_epoch_freezes_whatever_was_known_of
     }
 }
 
+/// What would break it: believing where a file's name says that a statement belongs.
+#[tokio::test]
+async fn a_cut_off_covers_what_settled_by_its_deposit_and_not_by_the_name_of_a_file() {
+    let (world, signed, manifest) = signed_once().await;
+    let mut lost = world.after_loss(None).await;
+    let (own, other) = (deposit_key(1).id(), deposit_key(2).id());
+    let misnamed = Sighting { deposit: other, ..sighting(&manifest, None) };
+    assert_eq!(lost.book.notice(&[misnamed], 7).await.unwrap(), 1);
+    settle(&mut lost, &signed).await;
+    lost.finalise(0).await;
+    let frozen = async |lost: &World| {
+        let freezes = books(lost).await.freezes;
+        freezes.iter().map(|freeze| freeze.deposit).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(frozen(&lost).await, BTreeSet::from([own, other]));
+    lost.book.cut_off(other, 2, "a name", 0).await.unwrap();
+    assert_eq!(frozen(&lost).await, BTreeSet::from([own]));
+    lost.book.cut_off(own, 2, "it is lost", 0).await.unwrap();
+    assert_eq!(frozen(&lost).await, BTreeSet::new());
+}
+
 #[tokio::test]
 async fn a_cut_off_for_a_deposit_that_pays_for_nobody_is_refused() {
     let world = World::new().await;
