@@ -71,7 +71,7 @@ const CLOSING: Duration = Duration::from_secs(30);
 const BUSY: Duration = Duration::from_secs(10);
 
 /// The files of `migrations/`. Not by sqlx's macro, for which SQLite would be compiled a second time.
-const STEPS: [(&str, &str); 15] = [
+const STEPS: [(&str, &str); 16] = [
     ("facts", include_str!("../../migrations/0001_facts.sql")),
     ("book", include_str!("../../migrations/0002_book.sql")),
     ("audit", include_str!("../../migrations/0003_audit.sql")),
@@ -87,6 +87,7 @@ const STEPS: [(&str, &str); 15] = [
     ("settled before", include_str!("../../migrations/0013_settled_before.sql")),
     ("registrations", include_str!("../../migrations/0014_registrations.sql")),
     ("payee files", include_str!("../../migrations/0015_payee_files.sql")),
+    ("cut offs", include_str!("../../migrations/0016_cut_offs.sql")),
 ];
 
 static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| up_to(known_schema()));

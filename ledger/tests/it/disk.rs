@@ -163,6 +163,38 @@ async fn assert_open_after_migration(world: World) {
     assert_eq!(listed, open);
 }
 
+/// What would break it: a cut-off that covers what was noticed before it, where nobody had to notice anything, or did later.
+#[tokio::test]
+async fn what_a_cut_off_covered_freezes_nothing_after_its_migration() {
+    let unnoticed = "delete from unknown_statement";
+    let noticed_later = "update unknown_statement set at = 9";
+    let misnamed = "update unknown_statement set at = 9, deposit = zeroblob(32), epoch = 7";
+    for before in [unnoticed, noticed_later, misnamed] {
+        let (world, signed, _) = signed_once().await;
+        let mut lost = world.after_loss(None).await;
+        settle(&mut lost, &signed).await;
+        lost.finalise(0).await;
+        let deposit = signed.statement.key.id();
+        assert_eq!(lost.book.cut_off(deposit, 2, "it is lost", 5).await.unwrap(), 1);
+        assert_eq!(Damage::to(&lost).await.run(before).await.unwrap(), 1);
+        let folder = closed(lost).await;
+
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("ledger.db");
+        aged(&folder.file(), &file, 14).await;
+        let ledger = reopen(&file).await.unwrap();
+        let is_frozen = |freezes: Vec<ledger::read::Freeze>| {
+            freezes.iter().any(|freeze| freeze.deposit == deposit)
+        };
+        let reader = Reader::new(ledger.clone());
+        assert!(!is_frozen(reader.freezes(ORGANISATION).await.unwrap()), "{before}");
+        assert_eq!(invariants::violations(&ledger).await.unwrap(), [], "{before}");
+        let mut conn = SqliteConnection::connect(&file.display().to_string()).await.unwrap();
+        let updated = sqlx::query("update unknown_statement set at = 1").execute(&mut conn).await;
+        assert!(updated.unwrap_err().to_string().contains("append-only"), "{before}");
+    }
+}
+
 /// Opens a file beside the one of a sound ledger, which is attached as `sound`.
 async fn beside(sound: &Path, file: &Path) -> SqliteConnection {
     let options = SqliteConnectOptions::new().filename(file).foreign_keys(false);
