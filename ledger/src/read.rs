@@ -1417,10 +1417,15 @@ pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<O
     .fetch_all(&mut *conn)
     .await?;
     let mut stated = stated(&leaves)?;
-    let mut live: BTreeMap<i64, Vec<PlacedLeaf>> = BTreeMap::new();
+    let mut others: BTreeMap<i64, Others> = BTreeMap::new();
     for row in &leaves {
+        let (item, leaf) = (row.int("item")?, PlacedLeaf::of(row)?);
+        let others = others.entry(item).or_default();
+        if leaf.amount < 0 && row.flag("settled")? {
+            others.taken_back.push((leaf, row.u32("revision")?));
+        }
         if !row.flag("retired")? {
-            live.entry(row.int("item")?).or_default().push(PlacedLeaf::of(row)?);
+            others.live.push(leaf);
         }
     }
     let own = sqlx::query(
@@ -1435,7 +1440,8 @@ pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<O
     for row in own {
         let item = row.int("item")?;
         let known = stated.remove(&item).unwrap_or_default();
-        if let Some(why) = repetition(&row, &known, live.get(&item).map_or(&[], Vec::as_slice))? {
+        let others = others.remove(&item).unwrap_or_default();
+        if let Some(why) = repetition(&row, &known, &others)? {
             let (id, source) = (row.text("external_id")?, row.text("source")?);
             return Ok(Some(format!("work {id:?} of source {source:?} {why}")));
         }
@@ -1443,7 +1449,17 @@ pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<O
     Ok(None)
 }
 
+/// Leaves of one work in other places.
+#[derive(Default)]
+struct Others {
+    /// Those that can settle or have not settled finally.
+    live: Vec<PlacedLeaf>,
+    /// Those that have settled, finally or not, and took back, with the revision that they name.
+    taken_back: Vec<(PlacedLeaf, u32)>,
+}
+
 /// A leaf, as far as one of the same work in another place is concerned.
+#[derive(Clone, Copy)]
 pub(crate) struct PlacedLeaf {
     place: (B256, u32),
     pub(crate) amount: i128,
@@ -1472,7 +1488,7 @@ impl PlacedLeaf {
 }
 
 /// Why a leaf would pay a work once more than others have paid it, or take back once more, if it would.
-fn repetition(leaf: &SqliteRow, known: &Stated, live: &[PlacedLeaf]) -> Result<Option<String>> {
+fn repetition(leaf: &SqliteRow, known: &Stated, others: &Others) -> Result<Option<String>> {
     let own = PlacedLeaf::of(leaf)?;
     if own.amount > 0 {
         if leaf.flag("is_cut_off")? {
@@ -1488,7 +1504,22 @@ fn repetition(leaf: &SqliteRow, known: &Stated, live: &[PlacedLeaf]) -> Result<O
             return Ok(Some("was paid meanwhile, and it would pay it again".into()));
         }
     }
-    let rival = live.iter().find(|other| other.is_apart_from(&own));
+    if own.amount < 0 {
+        let revision = leaf.u32("revision")?;
+        // That less has settled than was told is no sign of its own: blocks may not be read yet. Nor is a rival, where the work was
+        // paid again since.
+        let is_taken_back = match own.told {
+            Some(told) => {
+                known.settled < told
+                    && others.taken_back.iter().any(|(other, _)| other.is_apart_from(&own))
+            }
+            None => others.taken_back.iter().any(|(_, taken)| *taken >= revision),
+        };
+        if is_taken_back {
+            return Ok(Some("was taken back meanwhile, and it would take it back again".into()));
+        }
+    }
+    let rival = others.live.iter().find(|other| other.is_apart_from(&own));
     Ok(rival.map(|PlacedLeaf { place: (deposit, epoch), .. }| {
         format!(
             "is in epoch {epoch} of deposit {deposit}, too, which can settle or has not settled finally"

@@ -208,21 +208,61 @@ async fn refuses_a_manifest_that_takes_back_what_can_be_taken_back_elsewhere() {
     world.finalise(0).await;
     let day = [record(1, 2, 1, 400_000), record(5, 2, 0, 2_000_000), record(6, 2, 0, 2_000_000)];
     take(&world, &day).await;
-    let mut lost = world.after_loss(Some(world.backup().path())).await;
+    let backup = world.backup();
     let netted = state(&world, 1, Some(&["1", "5"])).await;
     let manifest = world.reader.export(netted.id).await.unwrap();
     assert!(manifest.leaves.iter().any(|(leaf, _)| leaf.amount < 0));
+    let mut untold = manifest.clone();
+    for work in untold.leaves.iter_mut().filter_map(|(_, work)| work.as_mut()) {
+        work.settled = None;
+    }
 
-    state(&lost, 2, Some(&["1", "6"])).await;
-    let said = refusal(&lost, &manifest).await;
-    assert!(said.contains("work \"1\"") && said.contains("can settle"), "{said}");
-    assert_sound(&lost, "refused").await;
-    let deposit = lost.reader.deposit_state(deposit_key(2).id()).await.unwrap();
-    let retiring = sign(&lost, 2, (deposit, Proposal::default())).await;
-    settle(&mut lost, &retiring).await;
-    lost.finalise(0).await;
-    assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
-    assert_sound(&lost, "brought back").await;
+    for settles in [false, true] {
+        let mut lost = world.after_loss(Some(backup.path())).await;
+        let own = state(&lost, 2, Some(&["1", "6"])).await;
+        let said = refusal(&lost, &manifest).await;
+        assert!(said.contains("work \"1\"") && said.contains("can settle"), "{said}");
+        assert_sound(&lost, "refused").await;
+        if settles {
+            settle(&mut lost, &own).await;
+            lost.finalise(0).await;
+            for manifest in [&manifest, &untold] {
+                let said = refusal(&lost, manifest).await;
+                assert!(said.contains("would take it back again"), "{said}");
+            }
+            settle(&mut lost, &netted).await;
+        } else {
+            let deposit = lost.reader.deposit_state(deposit_key(2).id()).await.unwrap();
+            let retiring = sign(&lost, 2, (deposit, Proposal::default())).await;
+            settle(&mut lost, &retiring).await;
+        }
+        lost.finalise(0).await;
+        assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+        assert_sound(&lost, "brought back").await;
+    }
+}
+
+/// What would break it: refusing whatever takes back once more, though the work was paid again in between.
+#[tokio::test]
+async fn a_manifest_that_takes_back_what_was_paid_again_is_brought_back() {
+    let mut world = funded(100_000_000, 100_000_000).await;
+    let revisions = [1_000_000, 400_000, 1_000_000, 500_000];
+    for (revision, (amount, deposit)) in (0..).zip(revisions.into_iter().zip([1, 1, 1, 2])) {
+        let other = record(10 + u64::from(revision), 2, 0, 2_000_000);
+        take(&world, &[record(1, 2, revision, amount), other]).await;
+        let backup = world.backup();
+        let signed = state(&world, deposit, None).await;
+        if deposit == 1 {
+            settle(&mut world, &signed).await;
+            world.finalise(0).await;
+            continue;
+        }
+        let manifest = world.reader.export(signed.id).await.unwrap();
+        assert!(manifest.leaves.iter().any(|(leaf, _)| leaf.amount < 0));
+        let lost = world.after_loss(Some(backup.path())).await;
+        assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+        assert_sound(&lost, "brought back").await;
+    }
 }
 
 /// What would break it: taking what is not read yet for what could settle besides.
