@@ -630,31 +630,32 @@ pub(super) async fn stated_amount(
     let mut said = None;
     for leaf in &leaves {
         if leaf.u32("revision")? == revision {
-            let told = leaf.maybe_signed("told")?;
             let is_final = leaf.maybe_int("final")? == Some(1);
             let paid = if is_final { leaf.maybe_int("paid")? } else { None };
-            let amount = amount_by(leaf, &leaves)?;
-            said = said.max(Some((told, Reverse(paid.unwrap_or(i64::MAX)), amount)));
+            let (before, amount) = amount_by(leaf, &leaves)?;
+            said = said.max(Some((before, Reverse(paid.unwrap_or(i64::MAX)), amount)));
         }
     }
     Ok(said.map(|(_, _, amount)| Amount::new(amount.max(0).unsigned_abs())))
 }
 
-/// What a leaf says that its work comes to, of which these are all leaves.
-fn amount_by(leaf: &SqliteRow, leaves: &[SqliteRow]) -> Result<i128> {
-    let amount = leaf.signed("amount")?;
+/// What had been paid before a leaf of a work, of which these are all leaves, and what it says that the work comes to.
+fn amount_by(leaf: &SqliteRow, leaves: &[SqliteRow]) -> Result<(i128, i128)> {
     let add = |sum: i128, paid| sum.checked_add(paid).ok_or(Error::Overflow("sum of leaves"));
-    if let Some(told) = leaf.maybe_signed("told")? {
-        return add(amount, told);
-    }
-    let decided = leaf.maybe_int("decided")?.unwrap_or(i64::MAX);
-    let mut sum = amount;
-    for other in leaves {
-        if other.maybe_int("paid")?.is_some_and(|paid| paid < decided) {
-            sum = add(sum, other.signed("amount")?)?;
+    let before = match leaf.maybe_signed("told")? {
+        Some(told) => told,
+        None => {
+            let decided = leaf.maybe_int("decided")?.unwrap_or(i64::MAX);
+            let mut before = 0;
+            for other in leaves {
+                if other.maybe_int("paid")?.is_some_and(|paid| paid < decided) {
+                    before = add(before, other.signed("amount")?)?;
+                }
+            }
+            before
         }
-    }
-    Ok(sum)
+    };
+    Ok((before, add(before, leaf.signed("amount")?)?))
 }
 
 async fn insert_accepted(

@@ -598,14 +598,21 @@ async fn of_two_candidates_that_price_a_work_differently_either_settles_and_the_
             }
             assert_eq!(books(&lost).await.open, [], "{name}");
 
-            // A second loss changes nothing of what it comes to.
-            let again = lost.after_loss(None).await;
-            for manifest in &manifests {
-                assert!(again.book.import(manifest, &secret(), 0).await.unwrap(), "{name}");
+            // A second loss changes nothing of what it comes to, whether or not what settled tells what had settled before.
+            for is_told in [true, false] {
+                for work in
+                    manifests[settles].leaves.iter_mut().filter_map(|(_, work)| work.as_mut())
+                {
+                    work.settled = work.settled.filter(|_| is_told);
+                }
+                let again = lost.after_loss(None).await;
+                for manifest in &manifests {
+                    assert!(again.book.import(manifest, &secret(), 0).await.unwrap(), "{name}");
+                }
+                take(&again, &[record(1, 2, 0, 1_000_000)]).await;
+                assert_eq!(invariants::violations(&again.ledger).await.unwrap(), [], "{name}");
+                assert_eq!(books(&again).await.open, [], "{name}, told: {is_told}");
             }
-            take(&again, &[record(1, 2, 0, 1_000_000)]).await;
-            assert_eq!(invariants::violations(&again.ledger).await.unwrap(), [], "{name}");
-            assert_eq!(books(&again).await.open, [], "{name}");
         }
     }
 }
