@@ -994,7 +994,7 @@ where t.ours = 0 and t.deposit in (
         where u.digest = t.digest and c.organisation = ?1 and c.deposit = t.deposit and c.epoch >= t.epoch)";
 
 /// Statements that were seen outside and are not known here. Those of a deposit of which nobody knows whom it paid for may be of
-/// anybody.
+/// anybody. One whose epoch another has settled for good pays nothing; that one is known, or [`SETTLED_BY_OTHERS`] tells of it.
 const UNKNOWN: &str = "
 select u.deposit, u.epoch, u.seen from unknown_statement u
 where (exists (select 1 from paid_for f where f.deposit = u.deposit and f.organisation = ?1)
@@ -1005,7 +1005,10 @@ where (exists (select 1 from paid_for f where f.deposit = u.deposit and f.organi
     and not exists (select 1 from statement t where t.digest = u.digest and t.ours = 1)
     and not exists (
         select 1 from statement t join settled s on s.statement = t.id, chain
-        where t.deposit = u.deposit and t.epoch = u.epoch and t.ours = 1 and s.block <= chain.finalised)";
+        where t.deposit = u.deposit and t.epoch = u.epoch and s.block <= chain.finalised
+            and (t.ours = 1 or t.digest <> u.digest and t.deposit in (
+                select deposit from paid_for
+                union select id from deposit where signer in (select attester from organisation))))";
 
 /// Statements that were brought back, as long as what followed them may be unknown as well.
 const IMPORTED: &str = "

@@ -576,6 +576,39 @@ async fn what_settles_after_a_cut_off_of_its_epoch_freezes_whatever_was_known_of
     }
 }
 
+/// What would break it: freezing for a candidate that can never settle, since another one has for good.
+#[tokio::test]
+async fn the_manifest_of_a_rival_that_is_out_freezes_no_epoch_that_is_cut_off() {
+    let (mut world, first, _) = signed_once().await;
+    settle(&mut world, &first).await;
+    world.finalise(0).await;
+    take(&world, &[record(2, 3, 0, 1_000_000)]).await;
+    let rival = state(&world, 1, None).await;
+    take(&world, &[record(3, 4, 0, 1_000_000)]).await;
+    let larger = state(&world, 1, None).await;
+    let deposit = deposit_key(1).id();
+    let sightings = [&rival, &larger].map(|signed| signed.id);
+    let [rival, own] = [
+        world.reader.export(sightings[0]).await.unwrap(),
+        world.reader.export(sightings[1]).await.unwrap(),
+    ];
+
+    let mut lost = world.after_loss(None).await;
+    settle(&mut lost, &larger).await;
+    lost.finalise(0).await;
+    assert!(books(&lost).await.freezes.iter().any(|freeze| freeze.epoch == 2));
+    assert_eq!(lost.book.cut_off(deposit, 2, "it is lost", 0).await.unwrap(), 2);
+    assert_eq!(lost.book.notice(&[sighting(&rival, Some(ORGANISATION))], 0).await.unwrap(), 1);
+    assert_eq!(books(&lost).await.freezes, []);
+
+    // What has settled stays unknown, whoever else is out; also if its deposit is of nobody who is known here.
+    let mut lost = world.after_loss(None).await;
+    lost.book.notice(&[sighting(&rival, None), sighting(&own, None)], 0).await.unwrap();
+    settle(&mut lost, &larger).await;
+    lost.finalise(0).await;
+    assert!(books(&lost).await.freezes.iter().any(|freeze| freeze.epoch == 2));
+}
+
 /// What would break it: believing where a file's name says that a statement belongs.
 #[tokio::test]
 async fn a_cut_off_covers_what_settled_by_its_deposit_and_not_by_the_name_of_a_file() {
