@@ -1030,7 +1030,7 @@ pub(crate) async fn freezes(
     Ok(freezes)
 }
 
-/// The epochs among them that the chain or a manifest knows and this ledger does not.
+/// The epochs that the chain or a manifest knows and this ledger does not, of deposits that an organisation may not pay from.
 pub(crate) async fn unknown(
     conn: &mut SqliteConnection,
     organisation: &str,

@@ -140,7 +140,7 @@ pub fn missing(position: &Position, extra: Amount, fee_bps: u16) -> Result<Amoun
 pub enum Verdict {
     /// It waits for a review, and its money with it.
     Hold,
-    /// Its money is let go: it is not paid. What was paid too much is not let go.
+    /// Its money is let go: it is not paid.
     Release,
     /// Its requestor objects; it waits, and its money with it.
     Dispute,

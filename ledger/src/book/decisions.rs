@@ -15,9 +15,9 @@ use crate::{
 impl BookWriter {
     /// Records a decision about an item, with its reason.
     ///
-    /// Refused where it could change nothing: what a live statement names can settle whatever is decided here, what is paid is
-    /// taken back by a revision only, and what was paid too much is not let go. Refused as well if it reserves money that is not there; `fee_bps` is the
-    /// operator's fee on it.
+    /// Refused where it could change nothing: what a live statement names can settle whatever is decided here, and what is paid
+    /// is taken back by a revision only. Refused as well if it reserves money that is not there; `fee_bps` is the operator's fee
+    /// on it.
     pub async fn decide(
         &self,
         item: i64,
