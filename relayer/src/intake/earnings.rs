@@ -52,7 +52,8 @@ fn check_span(first_day: &str, until_day: &str) -> Result<(), String> {
     match span.map_err(|error| error.to_string())?.get_days() {
         ..=MAX_SPAN => Ok(()),
         days => Err(format!(
-            "it covers {days} days; a daily earnings file covers at most {MAX_SPAN}, mend its name or split it"
+            "it covers {days} days; a daily earnings file covers at most {MAX_SPAN}, mend its name or split it, but not if an \
+             earlier version took it in: its work would be paid again"
         )),
     }
 }

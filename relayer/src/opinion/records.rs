@@ -15,8 +15,6 @@ const MAX_DAYS: i64 = 8;
 const TIMES: (i64, i64) = (1_577_836_800_000, 4_102_444_800_000);
 /// Highest whole part of an invoice in the daily earnings, USD.
 const MAX_INVOICE: u64 = 100_000;
-/// Most days that the label of daily earnings may cover.
-const MAX_LABEL: i64 = 31;
 /// Most characters of a text.
 const MAX_TEXT: usize = 200;
 
@@ -86,10 +84,6 @@ pub fn file(name: &str, content: &[u8], source: &str) -> Result<File, String> {
     let content = keccak256(content);
     let name = name.rsplit('/').next().unwrap_or(name);
     if let Some((first, until)) = days(name) {
-        if day_of(&until).zip(day_of(&first)).is_none_or(|(until, first)| until - first > MAX_LABEL)
-        {
-            return Err(format!("its name labels more than {MAX_LABEL} days"));
-        }
         let Ok(Json::List(entries)) = json::read(text) else {
             return Err("it is not a JSON array".into());
         };

@@ -759,7 +759,7 @@ fn a_file_that_is_not_its_format_is_refused_whole_and_says_why() {
             "20261120-20261222.json",
             b"[]",
             Message::is(
-                "it covers 32 days; a daily earnings file covers at most 31, mend its name or split it",
+                "it covers 32 days; a daily earnings file covers at most 31, mend its name or split it, but not if an earlier version took it in: its work would be paid again",
             ),
         ),
         ("day.JSONL", b"", Message::is(NAME)),
@@ -794,6 +794,8 @@ fn a_file_that_is_not_its_format_is_refused_whole_and_says_why() {
         };
         assert_eq!(said, name);
         assert!(message.fits(&reason), "{name}: {reason}");
-        assert!(opinion::file(name, bytes, "salad").is_err(), "{name}");
+        // One of many days may have been taken in before that was refused.
+        let is_long = name == "20261120-20261222.json";
+        assert_eq!(opinion::file(name, bytes, "salad").is_err(), !is_long, "{name}");
     }
 }
