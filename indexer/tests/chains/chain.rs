@@ -378,7 +378,7 @@ pub(crate) enum Lie {
     Misplaces(u64),
     /// In a place where one can stand, of another transaction.
     Displaces(u64),
-    /// Of a height that no chain has. It serves one block at a time.
+    /// Of a height that no chain has, from a block on.
     Heaves(u64),
     Reorders(u64),
     Alters(u64),
@@ -727,9 +727,6 @@ impl Serving {
         {
             return Err((-32005, format!("block range is limited to {blocks} blocks")));
         }
-        if matches!(self.lie, Some(Lie::Heaves(_))) && to > from {
-            return Err((-32005, "block range is limited to 1 block".into()));
-        }
         self.ranges.push(to - from + 1);
         let is_told = |number: &u64| {
             let omissions = [Lie::OmitsFromRanges(*number), Lie::ProvesWithout(*number)];
@@ -788,8 +785,10 @@ impl Serving {
                 log.transaction_hash = log.transaction_hash.map(keccak256);
             }
         }
-        if self.lie == Some(Lie::Heaves(number)) {
-            logs[0].block_number = Some(u64::from(u32::MAX));
+        if let (Some(Lie::Heaves(from)), Some(log)) = (self.lie, logs.first_mut())
+            && number >= from
+        {
+            log.block_number = Some(u64::from(u32::MAX));
         }
         if self.lie == Some(Lie::Misplaces(number)) {
             logs[0].log_index = Some(1 << 63);
