@@ -424,6 +424,12 @@ mod tests {
         view.pending[index] = Pending { refusal, is_known: false, ..view.pending[index].clone() };
     }
 
+    /// The same of the lowest slot, whose newest attempt is as old as what is replaced.
+    fn refuse_the_old(view: &mut View, answer: Answer) {
+        view.now = BORN + 60_000;
+        refuse(view, 0, answer);
+    }
+
     /// A change of the calm view, and what is done then about the lowest slot.
     type Case = (&'static str, fn(&mut View), Vec<Action>, Vec<Wait>);
 
@@ -567,19 +573,15 @@ mod tests {
             ("young", |v| refuse(v, 0, Answer::Refused), vec![Action::Rebroadcast(5)], says_so()),
             (
                 "old",
-                |v| {
-                    v.now = BORN + 60_000;
-                    refuse(v, 0, Answer::Refused);
-                },
+                |v| refuse_the_old(v, Answer::Refused),
                 vec![Action::Cancel(5, raised)],
                 says_so(),
             ),
             (
                 "old, and as dear as may be",
                 |v| {
-                    v.now = BORN + 60_000;
                     v.pending[0].slot.attempts[0].max_fee = LIMITS.cap;
-                    refuse(v, 0, Answer::Refused);
+                    refuse_the_old(v, Answer::Refused);
                 },
                 vec![Action::Cancel(
                     5,
@@ -590,8 +592,7 @@ mod tests {
             (
                 "another endpoint has it",
                 |v| {
-                    v.now = BORN + 60_000;
-                    refuse(v, 0, Answer::Refused);
+                    refuse_the_old(v, Answer::Refused);
                     v.pending[0].is_known = true;
                 },
                 vec![Action::Rebroadcast(5)],
@@ -600,28 +601,23 @@ mod tests {
             (
                 "its cancellation",
                 |v| {
-                    v.now = BORN + 60_000;
                     v.pending[0].slot.attempts.push(attempt(AttemptKind::Cancel, 21 * GWEI, GWEI));
-                    refuse(v, 0, Answer::Refused);
+                    refuse_the_old(v, Answer::Refused);
                 },
                 vec![Action::Rebroadcast(5)],
                 says_so(),
             ),
             (
                 "for want of money",
-                |v| {
-                    v.now = BORN + 60_000;
-                    refuse(v, 0, Answer::NoFunds);
-                },
+                |v| refuse_the_old(v, Answer::NoFunds),
                 vec![Action::Rebroadcast(5)],
                 says_so(),
             ),
             (
                 "for too low a fee",
                 |v| {
-                    v.now = BORN + 60_000;
                     v.prices = Prices::flat(30 * GWEI, GWEI);
-                    refuse(v, 0, Answer::Declined);
+                    refuse_the_old(v, Answer::Declined);
                 },
                 vec![bump(61 * GWEI, raised.tip)],
                 says_so(),

@@ -84,7 +84,7 @@ mod tests {
         let may_go = |apart: &Apart, statements: &[i64], now| {
             apart.why(&Obligation::Settle(statements.to_vec()), now).is_none()
         };
-        let mut refuse = |apart: &mut Apart, statements: &[i64], now| {
+        let refuse = |apart: &mut Apart, statements: &[i64], now| {
             apart.note(&Obligation::Settle(statements.to_vec()), "too dear", now);
         };
         refuse(&mut apart, &[1, 2, 3, 4, 5], 0);
