@@ -2,7 +2,7 @@
 
 mod slots;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use alloy::primitives::{Address, B256};
 use contracts::eip712::DepositKey;
@@ -257,36 +257,31 @@ impl Reader {
 
     /// Every credit that there ever was, as it is at the checkpoint: Σ settled rows − Σ claims.
     pub async fn credits_ever(&self) -> Result<Vec<Credit>> {
-        let mut tx = self.0.reader().begin().await?;
-        let mut came = turnovers(&mut tx, SETTLED_ROWS).await?;
-        let mut went = turnovers(&mut tx, CLAIMS).await?;
-        for key in went.keys() {
-            came.entry(*key).or_default();
-        }
-        let credit = |((provider, token), came): (_, Turnover)| {
-            let went = went.remove(&(provider, token)).unwrap_or_default();
-            Ok(Credit { provider, token, units: came.less(went)? })
-        };
-        came.into_iter().map(credit).collect()
+        Ok(self.credits_by_payer().await?.into_iter().map(|(credit, _)| credit).collect())
     }
 
     /// The credits that are not zero, of providers that a deposit of an organisation here has paid in that token, or one that
     /// an attester here signs for: it may be one of whom nobody knows any more. The contract is everybody's: what others pay
     /// each other is not pushed at this operator's cost.
     pub async fn own_credits(&self) -> Result<Vec<Credit>> {
-        let rows = sqlx::query(
-            "select distinct r.provider, d.token from settled s join statement t on t.id = s.statement
-             join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id
-             where t.ours = 1 or exists (select 1 from paid_for p where p.deposit = t.deposit)
-                or d.signer in (select attester from organisation)",
-        )
-        .fetch_all(self.0.reader())
-        .await?;
-        let own = rows.iter().map(|row| Ok((row.u32("provider")?, row.address("token")?)));
-        let own = own.collect::<Result<BTreeSet<_>>>()?;
-        let mut credits = self.credits().await?;
-        credits.retain(|credit| own.contains(&(credit.provider, credit.token)));
-        Ok(credits)
+        let mut credits = self.credits_by_payer().await?;
+        credits.retain(|(credit, is_own)| *is_own && credit.units > Units::ZERO);
+        Ok(credits.into_iter().map(|(credit, _)| credit).collect())
+    }
+
+    /// Every credit that there ever was, and whether a deposit of ours paid any of it. All rows are read once.
+    async fn credits_by_payer(&self) -> Result<Vec<(Credit, bool)>> {
+        let mut tx = self.0.reader().begin().await?;
+        let mut came = turnovers(&mut tx, SETTLED_ROWS).await?;
+        let mut went = turnovers(&mut tx, CLAIMS).await?;
+        for key in went.keys() {
+            came.entry(*key).or_default();
+        }
+        let credit = |((provider, token), (came, is_own)): (_, (Turnover, bool))| {
+            let (went, _) = went.remove(&(provider, token)).unwrap_or_default();
+            Ok((Credit { provider, token, units: came.less(went)? }, is_own))
+        };
+        came.into_iter().map(credit).collect()
     }
 
     /// Every claim that was paid.
@@ -634,22 +629,36 @@ pub enum Table {
     Skipped,
 }
 
-const SETTLED_ROWS: &str =
-    "select r.provider, d.token, r.units from settled s join statement t on t.id = s.statement
-     join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id";
-const CLAIMS: &str = "select provider, token, units from claimed";
+/// Deposits that ever paid for an organisation here, or name a key that attests here.
+macro_rules! own_deposits {
+    () => {
+        "(select deposit from paid_for
+          union select id from deposit where signer in (select attester from organisation))"
+    };
+}
 
-/// What a query of credits comes to for each provider and token. The rows of all years are not held at once.
+const SETTLED_ROWS: &str = concat!(
+    "select r.provider, d.token, r.units, t.ours = 1 or t.deposit in ",
+    own_deposits!(),
+    " as own
+     from settled s join statement t on t.id = s.statement
+     join deposit d on d.id = t.deposit join \"row\" r on r.statement = t.id"
+);
+const CLAIMS: &str = "select provider, token, units, 0 as own from claimed";
+
+/// What a query of credits comes to for each provider and token, and whether any is by a deposit of ours. The rows of all years
+/// are not held at once.
 async fn turnovers(
     conn: &mut SqliteConnection,
     query: &'static str,
-) -> Result<BTreeMap<(ProviderNumber, Address), Turnover>> {
-    let mut sums: BTreeMap<_, Turnover> = BTreeMap::new();
+) -> Result<BTreeMap<(ProviderNumber, Address), (Turnover, bool)>> {
+    let mut sums: BTreeMap<_, (Turnover, bool)> = BTreeMap::new();
     let mut rows = sqlx::query(query).fetch(conn);
     while let Some(row) = rows.try_next().await? {
         let Credit { provider, token, units } = credit(&row)?;
-        let sum = sums.entry((provider, token)).or_default();
+        let (sum, is_own) = sums.entry((provider, token)).or_default();
         *sum = sum.add(units)?;
+        *is_own |= row.flag("own")?;
     }
     Ok(sums)
 }
@@ -995,7 +1004,8 @@ where t.ours = 0 and t.deposit in (
 
 /// Statements that were seen outside and are not known here. Those of a deposit of which nobody knows whom it paid for may be of
 /// anybody. One whose epoch another has settled for good pays nothing; that one is known, or [`SETTLED_BY_OTHERS`] tells of it.
-const UNKNOWN: &str = "
+const UNKNOWN: &str = concat!(
+    "
 select u.deposit, u.epoch, u.seen from unknown_statement u
 where (exists (select 1 from paid_for f where f.deposit = u.deposit and f.organisation = ?1)
         or not exists (select 1 from paid_for f where f.deposit = u.deposit))
@@ -1006,9 +1016,10 @@ where (exists (select 1 from paid_for f where f.deposit = u.deposit and f.organi
     and not exists (
         select 1 from statement t join settled s on s.statement = t.id, chain
         where t.deposit = u.deposit and t.epoch = u.epoch and s.block <= chain.finalised
-            and (t.ours = 1 or t.digest <> u.digest and t.deposit in (
-                select deposit from paid_for
-                union select id from deposit where signer in (select attester from organisation))))";
+            and (t.ours = 1 or t.digest <> u.digest and t.deposit in ",
+    own_deposits!(),
+    "))"
+);
 
 /// Statements that were brought back, as long as what followed them may be unknown as well.
 const IMPORTED: &str = "
