@@ -160,7 +160,7 @@ impl Relayer {
         let mut good = Vec::new();
         while let Some(group) = bisection.next() {
             if let Some(reason) = self.apart().why(&obligation_of(group), view.now) {
-                bisection.fail(format!("{reason}; it is tried again within an hour"));
+                bisection.fail(format!("{reason}; it is tried again within a day"));
                 continue;
             }
             match self.simulate(group, view).await? {
