@@ -375,7 +375,10 @@ impl Indexer {
         }
         for served in blocks {
             let number = served.first().and_then(|log| log.block_number).unwrap_or(to);
-            let header = self.final_at(survey, number).await?;
+            let header = match number == to {
+                true => end.clone(),
+                false => self.final_at(survey, number).await?,
+            };
             if served.iter().any(|log| log.block_hash != Some(header.block.hash)) {
                 let problem = format!("its logs of block {number} name another block");
                 return Err(endpoint.inconsistent(problem));
