@@ -753,10 +753,10 @@ impl World {
     }
 
     /// What is owed and not paid, by organisation and payout address, with the work that it is owed for. What was paid too
-    /// much nets within an organisation; what nets below one unit waits.
+    /// much nets within an organisation, held or not; what nets below one unit waits.
     fn unsettled(&self, books: &Books) -> Vec<Owed> {
         let mut nets: BTreeMap<(usize, Address), (i128, Vec<WorkKey>)> = BTreeMap::new();
-        for (key, work) in self.works.iter().filter(|(_, work)| !work.is_held) {
+        for (key, work) in &self.works {
             let Some(owed) = self.judge.owed.get(key) else { continue };
             let owed = owed.amounts.get(&work.newest.revision.revision).copied().unwrap_or(0);
             let paid = books.paid.get(key).copied().unwrap_or_default();
@@ -766,7 +766,8 @@ impl World {
             } else {
                 self.payees.get(&work.machine()).copied()
             };
-            let (Some(payee), true) = (payee, due != 0) else { continue };
+            let is_open = due < 0 || due > 0 && !work.is_held;
+            let (Some(payee), true) = (payee, is_open) else { continue };
             let (net, works) = nets.entry((work.token, payee)).or_default();
             *net += due;
             works.push(key.clone());
