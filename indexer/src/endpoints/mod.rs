@@ -7,6 +7,7 @@
 
 mod agreement;
 mod health;
+mod price;
 pub(crate) mod wire;
 
 use std::{

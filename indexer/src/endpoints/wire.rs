@@ -15,7 +15,8 @@ use alloy::{
     primitives::{B256, Bytes, U64, U256, keccak256},
     rpc::{
         json_rpc::{
-            ErrorPayload, RequestPacket, ResponsePacket, ResponsePayload, SerializedRequest,
+            ErrorPayload, RequestPacket, Response, ResponsePacket, ResponsePayload,
+            SerializedRequest,
         },
         types::{Block, FeeHistory, Transaction, TransactionReceipt},
     },
@@ -27,13 +28,14 @@ use alloy::{
 use futures_util::future::join_all;
 use ledger::point::{self, Side};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tokio::time::timeout;
 use tower::Service;
 
 use super::{
     Endpoints, SHORT, agreement,
     health::{Health, Outcome},
+    price,
 };
 use crate::endpoint::without_url;
 
@@ -238,8 +240,13 @@ impl Chooser {
     }
 
     async fn read_now(&self, packet: &RequestPacket) -> TransportResult<ResponsePacket> {
-        if let Some(question) = Question::of(packet).filter(|_| self.0.needed() > 1) {
-            return self.vote(question, packet).await;
+        if self.0.needed() > 1 {
+            if asks_for_price(packet) {
+                return self.price(packet).await;
+            }
+            if let Some(question) = Question::of(packet) {
+                return self.vote(question, packet).await;
+            }
         }
         let mut last = None;
         for wire in self.0.agreeing().await {
@@ -281,17 +288,28 @@ impl Chooser {
                 });
                 agreement::reached(counts, needed).map(|count| U256::from(count).into())
             }
-            Question::Price => {
-                let prices = votes.map(|(operator, said)| (operator, said.into()));
-                agreement::middle(prices, needed).map(Into::into)
-            }
         };
         let is_failure = winner.is_none();
         let mut answers = answers.into_iter().zip(said);
         let found =
             answers.find(|(_, said)| if is_failure { said.is_none() } else { *said == winner });
-        let disagreement = || Err(failure(&self.0.no_agreement(&method(packet)).to_string()));
-        found.map_or_else(disagreement, |(answer, _)| answer)
+        found.map_or_else(|| self.disagree(packet), |(answer, _)| answer)
+    }
+
+    /// What enough operators say of prices, number by number; what one that does not tell says, where too few do.
+    async fn price(&self, packet: &RequestPacket) -> TransportResult<ResponsePacket> {
+        let (wires, needed) = (self.0.agreeing().await, self.0.needed());
+        let asked = wires.iter().map(|wire| wire.clone().request(packet.clone()));
+        let answers = join_all(asked).await;
+        if let Some(priced) = priced(packet, &wires, &answers, needed) {
+            return Ok(priced);
+        }
+        let mut failed = answers.into_iter().filter(|answer| result_of(packet, answer).is_none());
+        failed.next().unwrap_or_else(|| self.disagree(packet))
+    }
+
+    fn disagree(&self, packet: &RequestPacket) -> TransportResult<ResponsePacket> {
+        Err(failure(&self.0.no_agreement(&method(packet)).to_string()))
     }
 
     /// Sends to all, and has the first answer by which the transaction is there.
@@ -389,7 +407,7 @@ pub fn is_refusal(error: &ErrorPayload) -> bool {
 /// Whether a refusal of a transaction says that it is there already. Nodes agree on no code, hence the words.
 pub fn is_known(error: &ErrorPayload) -> bool {
     let text = error.message.to_lowercase();
-    let words = ["already known", "already imported", "alreadyknown"];
+    let words = ["already known", "already imported", "alreadyknown", "existing tx with same hash"];
     words.iter().any(|words| text.contains(words)) || text.starts_with("known transaction")
 }
 
@@ -400,8 +418,6 @@ enum Question {
     State,
     /// How many transactions an account has sent by now, of which not everybody has seen the newest.
     Count,
-    /// What gas costs by now, which everybody tells by its own newest block.
-    Price,
     /// Which block stands at a height, and which transactions it has.
     Block,
     /// Something that follows from the state of a block at a height, which many do not keep. Where too few do, what the first
@@ -426,9 +442,7 @@ impl Question {
                 Some(Self::State)
             }
             "eth_getTransactionCount" if block == "latest" => Some(Self::Count),
-            "eth_feeHistory" | "eth_maxPriorityFeePerGas" => Some(Self::Price),
             "eth_getTransactionCount" if is_height(block) => Some(Self::Past),
-            "eth_getBlockByNumber" if params[0] == "latest" => Some(Self::Price),
             "eth_getBlockByNumber" if is_height(&params[0]) => Some(Self::Block),
             "eth_getTransactionReceipt" => Some(Self::Receipt),
             _ => None,
@@ -443,14 +457,11 @@ fn ballot(
     packet: &RequestPacket,
     answer: &TransportResult<ResponsePacket>,
 ) -> Option<B256> {
-    if !is_answered(answer) || problem(packet, answer).is_some() {
-        return None;
-    }
-    let Some(result) = answer.as_ref().ok()?.responses().first()?.payload.as_success() else {
-        return Some(keccak256("refused"));
+    let Some(result) = result_of(packet, answer) else {
+        let is_refusal = is_answered(answer) && problem(packet, answer).is_none();
+        return is_refusal.then(|| keccak256("refused"));
     };
     match question {
-        Question::Price => return price(&method(packet), result.get()).map(Into::into),
         Question::Block => return contents(result.get()),
         Question::Receipt => return account(result.get()),
         Question::State | Question::Count | Question::Past => {}
@@ -458,6 +469,17 @@ fn ballot(
     let number = serde_json::from_str::<U64>(result.get()).ok();
     let said = number.map(|number| U256::from(number).into());
     Some(said.unwrap_or_else(|| keccak256(result.get().to_lowercase())))
+}
+
+/// What was answered to the only request, if it is an answer to it and no error.
+fn result_of<'a>(
+    packet: &RequestPacket,
+    answer: &'a TransportResult<ResponsePacket>,
+) -> Option<&'a RawValue> {
+    if !is_answered(answer) || problem(packet, answer).is_some() {
+        return None;
+    }
+    Some(answer.as_ref().ok()?.responses().first()?.payload.as_success()?)
 }
 
 /// Whether a block is named by its height.
@@ -514,21 +536,20 @@ fn receipt_of<'a>(votes: impl Iterator<Item = (&'a str, B256)>, needed: usize) -
     }
 }
 
-/// By what answers about prices are compared.
-fn price(method: &str, result: &str) -> Option<U256> {
-    match method {
-        "eth_maxPriorityFeePerGas" => serde_json::from_str(result).ok(),
-        "eth_feeHistory" => {
-            let history: FeeHistory = serde_json::from_str(result).ok()?;
-            let tips = history.reward.iter().flatten().flatten().map(|tip| U256::from(*tip));
-            let base = history.base_fee_per_gas.last().map_or(U256::ZERO, |base| U256::from(*base));
-            Some(tips.fold(base, U256::saturating_add))
-        }
-        _ => {
-            let block: Block<Value> = serde_json::from_str(result).ok()?;
-            Some(block.header.inner.base_fee_per_gas.map_or(U256::ZERO, U256::from))
-        }
-    }
+/// What enough operators say of prices, number by number.
+fn priced(
+    packet: &RequestPacket,
+    wires: &[Wire],
+    answers: &[TransportResult<ResponsePacket>],
+    needed: usize,
+) -> Option<ResponsePacket> {
+    let said = wires.iter().zip(answers).filter_map(|(wire, answer)| {
+        Some((wire.operator(), serde_json::from_str(result_of(packet, answer)?.get()).ok()?))
+    });
+    let price = price::middle(&method(packet), &said.collect::<Vec<_>>(), needed)?;
+    let payload = ResponsePayload::Success(serde_json::value::to_raw_value(&price).ok()?);
+    let id = packet.requests().first()?.id().clone();
+    Some(ResponsePacket::Single(Response { id, payload }))
 }
 
 /// What is wrong with an answer that is not an error: it is empty though there is something to answer, for a node that lacks
@@ -546,6 +567,14 @@ fn problem(packet: &RequestPacket, answer: &TransportResult<ResponsePacket>) -> 
             return Some(format!("its answer to {method} is empty"));
         }
         (!is_answer_to(method, result)).then(|| format!("its answer to {method} is not one"))
+    })
+}
+
+/// Whether it is asked what gas costs by now, which everybody tells by its own newest block.
+fn asks_for_price(packet: &RequestPacket) -> bool {
+    packet.as_single().is_some_and(|request| {
+        matches!(request.method(), "eth_feeHistory" | "eth_maxPriorityFeePerGas")
+            || asks_for_newest(request)
     })
 }
 

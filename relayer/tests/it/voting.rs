@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use alloy::primitives::U256;
 use relayer::{config::EndpointConfig, turn::Report};
 use serde_json::{Value, json};
 
@@ -334,14 +335,18 @@ async fn an_endpoint_whose_answers_cannot_be_read_is_passed_over() {
 }
 
 /// Goal: one of three endpoints neither stops the sender for want of money nor makes it pay what it likes.
-/// Method: its balance is nothing, its prices are a thousandfold.
-/// What would break it: prices and balance read from the first endpoint alone.
+/// Method: its balance is nothing, its prices are a thousandfold, its tips are others that come to the same in all, and its
+/// blocks are fuller than any.
+/// What would break it: prices and balance read from one endpoint, however it is chosen.
 #[tokio::test]
 async fn the_prices_and_the_balance_of_one_endpoint_are_outvoted() {
     const DEAR: &str = "0xd18c2e2800";
-    for method in ["eth_getBalance", "eth_feeHistory", "latest"] {
+    for method in ["eth_getBalance", "eth_feeHistory", "rearranged", "latest", "full"] {
         let world = World::with_one_sent().await;
-        let usual = world.slots().await[0].attempts[0].max_fee;
+        let usual = world.slots().await[0].attempts[0].clone();
+        let history =
+            rpc(&world.provider, "eth_feeHistory", "[\"0xa\", \"latest\", [20, 50, 80]]").await;
+        let rearranged = rearranged(&history);
         let header = rpc(&world.provider, "eth_getBlockByNumber", "[\"latest\", false]").await;
         let mut world = world
             .beside_two(move |request| {
@@ -352,6 +357,14 @@ async fn the_prices_and_the_balance_of_one_endpoint_are_outvoted() {
                         let mut header = header.clone();
                         header["baseFeePerGas"] = json!(DEAR);
                         Some(json!({ "result": header }))
+                    }
+                    "full" if is_header => {
+                        let mut header = header.clone();
+                        header["gasUsed"] = json!("0xffffffffffffffff");
+                        Some(json!({ "result": header }))
+                    }
+                    "rearranged" if asks(request, "eth_feeHistory") => {
+                        Some(json!({ "result": rearranged }))
                     }
                     "eth_getBalance" if asks(request, method) => Some(json!({ "result": "0x0" })),
                     "eth_feeHistory" if asks(request, method) => Some(json!({ "result": {
@@ -367,6 +380,21 @@ async fn the_prices_and_the_balance_of_one_endpoint_are_outvoted() {
         assert_eq!(report.sent, 1, "{method}: {report:?}");
         let slots = world.slots().await;
         let newest = slots.last().unwrap().attempts.last().unwrap();
-        assert!(newest.max_fee <= usual * 2, "{method}: {} wei, not {usual}", newest.max_fee);
+        assert!(newest.max_fee <= usual.max_fee * 2, "{method}: {newest:?}, not {usual:?}");
+        assert!(newest.tip <= usual.tip * 2, "{method}: {newest:?}, not {usual:?}");
     }
+}
+
+/// A history of prices in which all tips and the next base fee come to what they are in another one, as the tips of one block.
+fn rearranged(history: &Value) -> Value {
+    let number = |value: &Value| serde_json::from_value::<U256>(value.clone()).unwrap();
+    let rewards = history["reward"].as_array().unwrap().iter().flat_map(|block| block.as_array());
+    let tips = rewards.flatten().map(number).fold(U256::ZERO, |sum, tip| sum + tip);
+    let base = number(history["baseFeePerGas"].as_array().unwrap().last().unwrap());
+    let (one, half) = (U256::from(1), (base + tips) / U256::from(2) - U256::from(1));
+    let rest = base + tips - one - half - half;
+    json!({
+        "oldestBlock": "0x1", "baseFeePerGas": [one, one], "gasUsedRatio": [0.5],
+        "reward": [[rest, half, half]],
+    })
 }
