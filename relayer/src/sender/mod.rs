@@ -74,11 +74,21 @@ pub struct Standing {
     pub plan: Plan,
 }
 
+/// What came of carrying out a plan.
+#[derive(Debug, Default)]
+pub struct Acted {
+    /// Slots of which a replacement was stored, by row id.
+    pub replaced: Vec<i64>,
+    /// Why the signer failed, if it did.
+    pub failed: Option<String>,
+}
+
 impl Standing {
-    /// What a transaction carries that is cancelled because no node takes it, and what they say.
-    pub fn given_up(&self) -> Option<(&Obligation, &str)> {
+    /// What a transaction carries that is cancelled because no node takes it, and what they say, once the cancellation is
+    /// stored.
+    pub fn given_up(&self, acted: &Acted) -> Option<(&Obligation, &str)> {
         let (id, reason) = self.plan.given_up.as_ref()?;
-        let slot = self.slots.iter().find(|slot| slot.id == *id)?;
+        let slot = self.slots.iter().find(|slot| slot.id == *id && acted.replaced.contains(id))?;
         Some((&slot.obligation, reason))
     }
 }
@@ -165,9 +175,9 @@ impl Sender {
     }
 
     /// Carries out what was decided about open slots. A slot for which the signer fails keeps the attempts that it has, which
-    /// are sent again; why it failed is returned.
-    pub async fn act(&self, standing: &Standing, now: Millis) -> Result<Option<String>> {
-        let mut failed = None;
+    /// are sent again.
+    pub async fn act(&self, standing: &Standing, now: Millis) -> Result<Acted> {
+        let mut acted = Acted::default();
         for action in &standing.plan.actions {
             let (Action::Rebroadcast(id) | Action::Bump(id, _) | Action::Cancel(id, _)) = *action;
             let Some(slot) = standing.slots.iter().find(|slot| slot.id == id) else { continue };
@@ -190,7 +200,7 @@ impl Sender {
                 Ok(attempt) => attempt,
                 Err(error @ Error::Signer(_)) => {
                     self.rebroadcast(slot).await;
-                    failed = Some(error.to_string());
+                    acted.failed = Some(error.to_string());
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -200,9 +210,10 @@ impl Sender {
                 old = %newest.hash, new = %attempt.hash, max_fee = attempt.max_fee, tip = attempt.tip,
                 kind = attempt.kind.name(), "replaced a transaction"
             );
+            acted.replaced.push(slot.id);
             self.broadcast(slot.id, &attempt, true).await;
         }
-        Ok(failed)
+        Ok(acted)
     }
 
     /// Sends all attempts of a slot again: the pool may take an older one that the balance still covers. Where it has one, it
@@ -489,8 +500,11 @@ pub enum Answer {
 }
 
 /// Limits of geth, its descendants, Nethermind, Besu and Reth that a transaction does not come to be within.
-const LIMITS: [&str; 8] = [
+const LIMITS: [&str; 11] = [
     "exceeds the configured cap",
+    "fee cap exceeded",
+    "gaslimitexceeded",
+    "maxtxsizeexceeded",
     "exceeds block gas limit",
     "exceeds maximum gas limit",
     "gas limit too high",
@@ -513,6 +527,9 @@ impl Answer {
             Self::Taken
         } else if says(&["nonce too low", "nonce is too low", "old nonce"]) {
             Self::TxNonceTooLow
+        } else if says(&["minimum needed"]) {
+            // Also called underpriced, though the pool has nothing to outbid.
+            Self::Declined
         } else if says(&["underpriced", "replacement fee too low", "gas price too low to replace"])
         {
             Self::Underpriced
@@ -627,11 +644,15 @@ mod tests {
             ("already known", Answer::Taken),
             ("nonce too low: next nonce 7, tx nonce 6", Answer::TxNonceTooLow),
             ("replacement transaction underpriced", Answer::Underpriced),
-            ("transaction underpriced: gas tip cap 0, minimum needed 1", Answer::Underpriced),
+            ("transaction underpriced: gas tip cap 0, minimum needed 1", Answer::Declined),
+            ("existing tx with same hash", Answer::Taken),
             ("insufficient funds for gas * price + value", Answer::NoFunds),
             ("max fee per gas less than block base fee: address 0x01", Answer::Declined),
             ("FeeTooLow, MaxFeePerGas too low", Answer::Declined),
             ("tx fee (1.20 ether) exceeds the configured cap (1.00 ether)", Answer::Refused),
+            ("Transaction fee cap exceeded", Answer::Refused),
+            ("GasLimitExceeded, Gas limit: 1, gas limit of rejected tx: 2", Answer::Refused),
+            ("MaxTxSizeExceeded, Max Size: 1, Size of rejected tx: 2", Answer::Refused),
             ("exceeds block gas limit", Answer::Refused),
             ("intrinsic gas too low", Answer::Refused),
             ("oversized data", Answer::Refused),

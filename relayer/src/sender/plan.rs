@@ -47,12 +47,15 @@ pub struct Bound {
     pub gas: u64,
     /// How soon it has to be mined.
     pub urgency: Urgency,
+    /// Whether `allowed` is what its content is worth, and not only what its gas costs at a price.
+    pub is_judged: bool,
 }
 
 impl Bound {
     /// Of a transaction that is not judged by what it carries: what its gas costs at a price.
     pub fn at_price(price: u128, gas: u64, urgency: Urgency) -> Self {
-        Self { allowed: price.saturating_mul(u128::from(gas)), gas, urgency }
+        let allowed = price.saturating_mul(u128::from(gas));
+        Self { allowed, gas, urgency, is_judged: false }
     }
 
     /// Highest `maxFeePerGas` within it, wei.
@@ -276,8 +279,8 @@ fn decide(view: &View, lowest: &Pending, plan: &mut Plan) {
     // Dated in the future, it was sent under a clock that was wrong, and may be of any age.
     let age = view.now.saturating_sub(newest.at).saturating_abs();
     let is_young = age < view.limits.bump_after_ms;
-    // What no node takes would be refused more firmly if it paid more.
-    let is_in_vain = !is_young && !lowest.is_known && lowest.is_refused(Answer::Refused);
+    let cap = bound.cap().min(view.limits.cap);
+    let is_in_vain = !is_young && is_in_vain(view, (lowest, newest), bound.urgency, cap);
     let is_given_up = is_in_vain || !is_young && makes_way(view, lowest.bound, bound);
     if newest.kind == AttemptKind::Work && (lowest.is_void || is_given_up) {
         let fees = replacement(newest, view.prices, bound.urgency, view.limits.cap);
@@ -290,7 +293,6 @@ fn decide(view: &View, lowest: &Pending, plan: &mut Plan) {
         }
         return;
     }
-    let cap = bound.cap().min(view.limits.cap);
     let fresh = view.prices.fees(bound.urgency, cap);
     let pays_enough = newest.max_fee >= fresh.max_fee && newest.tip >= fresh.tip;
     // A chain that is slow is no reason to pay more, at first.
@@ -305,8 +307,26 @@ fn decide(view: &View, lowest: &Pending, plan: &mut Plan) {
     propose(view, Action::Bump(id, fees), (lowest, cap), plan);
 }
 
+/// Whether no node takes the newest attempt and a higher fee is no help: it is refused by a limit, and would be more firmly if
+/// it paid more; or for a reason that is not known here, though for long it has paid what gas costs, and it may not pay more.
+fn is_in_vain(
+    view: &View,
+    (lowest, newest): (&Pending, &Attempt),
+    urgency: Urgency,
+    cap: u128,
+) -> bool {
+    let age = view.now.saturating_sub(newest.at).saturating_abs();
+    let is_at_cap = replacement(newest, view.prices, urgency, cap).max_fee > cap;
+    let is_declined_for_long = lowest.is_refused(Answer::Declined)
+        && age >= view.limits.bump_after_ms.saturating_mul(PATIENCE)
+        && is_at_cap
+        && newest.max_fee >= view.prices.now(urgency);
+    !lowest.is_known && (lowest.is_refused(Answer::Refused) || is_declined_for_long)
+}
+
 /// What bounds the lowest slot with all that stands behind it and waits for it: besides what it is worth itself, the most that
-/// one of them can spare once it is paid for at today's price, and what those between lack, at most their cancellations.
+/// one of them can spare once it is paid for at today's price, and what those between lack, at most their cancellations. What
+/// is not judged by what it is worth spares no more than a cancellation.
 fn lifted(view: &View, lowest: Bound) -> Bound {
     let (mut spare, mut lacking, mut urgency) = (0_u128, 0_u128, lowest.urgency);
     // What is cancelled has nothing to spare: its bound is not what it is worth.
@@ -314,7 +334,9 @@ fn lifted(view: &View, lowest: Bound) -> Bound {
     for bound in behind.map(|pending| pending.bound).chain(view.roomless) {
         let price = view.prices.now(bound.urgency);
         let needed = u128::from(bound.gas).saturating_mul(price);
-        spare = spare.max(bound.allowed.saturating_sub(needed).saturating_sub(lacking));
+        let own = bound.allowed.saturating_sub(needed).saturating_sub(lacking);
+        let most = if bound.is_judged { own } else { cost_of_cancelling(price) };
+        spare = spare.max(own.min(most));
         lacking = lacking
             .saturating_add(needed.saturating_sub(bound.allowed).min(cost_of_cancelling(price)));
         urgency = urgency.max(bound.urgency);
@@ -411,10 +433,15 @@ mod tests {
         Action::Bump(5, Fees { max_fee, tip })
     }
 
+    /// Of what is worth its gas up to a price.
+    fn worth(price: u128) -> Bound {
+        Bound { is_judged: true, ..Bound::at_price(price, GAS, Urgency::Normal) }
+    }
+
     /// Lets each slot be worth its gas up to a price.
     fn allow(view: &mut View, prices: [u128; 3]) {
         for (pending, price) in view.pending.iter_mut().zip(prices) {
-            pending.bound = Bound::at_price(price, GAS, Urgency::Normal);
+            pending.bound = worth(price);
         }
     }
 
@@ -623,6 +650,36 @@ mod tests {
                 says_so(),
             ),
             (
+                "for a reason that is not known, though it has paid enough for long and cannot pay more",
+                |v| {
+                    allow(v, [21 * GWEI; 3]);
+                    refuse(v, 0, Answer::Declined);
+                    v.now = BORN + 300_000;
+                },
+                vec![Action::Cancel(5, raised)],
+                says_so(),
+            ),
+            (
+                "the same, not for long",
+                |v| {
+                    allow(v, [21 * GWEI; 3]);
+                    refuse(v, 0, Answer::Declined);
+                    v.now = BORN + 299_999;
+                },
+                vec![Action::Rebroadcast(5)],
+                says_so(),
+            ),
+            (
+                "the same, and another endpoint has it",
+                |v| {
+                    allow(v, [21 * GWEI; 3]);
+                    refuse(v, 0, Answer::Declined);
+                    (v.now, v.pending[0].is_known) = (BORN + 300_000, true);
+                },
+                vec![],
+                vec![Wait::AtCap { hash: B256::repeat_byte(7), cap: 21 * GWEI }],
+            ),
+            (
                 "a higher slot",
                 |v| {
                     v.now = BORN + 60_000;
@@ -676,10 +733,20 @@ mod tests {
                 |v| {
                     v.now = BORN + 300_000;
                     allow(v, [GWEI, 11 * GWEI, 11 * GWEI]);
-                    v.roomless = Some(Bound::at_price(34 * GWEI, GAS, Urgency::Normal));
+                    v.roomless = Some(worth(34 * GWEI));
                 },
                 vec![bump(23_625_000_001, 1_125_000_001)],
                 vec![],
+            ),
+            (
+                "what is not judged by its worth lends nothing to speak of",
+                |v| {
+                    v.now = BORN + 300_000;
+                    allow(v, [GWEI, 11 * GWEI, 0]);
+                    v.pending[2].bound = Bound::at_price(LIMITS.cap, GAS, Urgency::Normal);
+                },
+                vec![],
+                vec![Wait::AtCap { hash: B256::repeat_byte(7), cap: 12 * GWEI }],
             ),
             (
                 "nobody behind is worth it",
@@ -719,7 +786,7 @@ mod tests {
             view.now = BORN + 300_000;
             view.prices = Prices::flat(50 * GWEI, GWEI);
             view.pending.truncate(2);
-            let bound = |allowed, gas| Bound { allowed, gas, urgency: Urgency::Normal };
+            let bound = |allowed, gas| Bound { allowed, gas, ..worth(0) };
             view.pending[0].bound = bound(12 * MILLICOIN + MILLICOIN / 2, 12_000_000);
             view.pending[1].bound = bound(behind, 100_000);
             let plan = plan(&view);
@@ -741,7 +808,7 @@ mod tests {
     #[test]
     fn what_cannot_pay_for_itself_makes_way_for_what_pays_for_its_cancellation() {
         const MILLICOIN: u128 = 1_000_000 * GWEI;
-        let bound = |allowed, gas| Bound { allowed, gas, urgency: Urgency::Normal };
+        let bound = |allowed, gas| Bound { allowed, gas, ..worth(0) };
         let way = |before: u64, behind: u128| {
             let mut view = calm();
             view.now = BORN + 60_000;

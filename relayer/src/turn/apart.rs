@@ -1,14 +1,18 @@
-//! What no node takes: what such a transaction carried goes again in smaller ones.
+//! What no node takes, and claims that fail when they are mined: what such a transaction carried goes again in smaller ones.
 
 use std::collections::BTreeMap;
 
 use alloy::primitives::Address;
 use ledger::{Millis, ProviderNumber, book::Obligation};
 
+use crate::sender::fees::Urgency;
+
 /// How long what was refused goes in smaller transactions.
 const APART: Millis = 24 * 3_600_000;
 /// How long what was refused alone waits at first; twice as long each time, a day at most.
 const ALONE: Millis = 3_600_000;
+/// The longest that it waits while a deadline presses.
+const PRESSED: Millis = 600_000;
 
 /// One of the things that an obligation carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,45 +24,62 @@ enum Part {
 
 #[derive(Debug)]
 struct Share {
-    /// How many may go together, from when and until when.
+    /// How many may go together.
     most: usize,
-    from: Millis,
-    until: Millis,
+    /// When it was refused last, and how long it waits since then.
+    at: Millis,
+    pause: Millis,
     /// How often in a row it was refused alone.
     times: u32,
     reason: String,
 }
 
-/// What transactions carried that were given up because no node took them.
+impl Share {
+    /// Whether it may not go among `together` yet. One that is dated in the future was refused under a clock that was wrong.
+    fn is_kept(&self, together: usize, now: Millis, urgency: Urgency) -> bool {
+        let pause = if urgency == Urgency::Pressing { self.pause.min(PRESSED) } else { self.pause };
+        let passed = now.saturating_sub(self.at);
+        passed >= 0 && (passed < pause || !self.is_over(now) && together > self.most)
+    }
+
+    fn is_over(&self, now: Millis) -> bool {
+        now.saturating_sub(self.at) >= self.pause.saturating_add(APART)
+    }
+}
+
+/// What transactions carried that were given up because no node took them, or that came to nothing.
 #[derive(Debug, Default)]
 pub(super) struct Apart(BTreeMap<Part, Share>);
 
 impl Apart {
-    /// Remembers that no node took a transaction: half of what it carried may go together, and what it carried alone after a
+    /// Remembers why a transaction came to nothing: half of what it carried may go together, and what it carried alone after a
     /// while, still alone, so that it drags nothing else along.
     pub(super) fn note(&mut self, obligation: &Obligation, reason: &str, now: Millis) {
-        self.0.retain(|_, share| now < share.until);
+        self.0.retain(|_, share| !share.is_over(now));
         let parts = parts_of(obligation);
-        let is_alone = parts.len() == 1;
-        for part in parts_of(obligation) {
+        let (most, is_alone) = ((parts.len() / 2).max(1), parts.len() == 1);
+        for part in parts {
             let before = self.0.get(&part).map_or(0, |share| share.times);
             let times = if is_alone { before.saturating_add(1) } else { 0 };
             let pause =
                 if is_alone { ALONE.saturating_mul(1 << before.min(5)).min(APART) } else { 0 };
-            let from = now.saturating_add(pause);
-            let (most, until) = ((parts.len() / 2).max(1), from.saturating_add(APART));
             let reason = reason.to_owned();
-            self.0.insert(part, Share { most, from, until, times, reason });
+            self.0.insert(part, Share { most, at: now, pause, times, reason });
         }
     }
 
-    /// Why an obligation may not go as it is, if it carries too much of what was refused.
-    pub(super) fn why(&self, obligation: &Obligation, now: Millis) -> Option<String> {
+    /// Why an obligation may not go as it is, if it carries too much of what was refused. What a deadline presses waits for
+    /// minutes only.
+    pub(super) fn why(
+        &self,
+        obligation: &Obligation,
+        now: Millis,
+        urgency: Urgency,
+    ) -> Option<String> {
         let parts = parts_of(obligation);
-        let is_kept =
-            |share: &&Share| now < share.from || now < share.until && parts.len() > share.most;
+        let is_kept = |share: &&Share| share.is_kept(parts.len(), now, urgency);
         let share = parts.iter().filter_map(|part| self.0.get(part)).find(is_kept)?;
-        Some(format!("no node took it: {}", share.reason))
+        Some(share.reason.clone())
     }
 }
 
@@ -82,7 +103,7 @@ mod tests {
     fn what_was_refused_goes_in_halves_until_it_stands_alone_waits_and_goes_alone() {
         let mut apart = Apart::default();
         let may_go = |apart: &Apart, statements: &[i64], now| {
-            apart.why(&Obligation::Settle(statements.to_vec()), now).is_none()
+            apart.why(&Obligation::Settle(statements.to_vec()), now, Urgency::Normal).is_none()
         };
         let refuse = |apart: &mut Apart, statements: &[i64], now| {
             apart.note(&Obligation::Settle(statements.to_vec()), "too dear", now);
@@ -104,6 +125,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_alone_waits_for_minutes_while_a_deadline_presses_and_not_for_a_wrong_clock()
+    {
+        let alone = Obligation::Settle(vec![1]);
+        let mut apart = Apart::default();
+        for _ in 0..9 {
+            apart.note(&alone, "too dear", APART);
+        }
+        let waits = |now, urgency| apart.why(&alone, now, urgency).is_some();
+        let (normal, pressing) = (Urgency::Normal, Urgency::Pressing);
+        assert!(waits(APART + PRESSED - 1, pressing) && !waits(APART + PRESSED, pressing));
+        assert!(waits(2 * APART - 1, normal) && !waits(2 * APART, normal));
+        assert!(!waits(APART - 1, normal), "the clock went back since");
+        let two = Obligation::Settle(vec![1, 2]);
+        assert!(apart.why(&two, 2 * APART, pressing).is_some(), "alone, however it presses");
+    }
+
+    #[test]
     fn claims_and_registrations_are_told_from_statements_and_by_their_token() {
         let (one, other) = (Address::repeat_byte(1), Address::repeat_byte(2));
         let mut apart = Apart::default();
@@ -117,7 +155,11 @@ mod tests {
             (Obligation::Register(vec![one]), false),
             (Obligation::Register(vec![other]), true),
         ] {
-            assert_eq!(apart.why(&obligation, 0).is_none(), may_go, "{obligation:?}");
+            assert_eq!(
+                apart.why(&obligation, 0, Urgency::Normal).is_none(),
+                may_go,
+                "{obligation:?}"
+            );
         }
     }
 }

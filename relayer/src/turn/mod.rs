@@ -209,10 +209,11 @@ impl Relayer {
         let waiting =
             view.standing.plan.waiting.iter().map(|wait| wait.text(self.sender.address()));
         report.waiting.extend(waiting);
-        if let Some((obligation, reason)) = view.standing.given_up() {
-            self.apart().note(obligation, reason, now);
+        let acted = self.sender.act(&view.standing, now).await?;
+        if let Some((obligation, reason)) = view.standing.given_up(&acted) {
+            self.apart().note(obligation, &format!("no node took it: {reason}"), now);
         }
-        report.waiting.extend(self.sender.act(&view.standing, now).await?);
+        report.waiting.extend(acted.failed);
         self.register(&view, &mut report).await?;
         self.state(&view, &mut report).await?;
         self.settle(&view, &mut report).await?;
@@ -244,8 +245,8 @@ impl Relayer {
         let Some(first) = self.endpoints.agreed_final() else {
             return Some("everything waits until the endpoints agree on a final block".into());
         };
-        let began = *self.began.get_or_init(|| first);
         let read = view.anchors.finalised.map_or(0, |block| block.number);
+        let began = *self.began.get_or_init(|| first);
         (read < began).then(|| {
             format!("everything waits until the chain is read: block {read} of {began}, which was final at the start")
         })

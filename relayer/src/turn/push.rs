@@ -99,7 +99,7 @@ impl Relayer {
         let mut batches = Vec::new();
         while let Some(group) = bisection.next() {
             let obligation = Obligation::Claim(token, group.to_vec());
-            if let Some(reason) = self.apart().why(&obligation, view.now) {
+            if let Some(reason) = self.apart().why(&obligation, view.now, Urgency::Calm) {
                 bisection.fail(reason);
                 continue;
             }
@@ -120,7 +120,7 @@ impl Relayer {
         if batches.len() > 1 {
             let all = Batch::together(&batches);
             let obligation = Obligation::Claim(token, all.providers.clone());
-            let is_refused = self.apart().why(&obligation, view.now).is_some();
+            let is_refused = self.apart().why(&obligation, view.now, Urgency::Calm).is_some();
             if !is_refused && self.simulate_claim(token, &all.providers, view).await?.is_ok() {
                 return Ok(vec![all]);
             }

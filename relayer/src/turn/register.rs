@@ -8,7 +8,7 @@ use contracts::Settlement;
 use ledger::book::Obligation;
 
 use super::{Relayer, Report, View, bisection::Bisection, send::Worth};
-use crate::Result;
+use crate::{Result, sender::fees::Urgency};
 
 /// Most registrations in one transaction.
 const BATCH_REGISTRATIONS: usize = 150;
@@ -47,8 +47,10 @@ impl Relayer {
                 self.wait(report, view.now, &subject, &reason);
             }
             let together = bisection.passed.concat();
-            let is_refused =
-                self.apart().why(&Obligation::Register(together.clone()), view.now).is_some();
+            let is_refused = self
+                .apart()
+                .why(&Obligation::Register(together.clone()), view.now, Urgency::Normal)
+                .is_some();
             let batches = if is_refused { bisection.passed } else { vec![together] };
             for addresses in batches.into_iter().filter(|batch| !batch.is_empty()) {
                 let input = input_of(&addresses);
@@ -61,7 +63,8 @@ impl Relayer {
 
     /// Why addresses cannot be registered in one transaction, if that is so.
     async fn why_not_registered(&self, group: &[Address], view: &View) -> Result<Option<String>> {
-        let refused = self.apart().why(&Obligation::Register(group.to_vec()), view.now);
+        let refused =
+            self.apart().why(&Obligation::Register(group.to_vec()), view.now, Urgency::Normal);
         if refused.is_some() {
             return Ok(refused);
         }

@@ -33,6 +33,18 @@ pub(super) struct Worth {
     pub(super) urgency: Option<Urgency>,
 }
 
+impl Worth {
+    /// What is left until its deadline, ms.
+    fn left(&self, now: Millis) -> Option<Millis> {
+        self.deadline.map(|deadline| deadline.saturating_sub(now))
+    }
+
+    /// Whether its deadline is near.
+    pub(super) fn is_pressing(&self, now: Millis) -> bool {
+        self.left(now).is_some_and(|left| left < fees::PRESSURE)
+    }
+}
+
 impl Relayer {
     /// Sends an obligation if there is room, its fee is bounded and paid for; otherwise says why it waits, and until when.
     pub(super) async fn send(
@@ -172,10 +184,8 @@ impl Relayer {
     /// What bounds the fees of so much gas: what the parts may cost, each by itself: a share of its value, which rises as its
     /// own deadline nears.
     pub(super) fn bound(&self, parts: &[Worth], gas: u64, now: Millis) -> Result<Bound> {
-        let left = |part: &Worth| part.deadline.map(|deadline| deadline.saturating_sub(now));
-        let is_pressing = |part| left(part).is_some_and(|left| left < fees::PRESSURE);
         let usual = parts.iter().filter_map(|part| part.urgency).max();
-        let urgency = if parts.iter().any(is_pressing) {
+        let urgency = if parts.iter().any(|part| part.is_pressing(now)) {
             Urgency::Pressing
         } else {
             usual.unwrap_or(Urgency::Normal)
@@ -186,10 +196,10 @@ impl Relayer {
         let mut allowed = 0_u128;
         for part in parts {
             let value = part.value.unwrap_or_default();
-            let own = fees::allowed(value, self.config.policy.max_fee_bps, left(part))?;
+            let own = fees::allowed(value, self.config.policy.max_fee_bps, part.left(now))?;
             allowed = allowed.saturating_add(own);
         }
-        Ok(Bound { allowed: fees::wei_within(allowed, native), gas, urgency })
+        Ok(Bound { allowed: fees::wei_within(allowed, native), gas, urgency, is_judged: true })
     }
 
     /// Whether gas costs more now than a bound and the configuration allow.

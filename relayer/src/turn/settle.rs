@@ -13,7 +13,7 @@ use ledger::{Millis, book::Obligation, read::SignedStatement, rules, statement};
 use super::{Relayer, Report, View, bisection::Bisection, send::Worth};
 use crate::{
     Error, Result,
-    sender::{MAX_GAS, refusal},
+    sender::{MAX_GAS, fees::Urgency, refusal},
 };
 
 /// Most statements in one transaction.
@@ -159,7 +159,7 @@ impl Relayer {
         let mut bisection = Bisection::new(batch);
         let mut good = Vec::new();
         while let Some(group) = bisection.next() {
-            if let Some(reason) = self.apart().why(&obligation_of(group), view.now) {
+            if let Some(reason) = self.kept_apart(group, view) {
                 bisection.fail(format!("{reason}; it is tried again within a day"));
                 continue;
             }
@@ -181,12 +181,19 @@ impl Relayer {
         good.retain(|batch| !batch.is_empty());
         if is_spoilt && good.len() > 1 {
             let rest = good.concat();
-            let is_refused = self.apart().why(&obligation_of(&rest), view.now).is_some();
+            let is_refused = self.kept_apart(&rest, view).is_some();
             if !is_refused && self.simulate(&rest, view).await?.is_ok() {
                 return Ok(vec![rest]);
             }
         }
         Ok(good)
+    }
+
+    /// Why a batch may not go as it is, if it carries too much of what no node took.
+    fn kept_apart(&self, batch: &[Ready], view: &View) -> Option<String> {
+        let is_pressing = batch.iter().any(|ready| ready.worth.is_pressing(view.later));
+        let urgency = if is_pressing { Urgency::Pressing } else { Urgency::Normal };
+        self.apart().why(&obligation_of(batch), view.now, urgency)
     }
 
     /// What settling a batch would come to, statement by statement, at the block that the turn decides by; or why the call

@@ -194,3 +194,31 @@ async fn a_signer_that_fails_does_not_keep_what_is_signed_from_being_sent_again(
     world.mine(1).await;
     assert_eq!(world.settled().await, settled + 2);
 }
+
+/// What would break it: counting turns for refusals, though nothing was replaced in them.
+#[tokio::test]
+async fn what_no_node_takes_waits_no_longer_for_a_signer_that_is_down() {
+    let (mut world, cap) = World::behind_a_fee_cap().await;
+    let settled = world.settled().await;
+    let TxKey::Local(key) = Keys::open(&world.config).unwrap().sender else { panic!("a file") };
+    let (signer, mood) = listen(key).await;
+    world.config.signer = Some(signer);
+    world.reopen().await;
+    world.work(0, 1).await;
+    let cost = world.refused().await;
+    cap.store(cost / 2, Ordering::SeqCst);
+    world.turn().await;
+    world.now += crate::sender::LATE;
+    mood.store(WRONG_KEY, Ordering::SeqCst);
+    for _ in 0..6 {
+        world.turn().await;
+    }
+    mood.store(GOOD, Ordering::SeqCst);
+    world.turn().await;
+    world.finish().await;
+    cap.store(u64::MAX, Ordering::SeqCst);
+    world.now += 3_600_000;
+    assert_eq!(world.turn().await.sent, 1, "an hour after it was given up");
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+}
