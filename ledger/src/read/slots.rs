@@ -236,6 +236,15 @@ impl Reader {
         credit(&mut tx, token, provider).await
     }
 
+    /// Credits that the token refused to pay in a block: of which token, and whose. Anybody can have it asked to.
+    pub async fn refused_claims(&self, block: u64) -> Result<Vec<(Address, ProviderNumber)>> {
+        let rows = sqlx::query("select token, provider from claim_failed where block = ?")
+            .bind(integer(block)?)
+            .fetch_all(self.0.reader())
+            .await?;
+        rows.iter().map(|row| Ok((row.address("token")?, row.u32("provider")?))).collect()
+    }
+
     /// The last block in which a transaction that carried a statement consumed its tx nonce, among final ones.
     pub async fn last_carried(&self, statement: i64) -> Result<Option<u64>> {
         let row = sqlx::query(

@@ -40,6 +40,15 @@ struct Mined {
     is_own: bool,
 }
 
+/// What was sent and mined in vain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InVain {
+    /// What came to nothing.
+    pub obligation: Obligation,
+    /// Why, for people.
+    pub reason: String,
+}
+
 /// What [`Sender::recover`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recovered {
@@ -53,12 +62,18 @@ pub struct Recovered {
 
 impl Sender {
     /// Records what consumed each open slot whose tx nonce is finally consumed, as far as the chain tells. Answers that fail
-    /// are left for a later turn.
-    pub async fn resolve(&self, anchors: &Anchors, counts: Counts, now: Millis) -> Result<()> {
-        let Some(finalised) = anchors.finalised else { return Ok(()) };
+    /// are left for a later turn. Returns claims that came to nothing.
+    pub async fn resolve(
+        &self,
+        anchors: &Anchors,
+        counts: Counts,
+        now: Millis,
+    ) -> Result<Vec<InVain>> {
+        let mut in_vain = Vec::new();
+        let Some(finalised) = anchors.finalised else { return Ok(in_vain) };
         let slots = self.reader.open_slots(self.address()).await?;
         if slots.is_empty() {
-            return Ok(());
+            return Ok(in_vain);
         }
         let Counts { finalised: consumed, indexed, .. } = counts;
         let mut below = self.reader.ledger().identity().start_block;
@@ -67,9 +82,34 @@ impl Sender {
             if let Some(outcome) = found.flatten() {
                 below = outcome.block.saturating_sub(1);
                 self.book.add_outcome(&outcome, now).await?;
+                in_vain.extend(self.in_vain(slot, &outcome).await?);
             }
         }
-        or_later(self.collect_receipts(indexed).await).map(drop)
+        or_later(self.collect_receipts(indexed).await)?;
+        Ok(in_vain)
+    }
+
+    /// Claims of a slot that came to nothing when it was mined. A simulation does not tell: a payout address may have code that
+    /// tells one from a transaction.
+    async fn in_vain(&self, slot: &Slot, outcome: &Outcome) -> Result<Vec<InVain>> {
+        let Obligation::Claim(token, providers) = &slot.obligation else { return Ok(Vec::new()) };
+        let mined = slot.attempts.iter().find(|attempt| Some(attempt.id) == outcome.attempt);
+        if mined.is_none_or(|mined| mined.kind != AttemptKind::Work) {
+            return Ok(Vec::new());
+        }
+        let (hash, block) = (outcome.hash, outcome.block);
+        if !outcome.succeeded {
+            let obligation = slot.obligation.clone();
+            let reason = format!("transaction {hash} of block {block} failed with it");
+            return Ok(vec![InVain { obligation, reason }]);
+        }
+        let refused = self.reader.refused_claims(block).await?.into_iter();
+        let own = refused.filter(|(of, provider)| of == token && providers.contains(provider));
+        let told = own.map(|(_, provider)| {
+            let obligation = Obligation::Claim(*token, vec![provider]);
+            InVain { obligation, reason: format!("the token refused to pay it in block {block}") }
+        });
+        Ok(told.collect())
     }
 
     /// Takes transactions in that this ledger does not know and final blocks hold, as slots that are over, and accounts for

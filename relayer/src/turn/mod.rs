@@ -35,6 +35,7 @@ use crate::{
     manifests::Manifests,
     sender::{
         Sender, Standing,
+        outcome::InVain,
         plan::{Bound, Wait},
     },
 };
@@ -257,7 +258,9 @@ impl Relayer {
         let Some(anchors) = self.reader.anchors().await? else { return Ok(None) };
         self.sender.take_lease().await?;
         let counts = self.sender.counts(&anchors).await?;
-        self.sender.resolve(&anchors, counts, now).await?;
+        for InVain { obligation, reason } in self.sender.resolve(&anchors, counts, now).await? {
+            self.apart().note(&obligation, &reason, now);
+        }
         let slots = self.reader.open_slots(self.sender.address()).await?;
         let (prices, newest_ms) = self.sender.prices().await?;
         let later = later(now, newest_ms.max(anchors.checkpoint.time_ms()));

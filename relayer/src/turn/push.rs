@@ -1,6 +1,10 @@
 //! Pushing credits to payout addresses.
 
-use std::collections::BTreeMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    slice,
+};
 
 use alloy::{primitives::Address, sol_types::SolCall};
 use contracts::Settlement;
@@ -40,20 +44,8 @@ pub(super) struct Rest {
     why: String,
 }
 
-/// Providers whose credits one transaction pushes, and what that pays them in all.
-#[derive(Debug, Default)]
-struct Batch {
-    providers: Vec<ProviderNumber>,
-    units: Units,
-}
-
-impl Batch {
-    fn together(batches: &[Self]) -> Self {
-        let units = batches.iter().fold(0_u64, |sum, batch| sum.saturating_add(batch.units.get()));
-        let providers = batches.iter().flat_map(|batch| batch.providers.clone()).collect();
-        Self { providers, units: Units::new(units) }
-    }
-}
+/// Providers whose credits one transaction pushes, and what that pays each, units.
+type Batch = Vec<(ProviderNumber, u64)>;
 
 impl Relayer {
     /// Pushes credits of at least the token's threshold to the payout addresses of providers that deposits here paid.
@@ -61,16 +53,20 @@ impl Relayer {
         if view.is_frozen() {
             return Ok(());
         }
-        let mut by_token: BTreeMap<Address, Vec<ProviderNumber>> = BTreeMap::new();
+        // The largest first, so that those go together that pay for the same gas.
+        let mut by_token: BTreeMap<Address, BTreeSet<(Reverse<Units>, ProviderNumber)>> =
+            BTreeMap::new();
         for credit in self.reader.own_credits().await? {
             let Some(token) = self.config.token(credit.token) else { continue };
             let is_due = credit.units.get() >= token.push_threshold_units;
             let key = (credit.token, credit.provider);
             if is_due && !view.busy.claims.contains(&key) && !self.rests(key, view.now, report) {
-                by_token.entry(credit.token).or_default().push(credit.provider);
+                let place = (Reverse(credit.units), credit.provider);
+                by_token.entry(credit.token).or_default().insert(place);
             }
         }
-        for (token, providers) in by_token {
+        for (token, credits) in by_token {
+            let providers: Vec<_> = credits.into_iter().map(|(_, provider)| provider).collect();
             for providers in providers.chunks(BATCH_CLAIMS) {
                 if !self.has_room(view, kept_free(view), report, "a claim batch") {
                     return Ok(());
@@ -115,13 +111,14 @@ impl Relayer {
         for (provider, reason) in bisection.poison {
             self.rest((token, provider), &reason, view.now, report);
         }
-        batches.retain(|batch| !batch.providers.is_empty());
+        batches.retain(|batch| !batch.is_empty());
         // There are several only where all of them together failed or no node took them.
         if batches.len() > 1 {
-            let all = Batch::together(&batches);
-            let obligation = Obligation::Claim(token, all.providers.clone());
+            let all = batches.concat();
+            let providers = providers_of(&all);
+            let obligation = Obligation::Claim(token, providers.clone());
             let is_refused = self.apart().why(&obligation, view.now, Urgency::Calm).is_some();
-            if !is_refused && self.simulate_claim(token, &all.providers, view).await?.is_ok() {
+            if !is_refused && self.simulate_claim(token, &providers, view).await?.is_ok() {
                 return Ok(vec![all]);
             }
         }
@@ -141,8 +138,7 @@ impl Relayer {
         for (provider, paid) in paid {
             let key = (token, *provider);
             if *paid > 0 {
-                batch.providers.push(*provider);
-                batch.units = Units::new(batch.units.get().saturating_add(*paid));
+                batch.push((*provider, *paid));
                 self.forget(key);
             } else if self.credit_at(key, view).await? > 0 {
                 self.rest(key, "the token refuses to pay it", view.now, report);
@@ -151,18 +147,38 @@ impl Relayer {
         Ok(batch)
     }
 
+    /// Pushes credits together, or, where that is too dear, the larger half of them, and says what the others wait for.
     async fn push_batch(
         &self,
         view: &View,
         token: Address,
-        Batch { providers, units }: Batch,
+        mut batch: Batch,
         report: &mut Report,
     ) -> Result<()> {
-        let input = Settlement::claimCall { token, providers: providers.clone() }.abi_encode();
-        let value = Some(self.micro_usd(token, units).await?);
-        let worth = Worth { value, deadline: None, urgency: Some(Urgency::Calm) };
-        let obligation = Obligation::Claim(token, providers);
-        self.send(view, &obligation, input.into(), &worth, report).await
+        batch.sort_by_key(|(provider, units)| (Reverse(*units), *provider));
+        let mut too_dear = None;
+        while !batch.is_empty() {
+            let units = batch.iter().fold(0_u64, |sum, (_, units)| sum.saturating_add(*units));
+            let providers = providers_of(&batch);
+            let input = Settlement::claimCall { token, providers: providers.clone() }.abi_encode();
+            let value = Some(self.micro_usd(token, Units::new(units)).await?);
+            let worth = Worth { value, deadline: None, urgency: Some(Urgency::Calm) };
+            let obligation = Obligation::Claim(token, providers);
+            let sent = self.send_if_cheap(
+                view,
+                &obligation,
+                input.into(),
+                slice::from_ref(&worth),
+                report,
+            );
+            let Some(why) = sent.await? else { break };
+            too_dear.get_or_insert(why);
+            batch.truncate(batch.len() / 2);
+        }
+        if let Some(why) = too_dear {
+            self.wait(report, view.now, "a claim batch", &why);
+        }
+        Ok(())
     }
 
     /// What the contract holds for a provider at the block that the turn decides by, units.
@@ -227,6 +243,10 @@ impl Relayer {
             backoff.remove(&key);
         }
     }
+}
+
+fn providers_of(batch: &[(ProviderNumber, u64)]) -> Vec<ProviderNumber> {
+    batch.iter().map(|(provider, _)| *provider).collect()
 }
 
 /// How many slots claims leave free. They are worth less for their gas than statements, which may not wait for them.

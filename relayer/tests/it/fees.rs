@@ -319,3 +319,39 @@ async fn a_statement_that_somebody_else_has_settled_pays_no_more_for_the_rest_of
         assert!(most <= ALLOWED, "{replacement:?}");
     }
 }
+
+/// Goal: a claim that pays for its gas does not wait for others that do not.
+/// Method: one large credit and two small ones, and gas that becomes cheaper until anything goes.
+/// What would break it: judging all that is due together, and nothing else.
+#[tokio::test]
+async fn the_largest_credits_go_first_where_all_together_are_too_dear() {
+    let mut world = World::judging_by_value().await;
+    world.config.tokens.iter_mut().for_each(|token| token.push_threshold_units = 1);
+    world.reopen().await;
+    world.live.endpoints.look().await.unwrap();
+    for (id, price) in [(1, "0.001000"), (2, "0.060000"), (3, "0.001000")] {
+        world.work_worth(0, id, price, id).await;
+    }
+    while world.turn().await.sent > 0 {
+        world.finish().await;
+    }
+    let mut gas: u64 = 4_000_000_000_000;
+    let report = loop {
+        let params = format!("[\"{gas:#x}\"]");
+        rpc(&world.provider, "anvil_setNextBlockBaseFeePerGas", &params).await;
+        world.mine(1).await;
+        let report = world.live.relayer.turn(world.now, true).await.unwrap();
+        if report.sent > 0 {
+            break report;
+        }
+        assert!(says(&report, "a claim batch waits"), "{report:?}");
+        gas = gas / 10 * 9;
+    };
+    assert!(says(&report, "a claim batch waits"), "the small ones: {report:?}");
+    let obligation = world.slots().await.remove(0).obligation;
+    let Obligation::Claim(token, providers) = &obligation else { panic!("{obligation:?}") };
+    let mut credits = world.live.reader.credits().await.unwrap();
+    credits.retain(|credit| credit.token == *token);
+    let largest = credits.iter().max_by_key(|credit| credit.units).unwrap();
+    assert_eq!(providers[..], [largest.provider]);
+}

@@ -73,7 +73,7 @@ pub(crate) struct Live {
     pub(crate) reader: Reader,
     pub(crate) endpoints: Endpoints,
     indexer: Indexer,
-    relayer: Relayer,
+    pub(crate) relayer: Relayer,
     pub(crate) sender: Address,
 }
 
@@ -1211,6 +1211,35 @@ async fn a_payout_address_that_the_token_refuses_waits_alone() {
     }
 }
 
+/// Goal: whoever is paid by code that tells a simulation from a transaction delays nobody else and costs no gas without end.
+/// Method: a transfer that uses up all gas when it is mined, and one that fails then, of two that are pushed together.
+/// What would break it: believing the simulation again each time.
+#[tokio::test]
+async fn a_payout_address_that_fails_only_when_it_is_mined_waits_alone_and_says_so() {
+    let cases = [("fe", 3, "failed with it"), ("60006000fd", 1, "the token refused to pay it in")];
+    for (code, claims, why) in cases {
+        let mut world = World::new().await;
+        let payouts = world.live.reader.payouts().await.unwrap();
+        let token = world.config.organisations[0].token;
+        spring(&mut world, token, payouts[&1], code).await;
+        world.work_of(0, 1, payouts[&1]).await;
+        world.work_of(0, 2, payouts[&2]).await;
+        world.turn().await;
+        world.finish().await;
+        let (mut sent, mut waiting) = (0, Report::default());
+        for _ in 0..6 {
+            waiting = world.live.relayer.turn(world.now, true).await.unwrap();
+            sent += waiting.sent;
+            world.finish().await;
+        }
+        assert_eq!(sent, claims, "{code}: {waiting:?}");
+        assert!(says(&waiting, why), "{code}: {waiting:?}");
+        let credit = async |provider| world.live.reader.credit(token, provider).await.unwrap();
+        assert_eq!(credit(2).await, Units::ZERO, "{code}: paid");
+        assert!(credit(1).await > Units::ZERO, "{code}: still there");
+    }
+}
+
 /// What would break it: a statement that waits for a transfer, or a credit that is given up.
 #[tokio::test]
 async fn a_paused_token_delays_claims_and_nothing_else() {
@@ -1316,6 +1345,17 @@ async fn refuse(world: &mut World, token: Address, recipient: Address) {
         .await;
 }
 
+/// Lets a token run other code for transfers to one recipient, but in transactions only.
+async fn spring(world: &mut World, token: Address, recipient: Address, code: &str) {
+    let is_transaction = "3a151516";
+    let is_sprung =
+        format!("60043573{}1460003560e01c63a9059cbb1416{is_transaction}", hex::encode(recipient));
+    let jump = 3;
+    let there = stand_in(is_sprung.len() / 2 + jump);
+    let at = is_sprung.len() / 2 + jump + there.len() / 2;
+    replace_code(world, token, &format!("{is_sprung}60{at:02x}57{there}5b{code}")).await;
+}
+
 /// Lets a token revert every transfer.
 async fn pause(world: &mut World, token: Address) {
     let is_something_else = "60003560e01c63a9059cbb1415601557";
@@ -1414,7 +1454,7 @@ async fn a_paused_process_that_wakes_after_another_took_over_sends_nothing_and_e
 
 impl World {
     /// Behind a node that takes no transaction whose gas could cost more than this, wei.
-    async fn behind_a_fee_cap() -> (Self, Arc<AtomicU64>) {
+    pub(crate) async fn behind_a_fee_cap() -> (Self, Arc<AtomicU64>) {
         let cap = Arc::new(AtomicU64::new(0));
         let known = cap.clone();
         let world = Box::pin(Self::new()).await;
@@ -1432,7 +1472,7 @@ impl World {
     }
 
     /// Sends a batch that the node refuses, and returns what its gas could have cost, wei.
-    async fn refused(&mut self) -> u64 {
+    pub(crate) async fn refused(&mut self) -> u64 {
         assert_eq!(self.turn().await.sent, 1);
         let attempt = self.slots().await.remove(0).attempts.remove(0);
         u64::try_from(u128::from(attempt.gas_limit) * attempt.max_fee).unwrap()
