@@ -248,29 +248,32 @@ impl Reader {
         rows.iter().map(|row| Ok((row.u32("provider")?, row.address("payout")?))).collect()
     }
 
-    /// Every credit that is not zero at the checkpoint.
+    /// Every credit that is not zero at the checkpoint, for people. One of which more was claimed than came, which breaks L10, is
+    /// no number to show.
     pub async fn credits(&self) -> Result<Vec<Credit>> {
-        let mut credits = self.credits_ever().await?;
-        credits.retain(|credit| credit.units > Units::ZERO);
-        Ok(credits)
+        let credits = self.credits_by_payer().await?.into_iter().filter_map(Result::ok);
+        let credits = credits.map(|(credit, _)| credit);
+        Ok(credits.filter(|credit| credit.units > Units::ZERO).collect())
     }
 
     /// Every credit that there ever was, as it is at the checkpoint: Σ settled rows − Σ claims.
     pub async fn credits_ever(&self) -> Result<Vec<Credit>> {
-        Ok(self.credits_by_payer().await?.into_iter().map(|(credit, _)| credit).collect())
+        self.credits_by_payer().await?.into_iter().map(|of| of.map(|(credit, _)| credit)).collect()
     }
 
     /// The credits that are not zero, of providers that a deposit of an organisation here has paid in that token, or one that
     /// an attester here signs for: it may be one of whom nobody knows any more. The contract is everybody's: what others pay
     /// each other is not pushed at this operator's cost.
     pub async fn own_credits(&self) -> Result<Vec<Credit>> {
-        let mut credits = self.credits_by_payer().await?;
-        credits.retain(|(credit, is_own)| *is_own && credit.units > Units::ZERO);
-        Ok(credits.into_iter().map(|(credit, _)| credit).collect())
+        let credits: Vec<_> = self.credits_by_payer().await?.into_iter().collect::<Result<_>>()?;
+        let own =
+            credits.into_iter().filter(|(credit, is_own)| *is_own && credit.units > Units::ZERO);
+        Ok(own.map(|(credit, _)| credit).collect())
     }
 
-    /// Every credit that there ever was, and whether a deposit of ours paid any of it. All rows are read once.
-    async fn credits_by_payer(&self) -> Result<Vec<(Credit, bool)>> {
+    /// Every credit that there ever was, and whether a deposit of ours paid any of it; an error in the place of one of which
+    /// more was claimed than came. All rows are read once.
+    async fn credits_by_payer(&self) -> Result<Vec<Result<(Credit, bool)>>> {
         let mut tx = self.0.reader().begin().await?;
         let mut came = turnovers(&mut tx, SETTLED_ROWS).await?;
         let mut went = turnovers(&mut tx, CLAIMS).await?;
@@ -281,7 +284,7 @@ impl Reader {
             let (went, _) = went.remove(&(provider, token)).unwrap_or_default();
             Ok((Credit { provider, token, units: came.less(went)? }, is_own))
         };
-        came.into_iter().map(credit).collect()
+        Ok(came.into_iter().map(credit).collect())
     }
 
     /// Every claim that was paid.

@@ -102,6 +102,11 @@ impl Doctor {
         Self { config, ledger, book, examined: None, halted: None }
     }
 
+    /// Has the next visit examine the ledger, however short ago that was done.
+    pub const fn doubt(&mut self) {
+        self.examined = None;
+    }
+
     /// Examines the ledger if it is time to, and says why money must not move, if it must not. A halt, and its lifting, is
     /// told in the audit log.
     pub async fn visit(&mut self, now: Millis) -> Result<Option<String>> {

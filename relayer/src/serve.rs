@@ -217,10 +217,27 @@ impl Desk {
             return Ok(Taken::Halted(reason));
         }
         let waiting = close_by_schedule(&self.config, &self.ledger, now).await?;
-        let mut report = self.relayer.turn(now, may_push).await?;
+        let mut report = match self.relayer.turn(now, may_push).await {
+            Err(error) if is_of_rows(&error) => return self.blame_rows(error, now).await,
+            other => other?,
+        };
         report.waiting.extend(waiting);
         Ok(Taken::Done(report))
     }
+
+    /// Halts for rows by which a turn failed, if they break an invariant: what the indexer repairs once it is final, and a
+    /// person can, ends no process.
+    async fn blame_rows(&mut self, error: Error, now: Millis) -> Result<Taken> {
+        self.doctor.doubt();
+        let halted = self.doctor.visit(now).await?;
+        self.halt.send_replace(halted.clone());
+        halted.map(Taken::Halted).ok_or(error)
+    }
+}
+
+/// Whether it is rows of the ledger that do not come out.
+const fn is_of_rows(error: &Error) -> bool {
+    matches!(error, Error::Ledger(ledger::Error::Overflow(_) | ledger::Error::Corrupt(_)))
 }
 
 /// Takes the relayer's turns. What the next turn can mend is logged; anything else ends the process.

@@ -247,6 +247,12 @@ impl Relayer {
             return Some("everything waits until the endpoints agree on a final block".into());
         };
         let read = view.anchors.finalised.map_or(0, |block| block.number);
+        if self.began.get().is_none() && first < read {
+            // A node that begins to sync, as one of several behind a name may, tells of blocks long past.
+            return Some(format!(
+                "everything waits until the endpoints agree on block {read}, which is final here; they say {first}"
+            ));
+        }
         let began = *self.began.get_or_init(|| first);
         (read < began).then(|| {
             format!("everything waits until the chain is read: block {read} of {began}, which was final at the start")

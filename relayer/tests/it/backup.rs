@@ -8,10 +8,11 @@ use std::{
 };
 
 use alloy::primitives::B256;
+use indexer::Finality;
 use serde_json::json;
 
 use crate::{
-    env::{Env, assert_success, eventually, terminate, write},
+    env::{Env, assert_success, eventually, rpc, terminate, write},
     halt::status,
     proxy::proxy,
     sender::{Live, World, says},
@@ -79,6 +80,39 @@ async fn a_process_with_an_old_database_signs_nothing_while_its_endpoint_knows_n
     world.work(1, 2).await;
     for waits_for in ["until the endpoints agree", "until the chain is read"] {
         let _nothing_final = world.live.endpoints.look().await;
+        let report = world.turn().await;
+        assert_eq!((report.signed, report.sent), (0, 0), "{report:?}");
+        assert!(says(&report, waits_for), "{report:?}");
+    }
+    world.index().await;
+    assert_eq!(world.turn().await.signed, 1);
+}
+
+/// Goal: the word of a node that begins to sync, whose newest block is long past, does not pass for what was final at the
+/// start, where blocks are final by their depth.
+#[tokio::test]
+async fn a_process_with_an_old_database_signs_nothing_by_a_final_block_below_its_own() {
+    let mut world = World::new().await;
+    let backup = world.back_up().await;
+    world.work(0, 1).await;
+    world.turn().await;
+    world.finish().await;
+
+    world.restore(&backup).await;
+    let olds = AtomicU32::new(1);
+    let old = rpc(&world.provider, "eth_getBlockByNumber", "[\"0x0\", false]").await;
+    let url = proxy(&world.env.anvil.url, move |request| {
+        let is_old = request["params"][0] == "latest"
+            && request["method"] == "eth_getBlockByNumber"
+            && olds.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
+        is_old.then(|| json!({ "result": old }))
+    });
+    world.config.chain.rpc_url = Some(url.await);
+    world.config.chain.finality = Finality::Depth(1);
+    world.live = Live::open(&world.config).await;
+    world.work(1, 2).await;
+    for waits_for in ["until the endpoints agree on block", "until the chain is read"] {
+        let _old = world.live.endpoints.look().await;
         let report = world.turn().await;
         assert_eq!((report.signed, report.sent), (0, 0), "{report:?}");
         assert!(says(&report, waits_for), "{report:?}");

@@ -421,6 +421,30 @@ async fn a_server_outlives_a_lock_that_is_held_longer_than_it_waits() {
     terminate(server).await;
 }
 
+/// Goal: rows that do not come out halt money when a turn meets them, and whoever operates it can read why.
+/// Method: a claim of more than came, written behind the back of a server that examined its ledger before.
+/// What would break it: ending by them; numbers that fail as a whole for one of them.
+#[tokio::test]
+async fn rows_by_which_a_turn_fails_halt_money_at_once_and_end_no_server() {
+    let env = Env::after_demo(12).await;
+    let mut server = env.serve();
+    eventually("a server without a complaint", async || {
+        let status = status(&env).await?;
+        status["waiting"].as_array()?.is_empty().then_some(())
+    })
+    .await;
+    let claim = "insert into claimed (block, log_index, provider, token, recipient, units, claim_nonce)
+         select block, 999, provider, token, recipient, x'7fffffffffffffff', claim_nonce from claimed limit 1";
+    sql(&env, claim).await;
+    eventually("a halt that names the rows", async || {
+        assert_eq!(server.try_wait().unwrap(), None, "it ended");
+        let status = status(&env).await?;
+        status["status"]["halted"].as_str()?.contains("L10").then_some(())
+    })
+    .await;
+    assert!(terminate(server).await.success());
+}
+
 /// Goal: money stands still while the contract holds something else than the ledger, whatever is restarted in between.
 /// Method: an endpoint that tells a credit that nobody has, then says nothing of credits, then tells the truth.
 /// What would break it: a difference that ends the process only, a look at the ledger alone that lifts it, a halt that stays.
