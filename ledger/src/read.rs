@@ -16,7 +16,9 @@ use crate::{
     book::{Import, Work},
     chain::{Block, Content},
     manifest::{Leaf, Paid},
-    rules::{self, Credit, DepositEvent, DepositState, Naming, OpenItem, Position, Verdict},
+    rules::{
+        self, Credit, DepositEvent, DepositState, MovedPayout, Naming, OpenItem, Position, Verdict,
+    },
     sql::{Columns, integer},
     statement::Row as StatementRow,
     workload::{Record, Token},
@@ -512,6 +514,29 @@ impl Reader {
         .fetch_all(self.0.reader())
         .await?;
         rows.iter().map(|row| row.address("address")).collect()
+    }
+
+    /// Of the addresses that are named last for machines, and one more, those whose number pays elsewhere at the checkpoint:
+    /// whoever holds them said so on chain.
+    pub async fn moved_payouts(&self, one_more: Option<Address>) -> Result<Vec<MovedPayout>> {
+        let payouts = self.payouts().await?;
+        let rows = sqlx::query(
+            "select min(provider) as provider, payout from registered where payout = ? or payout in (
+                select address from payee p where id = (select max(id) from payee where machine = p.machine))
+             group by payout order by provider",
+        )
+        .bind(one_more.map(|address| address.to_vec()))
+        .fetch_all(self.0.reader())
+        .await?;
+        let mut moved = Vec::new();
+        for row in &rows {
+            let (provider, named) = (row.u32("provider")?, row.address("payout")?);
+            if let Some(payout) = payouts.get(&provider).copied().filter(|payout| *payout != named)
+            {
+                moved.push(MovedPayout { provider, named, payout });
+            }
+        }
+        Ok(moved)
     }
 
     /// Number of a payout address whose registration is final: its lowest.

@@ -787,6 +787,17 @@ pub struct Credit {
     pub units: Units,
 }
 
+/// A number that pays to another address than the one that is named for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct MovedPayout {
+    /// The number.
+    pub provider: ProviderNumber,
+    /// The address that is named, under which it was registered.
+    pub named: Address,
+    /// Where it pays.
+    pub payout: Address,
+}
+
 #[cfg(test)]
 mod tests {
     use rand::{Rng, SeedableRng};

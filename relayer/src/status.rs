@@ -6,7 +6,7 @@ use alloy::primitives::{Address, B256};
 use ledger::{
     Ledger, Units,
     read::{Progress, Reader, Table},
-    rules::{Credit, Position},
+    rules::{Credit, MovedPayout, Position},
 };
 use serde::Serialize;
 
@@ -31,6 +31,8 @@ pub struct Status {
     pub organisations: BTreeMap<String, OrganisationStatus>,
     /// Credits that are not claimed.
     pub credits: Vec<Credit>,
+    /// Addresses that are named here and whose owners have moved on chain.
+    pub moved_payouts: Vec<MovedPayout>,
     /// Number of providers.
     pub providers: u32,
     /// Records kept.
@@ -62,7 +64,7 @@ pub struct OrganisationStatus {
     pub deposits: Vec<DepositStatus>,
     /// Work accepted and not yet in a statement.
     pub payable: usize,
-    /// Work in statements that are not settled.
+    /// Work in statements that are not finally settled.
     pub stated: usize,
     /// Work whose machine has no number yet.
     pub unaddressed: usize,
@@ -70,6 +72,8 @@ pub struct OrganisationStatus {
     pub unfunded: usize,
     /// Work held or disputed.
     pub held: usize,
+    /// Work of which too much was paid, which nets against later work.
+    pub owed_back: usize,
 }
 
 /// A deposit as the contract has it.
@@ -104,6 +108,7 @@ impl Status {
             progress: reader.progress().await?,
             organisations,
             credits: reader.credits().await?,
+            moved_payouts: reader.moved_payouts(config.policy.operator_payout).await?,
             providers: reader.provider_count().await?,
             workloads: reader.count(Table::Workloads).await?,
             settled: reader.count(Table::Settled).await?,
@@ -156,6 +161,13 @@ impl Status {
         if self.credits.len() > 10 {
             writeln!(out, "  and {} more; --json shows all", self.credits.len() - 10)?;
         }
+        if !self.moved_payouts.is_empty() {
+            writeln!(out, "\npayout addresses moved on chain: {}", self.moved_payouts.len())?;
+        }
+        for moved in self.moved_payouts.iter().take(10) {
+            let MovedPayout { provider, named, payout } = moved;
+            writeln!(out, "  provider {provider:<6} named {named}, paid at {payout}")?;
+        }
         Ok(())
     }
 }
@@ -177,8 +189,8 @@ impl OrganisationStatus {
         )?;
         writeln!(
             out,
-            "  work: {} payable, {} stated, {} unaddressed, {} unfunded, {} held",
-            self.payable, self.stated, self.unaddressed, self.unfunded, self.held
+            "  work: {} payable, {} stated, {} unaddressed, {} unfunded, {} held, {} owed back",
+            self.payable, self.stated, self.unaddressed, self.unfunded, self.held, self.owed_back
         )?;
         for deposit in &self.deposits {
             let DepositStatus { id, balance, thawing, spent, epoch } = deposit;
@@ -214,6 +226,7 @@ async fn organisation(
         unaddressed: 0,
         unfunded: 0,
         held: 0,
+        owed_back: 0,
     };
     for deposit in &books.deposits {
         let ledger::rules::DepositState { balance, thawing, spent, epoch, .. } = deposit.state;
@@ -225,7 +238,8 @@ async fn organisation(
             () if !item.live.is_empty() => &mut status.stated,
             () if due == 0 && item.waits => &mut status.unfunded,
             () if due == 0 => continue,
-            () if due > 0 && item.is_held() => &mut status.held,
+            () if due < 0 => &mut status.owed_back,
+            () if item.is_held() => &mut status.held,
             () if item.payee()?.is_none() => &mut status.unaddressed,
             () => &mut status.payable,
         } += 1;

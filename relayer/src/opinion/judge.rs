@@ -209,7 +209,16 @@ impl<'a> Judge<'a> {
                 == (settled.deposit, settled.epoch, settled.spent)
                 && manifest.root == settled.root
         });
-        let Some(organisation) = self.payer_of(settled.deposit, manifest) else { return };
+        let Some(organisation) = self.payer_of(settled.deposit, manifest) else {
+            if let Some(manifest) = manifest {
+                let problem = format!(
+                    "what it paid is not judged: its manifest names organisation {:?}, which is not configured",
+                    manifest.organisation
+                );
+                self.differ(place, None, problem);
+            }
+            return;
+        };
         if let Some(named) = manifest.map(|manifest| &manifest.organisation)
             && *named != organisation.name
         {

@@ -27,7 +27,7 @@ use ledger::{
     book::{BookWriter, Obligation, Sighting},
     invariants::violations,
     read::{AttemptKind, FundingDeposit, Reader, Slot, Table, UnsettledStatement},
-    rules::{OpenItem, Verdict},
+    rules::{MovedPayout, OpenItem, Verdict},
     statement::{self, Statement},
 };
 use relayer::{
@@ -849,6 +849,18 @@ async fn a_revision_that_waits_for_money_is_counted_as_unfunded() {
     assert_eq!((counts.unfunded, counts.payable), (1, 0), "{counts:?}");
 }
 
+#[tokio::test]
+async fn work_that_was_paid_too_much_is_counted_as_owed_back() {
+    let mut world = World::with_one_sent().await;
+    world.finish().await;
+    let payout = relayer::generate::payout_address("owner 1 of seed 1");
+    let line = world.line_of(0, 1, payout).replace("0.050000", "0.010000");
+    world.take_in(&line.replace(r#""schema""#, r#""revision":1,"schema""#)).await;
+    let status = Status::gather(&world.config, &world.live.ledger).await.unwrap();
+    let counts = &status.organisations[&world.config.organisations[0].name];
+    assert_eq!((counts.owed_back, counts.payable), (1, 0), "{counts:?}");
+}
+
 /// What would break it: asking every token that somebody registered what the contract holds of it.
 #[tokio::test]
 async fn a_token_that_a_stranger_registered_and_that_answers_nothing_keeps_nobody_from_reconciling()
@@ -1125,6 +1137,11 @@ async fn an_operator_that_moved_its_address_on_chain_first_is_registered_anew() 
     let _sent = call.send().await.unwrap();
     world.mine(FINAL_WITHIN + 1).await;
     assert_eq!(world.live.reader.payouts().await.unwrap()[&number], new);
+    let status = Status::gather(&world.config, &world.live.ledger).await.unwrap();
+    let moved = MovedPayout { provider: number, named: old, payout: new };
+    assert_eq!(status.moved_payouts, [moved]);
+    let line = format!("provider {number:<6} named {old}, paid at {new}");
+    assert!(status.text().contains(&line), "{}", status.text());
 
     world.config.policy.operator_payout = Some(new);
     world.reopen().await;

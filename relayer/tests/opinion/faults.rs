@@ -494,6 +494,19 @@ fn what_a_deposit_paid_counts_when_it_is_configured_no_more() {
     assert!(whole.problem.contains("were ever accepted"), "{whole}");
 }
 
+/// What would break it: passing over what nobody is known to have paid for, as what strangers settle.
+#[test]
+fn what_an_organisation_paid_that_is_configured_no_more_is_said_not_to_be_judged() {
+    let mut world = World::run(SEED);
+    let lost = world.case.organisations.remove(0);
+    let is_its = |manifest: &&relayer::opinion::Manifest| manifest.organisation == lost.name;
+    let paid = world.case.manifests.iter().filter(is_its).count();
+    let told = format!("names organisation {:?}, which is not configured", lost.name);
+    let opinion = judge(&world.case);
+    let named = opinion.differences.iter().filter(|difference| difference.problem.contains(&told));
+    assert!(paid > 0 && named.count() == paid, "{}", opinion.text());
+}
+
 /// What would break it: believing a manifest, whose digest does not cover the organisation that it names.
 #[test]
 fn a_manifest_that_names_another_organisation_hides_no_payment() {
