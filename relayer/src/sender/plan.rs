@@ -650,36 +650,6 @@ mod tests {
                 says_so(),
             ),
             (
-                "for a reason that is not known, though it has paid enough for long and cannot pay more",
-                |v| {
-                    allow(v, [21 * GWEI; 3]);
-                    refuse(v, 0, Answer::Declined);
-                    v.now = BORN + 300_000;
-                },
-                vec![Action::Cancel(5, raised)],
-                says_so(),
-            ),
-            (
-                "the same, not for long",
-                |v| {
-                    allow(v, [21 * GWEI; 3]);
-                    refuse(v, 0, Answer::Declined);
-                    v.now = BORN + 299_999;
-                },
-                vec![Action::Rebroadcast(5)],
-                says_so(),
-            ),
-            (
-                "the same, and another endpoint has it",
-                |v| {
-                    allow(v, [21 * GWEI; 3]);
-                    refuse(v, 0, Answer::Declined);
-                    (v.now, v.pending[0].is_known) = (BORN + 300_000, true);
-                },
-                vec![],
-                vec![Wait::AtCap { hash: B256::repeat_byte(7), cap: 21 * GWEI }],
-            ),
-            (
                 "a higher slot",
                 |v| {
                     v.now = BORN + 60_000;
@@ -690,6 +660,41 @@ mod tests {
                 says_so(),
             ),
         ]);
+    }
+
+    #[test]
+    fn what_is_declined_in_unknown_words_makes_way_once_it_has_paid_enough_for_long_and_can_pay_no_more()
+     {
+        let declined = |view: &mut View, age| {
+            allow(view, [21 * GWEI, 11 * GWEI, 11 * GWEI]);
+            refuse(view, 0, Answer::Declined);
+            view.now = BORN + age;
+        };
+        let cancel = Action::Cancel(5, Fees { max_fee: 23_625_000_001, tip: 1_125_000_001 });
+        let mut view = calm();
+        declined(&mut view, 299_999);
+        assert_eq!(plan(&view).actions, [Action::Rebroadcast(5)], "not for long");
+        declined(&mut view, 300_000);
+        let plans = plan(&view);
+        assert_eq!((plans.actions, plans.given_up), (vec![cancel], Some((5, "because".into()))));
+        view.prices = Prices::flat(30 * GWEI, GWEI);
+        assert!(!plan(&view).actions.contains(&cancel), "gas is dear: that is a reason");
+        view.prices = CALM;
+        view.pending[0].is_known = true;
+        assert_eq!(plan(&view).actions, [], "another endpoint has it");
+        view.pending[0].is_known = false;
+        allow(&mut view, [24 * GWEI, 11 * GWEI, 11 * GWEI]);
+        assert!(matches!(plan(&view).actions[..], [Action::Bump(5, _)]), "it can pay more");
+    }
+
+    #[test]
+    fn what_is_not_judged_by_its_worth_lends_no_more_than_a_cancellation_costs() {
+        let mut view = calm();
+        view.now = BORN + 300_000;
+        allow(&mut view, [GWEI, 11 * GWEI, 0]);
+        view.pending[2].bound = Bound::at_price(LIMITS.cap, GAS, Urgency::Normal);
+        let at_cap = Wait::AtCap { hash: B256::repeat_byte(7), cap: 12 * GWEI };
+        assert_eq!((plan(&view).actions, plan(&view).waiting), (vec![], vec![at_cap]));
     }
 
     #[test]
@@ -737,16 +742,6 @@ mod tests {
                 },
                 vec![bump(23_625_000_001, 1_125_000_001)],
                 vec![],
-            ),
-            (
-                "what is not judged by its worth lends nothing to speak of",
-                |v| {
-                    v.now = BORN + 300_000;
-                    allow(v, [GWEI, 11 * GWEI, 0]);
-                    v.pending[2].bound = Bound::at_price(LIMITS.cap, GAS, Urgency::Normal);
-                },
-                vec![],
-                vec![Wait::AtCap { hash: B256::repeat_byte(7), cap: 12 * GWEI }],
             ),
             (
                 "nobody behind is worth it",
