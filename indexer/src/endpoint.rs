@@ -1,5 +1,7 @@
 //! One RPC endpoint, asked only for what the indexer needs, with answers checked for form.
 
+use std::ptr;
+
 use alloy::{
     eips::{BlockId, BlockNumberOrTag},
     primitives::{Address, B256, Bloom, U256},
@@ -82,6 +84,12 @@ impl Endpoint {
 
     pub(crate) fn health<T>(&self, look: impl FnOnce(&mut Health) -> T) -> T {
         self.wire.health(look)
+    }
+
+    /// Whether both are one endpoint, whose health its clones share.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let health = |endpoint: &Self| endpoint.health(|health| ptr::from_ref::<Health>(health));
+        health(self) == health(other)
     }
 
     pub(crate) const fn contract(&self) -> Address {

@@ -21,7 +21,7 @@ use ledger::chain::Block;
 use serde::Deserialize;
 
 use crate::{
-    Endpoints, Error, HeaderHash, Result,
+    Endpoints, Error, HeaderHash, Result, chain_of,
     endpoint::{Endpoint, Header},
     endpoints::wire,
 };
@@ -285,20 +285,43 @@ fn says(payload: &ErrorPayload, texts: &[&str]) -> bool {
     texts.iter().any(|text| message.contains(text))
 }
 
-/// The contract's journal in the state of an agreed block: by proof, or else as enough operators say. Nothing if neither
-/// is to be had, which is so for old blocks where no endpoint keeps their state.
+/// The contract's journal in the state of an agreed block: as the endpoint that is asked or any other proves it, or else as enough
+/// operators say. Nothing if neither is to be had, which is so for old blocks where no endpoint keeps their state.
 pub(crate) async fn journal(
     endpoints: &Endpoints,
     endpoint: &Endpoint,
     header: &Header,
 ) -> Result<Option<Journal>> {
-    if endpoints.settings().header_hash == HeaderHash::Computed
-        && let Some(words) = storage(endpoint, header, &[B256::ZERO]).await?
-    {
-        return Ok(words.first().map(|word| Journal::from_word((*word).into())));
+    if endpoints.settings().header_hash == HeaderHash::Computed {
+        let slots = [B256::ZERO];
+        let words = match storage(endpoint, header, &slots).await? {
+            None => storage_by_another(endpoints, endpoint, header, &slots).await,
+            words => words,
+        };
+        if let Some(words) = words {
+            return Ok(words.first().map(|word| Journal::from_word((*word).into())));
+        }
     }
     let word = endpoints.agreed_storage(header.block.hash, U256::ZERO).await;
     Ok(word.map(|word| Journal::from_word(word.into())))
+}
+
+/// Storage words of the contract at an agreed block, which the first other endpoint proves that can. What proves nothing counts as
+/// nothing, so that nobody keeps the rest from being asked.
+async fn storage_by_another(
+    endpoints: &Endpoints,
+    endpoint: &Endpoint,
+    header: &Header,
+    slots: &[B256],
+) -> Option<Vec<U256>> {
+    for other in endpoints.due().iter().filter(|other| !other.is(endpoint)) {
+        match storage(other, header, slots).await {
+            Ok(None) => {}
+            Ok(words) => return words,
+            Err(error) => tracing::debug!("{}", chain_of(&error)),
+        }
+    }
+    None
 }
 
 /// Whether something that an endpoint serves of a block does not verify when it is asked for the block by its hash, while what

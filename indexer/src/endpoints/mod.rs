@@ -429,7 +429,7 @@ impl Endpoints {
 
     /// Endpoints that may be asked now. If all that can be trusted are to be left alone for failing, they are asked all the
     /// same; those that asked for patience are not.
-    fn due(&self) -> Vec<Endpoint> {
+    pub(crate) fn due(&self) -> Vec<Endpoint> {
         let now = point::now();
         let pick = |wanted: &dyn Fn(&Health) -> bool| {
             let members = self.members.iter();

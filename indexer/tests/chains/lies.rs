@@ -852,6 +852,30 @@ async fn a_forged_storage_proof_is_not_taken_and_gives_the_liar_away() {
     }
 }
 
+/// Goal: whoever proves the contract's journal, it is proved, whichever endpoint is asked first.
+/// What would break it: taking a vote where the one that is asked has no state; ending at another one's forgery.
+#[tokio::test]
+async fn the_journal_that_one_endpoint_proves_is_taken_whoever_is_asked_first() {
+    let forger = Some(Lie::ProvesWithout(OLD));
+    for (lies, provers) in [
+        (&[None, None][..], &[1][..]),
+        (&[None, None, None], &[1]),
+        (&[None, forger, None], &[1, 2]),
+    ] {
+        let world = World::of(lies).await;
+        for (place, server) in world.servers.iter().enumerate() {
+            let mut server = server.lock();
+            (server.lacks_state, server.serves_proofs) = (true, provers.contains(&place));
+        }
+        let mut indexer = world.indexer().await;
+        let error = settle(&mut indexer, 1).await;
+        assert!(error.is_none(), "{lies:?}: {error:?}");
+        world.assert_is_head().await;
+        let finalised = ChainWriter::new(world.ledger.clone()).finalised().await.unwrap();
+        assert_eq!(finalised, BLOCKS - FINALITY, "{lies:?}");
+    }
+}
+
 /// Goal: what Polygon's blocks take over from Ethereum is followed as well, although no header knows of it.
 #[tokio::test]
 async fn logs_of_a_state_sync_are_proved_by_the_journal_where_the_header_proves_them_absent() {
