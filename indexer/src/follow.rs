@@ -25,7 +25,7 @@ use crate::{
     endpoints::{Health, Survey, Unagreed},
     history::{self, History},
     proof,
-    replay::replay,
+    replay::verify,
 };
 
 /// Most blocks that are followed one by one in a turn.
@@ -912,8 +912,8 @@ impl Indexer {
         if !self.writer.lacks_journal().await? {
             return Ok(());
         }
-        let replay = replay(&self.endpoints, self.start_block, &checkpoint).await?;
-        let differences = ledger::verify::facts(ledger, &replay.blocks, checkpoint.number).await?;
+        let (replay, differences) =
+            verify(&self.endpoints, ledger, self.start_block, &checkpoint).await?;
         if !differences.is_empty() || replay.journal != replay.contract_journal {
             return Err(Error::Incomplete {
                 block: checkpoint.number,

@@ -1,14 +1,25 @@
 //! Rebuilding everything from the contract's logs alone.
 
-use alloy::rpc::types::Log;
+use std::vec;
+
+use alloy::{
+    primitives::{B256, keccak256},
+    rpc::types::Log,
+};
 use contracts::journal::Journal;
 use ledger::{
+    Ledger,
     chain::{Block, IndexedBlock},
     completeness::BlockJournal,
+    verify::{Difference, facts},
 };
 
 use crate::{
-    Endpoints, Result, decode, endpoint::Endpoint, endpoints::Health, history::History, proof,
+    Endpoints, Error, Result, decode,
+    endpoint::{Endpoint, Header},
+    endpoints::Health,
+    history::History,
+    proof,
 };
 
 /// What the chain says up to one block.
@@ -30,23 +41,99 @@ const SPAN: u64 = 2_000;
 /// Reads every event of the contract from `from` to the block `to`, and the contract's journal at `to`. What does not fold to it
 /// is returned if it is so at every endpoint.
 pub async fn replay(endpoints: &Endpoints, from: u64, to: &Block) -> Result<Replay> {
-    let survey = endpoints.survey().await?;
-    let (mut last, mut unfolded) = (None, None);
-    for (endpoint, _) in &survey.agreeing {
-        match replay_from(endpoints, endpoint, from, to).await {
-            Err(error) if error.is_of_endpoint() => {
-                endpoint.distrust(&error);
-                last = Some(error);
-            }
-            Ok(replay) if replay.journal != replay.contract_journal => unfolded = Some(replay),
-            done => return done,
-        }
+    let mut replays = Replays::new(endpoints, from, to).await?;
+    match replays.next().await? {
+        Some((_, replay)) => Ok(replay),
+        None => replays.unfolded(),
     }
-    match (last, unfolded) {
-        // One that failed may have had what the others left out.
-        (Some(error), _) => Err(error),
-        (None, Some(replay)) => Ok(replay),
-        (None, None) => Err(endpoints.no_agreement("on the final block")),
+}
+
+/// Reads like [`replay`], and compares the ledger's facts with what was read. The journal proves what happened, and not in which
+/// places: what one endpoint has in other places than the ledger is a difference only if enough operators have it so. Of logs
+/// that do not fold to the journal nothing is taken for one, where one operator is not enough.
+pub async fn verify(
+    endpoints: &Endpoints,
+    ledger: &Ledger,
+    from: u64,
+    to: &Block,
+) -> Result<(Replay, Vec<Difference>)> {
+    let mut replays = Replays::new(endpoints, from, to).await?;
+    let (mut votes, mut alone) = (Vec::new(), None);
+    while let Some((endpoint, replay)) = replays.next().await? {
+        let differences = facts(ledger, &replay.blocks, to.number).await?;
+        votes.push((endpoint.operator().to_owned(), digest(&differences)));
+        let named = votes.iter().map(|(operator, digest)| (operator.as_str(), *digest));
+        if differences.is_empty() || endpoints.agreed(named) == Some(digest(&differences)) {
+            return Ok((replay, differences));
+        }
+        alone.get_or_insert((endpoint, differences));
+    }
+    if let Some((endpoint, differences)) = alone {
+        return Err(unagreed(endpoints, &endpoint, &differences));
+    }
+    let replay = replays.unfolded()?;
+    let differences = match endpoints.needed() {
+        0 | 1 => facts(ledger, &replay.blocks, to.number).await?,
+        _ => Vec::new(),
+    };
+    Ok((replay, differences))
+}
+
+fn digest(differences: &[Difference]) -> B256 {
+    let texts: Vec<_> = differences.iter().map(ToString::to_string).collect();
+    keccak256(texts.join("\n"))
+}
+
+fn unagreed(endpoints: &Endpoints, endpoint: &Endpoint, differences: &[Difference]) -> Error {
+    let (count, operator) = (differences.len(), endpoint.operator());
+    let first = differences.first().map(ToString::to_string).unwrap_or_default();
+    endpoints.no_agreement(&format!(
+        "on {count} differences between the ledger and the logs of {operator} ({first})"
+    ))
+}
+
+/// What the endpoints that agree on the final block replay, one after the other.
+struct Replays<'a> {
+    endpoints: &'a Endpoints,
+    agreeing: vec::IntoIter<(Endpoint, Header)>,
+    range: (u64, &'a Block),
+    failure: Option<Error>,
+    /// What does not fold to the contract's journal.
+    unfolded: Option<Replay>,
+}
+
+impl<'a> Replays<'a> {
+    async fn new(endpoints: &'a Endpoints, from: u64, to: &'a Block) -> Result<Self> {
+        let agreeing = endpoints.survey().await?.agreeing.into_iter();
+        Ok(Self { endpoints, agreeing, range: (from, to), failure: None, unfolded: None })
+    }
+
+    /// The next one that folds to the contract's journal.
+    async fn next(&mut self) -> Result<Option<(Endpoint, Replay)>> {
+        let (from, to) = self.range;
+        for (endpoint, _) in self.agreeing.by_ref() {
+            match replay_from(self.endpoints, &endpoint, from, to).await {
+                Err(error) if error.is_of_endpoint() => {
+                    endpoint.distrust(&error);
+                    self.failure = Some(error);
+                }
+                Ok(replay) if replay.journal != replay.contract_journal => {
+                    self.unfolded = Some(replay);
+                }
+                done => return done.map(|replay| Some((endpoint, replay))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is left where none folded.
+    fn unfolded(self) -> Result<Replay> {
+        match (self.failure, self.unfolded) {
+            // One that failed may have had what the others left out.
+            (Some(error), _) => Err(error),
+            (None, Some(replay)) => Ok(replay),
+            (None, None) => Err(self.endpoints.no_agreement("on the final block")),
+        }
     }
 }
 

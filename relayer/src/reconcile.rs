@@ -360,8 +360,9 @@ async fn verify_to(
     ledger: &Ledger,
     endpoints: &Endpoints,
 ) -> Result<Verification> {
-    let replay = indexer::replay::replay(endpoints, config.chain.start_block, checkpoint).await?;
-    let mut differences = verify::facts(ledger, &replay.blocks, checkpoint.number).await?;
+    let start = config.chain.start_block;
+    let (replay, mut differences) =
+        indexer::replay::verify(endpoints, ledger, start, checkpoint).await?;
     if replay.journal != replay.contract_journal {
         differences.push(Difference {
             row: "the endpoint's logs".into(),

@@ -15,10 +15,10 @@ use tokio::time::sleep;
 
 use crate::chain::{Lie, Server, Tree, assert_is, endpoints, ledger};
 
-const FINALITY: u64 = 10;
-const BLOCKS: u64 = 60;
+pub(crate) const FINALITY: u64 = 10;
+pub(crate) const BLOCKS: u64 = 60;
 /// A block that is read below finality, in a range.
-const OLD: u64 = 20;
+pub(crate) const OLD: u64 = 20;
 /// A block that is followed before it is final.
 const NEW: u64 = 56;
 

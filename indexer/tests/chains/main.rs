@@ -14,4 +14,5 @@ mod comparisons;
 mod gateways;
 mod lies;
 mod reorgs;
+mod replays;
 mod trees;
