@@ -931,7 +931,7 @@ impl Indexer {
 }
 
 /// What cannot be decoded or stored of what one endpoint alone says is its fault.
-fn of_facts(endpoint: &Endpoint, error: Error) -> Error {
+pub(crate) fn of_facts(endpoint: &Endpoint, error: Error) -> Error {
     let is_of_facts = match &error {
         Error::UnknownEvent { .. } => true,
         Error::Ledger(error) => error.is_of_facts(),

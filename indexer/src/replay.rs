@@ -18,6 +18,7 @@ use crate::{
     Endpoints, Error, Result, decode,
     endpoint::{Endpoint, Header},
     endpoints::Health,
+    follow::of_facts,
     history::History,
     proof,
 };
@@ -168,7 +169,8 @@ async fn replay_from(
             let hash = logs.first().and_then(|log| log.block_hash).unwrap_or_default();
             let block = endpoint.block_by_hash(hash).await?.block;
             let facts = logs.iter().map(|log| decode::fact(log, endpoint.contract()));
-            blocks.push(IndexedBlock { block, facts: facts.collect::<Result<_>>()? });
+            let facts = facts.collect::<Result<_>>().map_err(|error| of_facts(endpoint, error))?;
+            blocks.push(IndexedBlock { block, facts });
             history.push(block.number, logs, endpoint.operator());
         }
         first = last + 1;

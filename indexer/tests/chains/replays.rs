@@ -59,3 +59,17 @@ async fn a_log_in_another_place_is_a_difference_only_where_enough_operators_have
         }
     }
 }
+
+/// Goal: a log of no known event, which one of three invents, is that endpoint's fault and ends nothing.
+#[tokio::test]
+async fn an_event_that_one_of_three_invents_does_not_keep_the_others_from_being_read() {
+    let invents = Some(Lie::InventsAnotherEvent(OLD));
+    let world = indexed(None).await;
+    for lies in [[invents, None, None], [invents, invents, None]] {
+        let found = world.differences(lies).await;
+        assert!(found.as_ref().is_ok_and(Vec::is_empty), "{lies:?}: {found:?}");
+    }
+    let error = world.differences([invents; 3]).await.unwrap_err();
+    assert!(error.is_transient());
+    assert!(error.to_string().contains("is not an event of the contract"), "{error}");
+}
