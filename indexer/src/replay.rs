@@ -39,19 +39,22 @@ pub struct Replay {
 /// Blocks per log range.
 const SPAN: u64 = 2_000;
 
-/// Reads every event of the contract from `from` to the block `to`, and the contract's journal at `to`. What does not fold to it
-/// is returned if it is so at every endpoint.
+/// Reads every event of the contract from `from` to the block `to`, and the contract's journal at `to`. Fails if the logs of no
+/// endpoint fold to it.
 pub async fn replay(endpoints: &Endpoints, from: u64, to: &Block) -> Result<Replay> {
     let mut replays = Replays::new(endpoints, from, to).await?;
-    match replays.next().await? {
-        Some((_, replay)) => Ok(replay),
-        None => replays.unfolded(),
+    if let Some((_, replay)) = replays.next().await? {
+        return Ok(replay);
     }
+    let Replay { journal, contract_journal, .. } = replays.unfolded()?;
+    let (read, counted) = (journal.count, contract_journal.count);
+    let problem = format!("{read} events are read up to it, the contract counts {counted}");
+    Err(Error::Incomplete { block: to.number, problem })
 }
 
 /// Reads like [`replay`], and compares the ledger's facts with what was read. The journal proves what happened, and not in which
-/// places: what one endpoint has in other places than the ledger is a difference only if enough operators have it so. Of logs
-/// that do not fold to the journal nothing is taken for one, where one operator is not enough.
+/// places: what one endpoint has in other places than the ledger is a difference only if enough operators have it so. What does
+/// not fold to the journal is returned if it is so at every endpoint, and compared only where one operator is enough.
 pub async fn verify(
     endpoints: &Endpoints,
     ledger: &Ledger,

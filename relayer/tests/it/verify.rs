@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicU32, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     mpsc::{Receiver, channel},
 };
 
@@ -175,6 +175,30 @@ async fn an_endpoint_that_leaves_logs_out_is_no_difference_where_another_serves_
     let mut recover = quittance(&["sender", "recover", "--dir"]);
     assert_success(&recover.arg(env.dir()).output().await.unwrap());
     assert_eq!(asked.load(Relaxed), 0, "sender recover");
+}
+
+/// Goal: a second opinion judges by all that happened, or not at all.
+/// Method: the only endpoint has logs until the ledger is verified, which the proof of the journal ends, and none for the second
+/// opinion, which reads them anew.
+/// What would break it: taking logs that do not fold to the contract's journal for the chain.
+#[tokio::test]
+async fn no_second_opinion_is_given_on_logs_that_are_not_complete() {
+    let env = Env::after_demo(12).await;
+    let is_verified = AtomicBool::new(false);
+    let url = proxy(&env.anvil.url, move |request| {
+        let is_left_out = request["method"] == "eth_getLogs" && is_verified.load(Relaxed);
+        is_verified.fetch_or(request["method"] == "eth_getProof", Relaxed);
+        is_left_out.then(|| json!({ "result": [] }))
+    });
+    let mut config = env.config();
+    config.chain.rpc_url = Some(url.await);
+    config.write().unwrap();
+    let payees = env.folder.path().join("payees.jsonl");
+    std::fs::write(&payees, "").unwrap();
+    let output = env.run("verify", &["--workloads", payees.to_str().unwrap()]).await;
+    let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{told}");
+    assert!(told.contains("do not fold to the contract's journal"), "{told}");
 }
 
 /// Goal: a reorg while `verify` reads is no difference between ledger and chain.
