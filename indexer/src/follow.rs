@@ -906,19 +906,24 @@ impl Indexer {
         Ok(())
     }
 
-    /// Folds the journal of blocks that an earlier version indexed, which kept none.
+    /// Folds the journal of final blocks that an earlier version indexed, which kept none. What is not final is given up, to be
+    /// read again: it may have left the chain since. As what is final in the ledger may be so old that nobody keeps its state, the
+    /// journal is read at the newest final block.
     async fn adopt_journals(&self, ledger: &Ledger) -> Result<()> {
-        let Some(checkpoint) = self.writer.checkpoint().await? else { return Ok(()) };
         if !self.writer.lacks_journal().await? {
             return Ok(());
         }
-        let (replay, differences) =
-            verify(&self.endpoints, ledger, self.start_block, &checkpoint).await?;
-        if !differences.is_empty() || replay.journal != replay.contract_journal {
-            return Err(Error::Incomplete {
-                block: checkpoint.number,
-                problem: format!("{} facts of the ledger are not on the chain", differences.len()),
-            });
+        let known = self.writer.finalised().await?;
+        self.writer.rollback_to(known).await?;
+        let Some(checkpoint) = self.writer.checkpoint().await? else { return Ok(()) };
+        let newest = self.endpoints.survey().await?.finalised.block;
+        let to = if newest.number > known { newest } else { checkpoint };
+        let range = (self.start_block, &to);
+        let (replay, differences) = verify(&self.endpoints, ledger, range, known).await?;
+        let replay = replay.complete(&to)?;
+        if !differences.is_empty() {
+            let problem = format!("{} facts of the ledger are not on the chain", differences.len());
+            return Err(Error::Incomplete { block: known, problem });
         }
         Ok(self.writer.adopt_journals(&replay.journals).await?)
     }

@@ -36,6 +36,29 @@ pub struct Replay {
     pub contract_journal: Journal,
 }
 
+impl Replay {
+    /// Fails if what was read up to this block does not fold to the contract's journal.
+    pub(crate) fn complete(self, to: &Block) -> Result<Self> {
+        if self.is_complete() {
+            return Ok(self);
+        }
+        let (read, counted) = (self.journal.count, self.contract_journal.count);
+        let problem = format!("{read} events are read up to it, the contract counts {counted}");
+        Err(Error::Incomplete { block: to.number, problem })
+    }
+
+    fn is_complete(&self) -> bool {
+        self.journal == self.contract_journal
+    }
+
+    /// What it says up to a block.
+    fn up_to(mut self, last: u64) -> Self {
+        self.blocks.retain(|indexed| indexed.block.number <= last);
+        self.journals.retain(|journal| journal.block <= last);
+        self
+    }
+}
+
 /// Blocks per log range.
 const SPAN: u64 = 2_000;
 
@@ -43,28 +66,27 @@ const SPAN: u64 = 2_000;
 /// endpoint fold to it.
 pub async fn replay(endpoints: &Endpoints, from: u64, to: &Block) -> Result<Replay> {
     let mut replays = Replays::new(endpoints, from, to).await?;
-    if let Some((_, replay)) = replays.next().await? {
-        return Ok(replay);
+    match replays.next().await? {
+        Some((_, replay)) => Ok(replay),
+        None => replays.unfolded()?.complete(to),
     }
-    let Replay { journal, contract_journal, .. } = replays.unfolded()?;
-    let (read, counted) = (journal.count, contract_journal.count);
-    let problem = format!("{read} events are read up to it, the contract counts {counted}");
-    Err(Error::Incomplete { block: to.number, problem })
 }
 
-/// Reads like [`replay`], and compares the ledger's facts with what was read. The journal proves what happened, and not in which
-/// places: what one endpoint has in other places than the ledger is a difference only if enough operators have it so. What does
-/// not fold to the journal is returned if it is so at every endpoint, and compared only where one operator is enough.
+/// Reads like [`replay`], and compares the ledger's facts up to a block `until` with what was read of them, which is what is returned
+/// of it. The journal proves what happened, and not in which places: what one endpoint has in other places than the ledger is
+/// a difference only if enough operators have it so. What does not fold to the journal is returned if it is so at every endpoint,
+/// and compared only where one operator is enough.
 pub async fn verify(
     endpoints: &Endpoints,
     ledger: &Ledger,
-    from: u64,
-    to: &Block,
+    (from, to): (u64, &Block),
+    until: u64,
 ) -> Result<(Replay, Vec<Difference>)> {
     let mut replays = Replays::new(endpoints, from, to).await?;
     let (mut votes, mut alone) = (Vec::new(), None);
     while let Some((endpoint, replay)) = replays.next().await? {
-        let differences = facts(ledger, &replay.blocks, to.number).await?;
+        let replay = replay.up_to(until);
+        let differences = facts(ledger, &replay.blocks, until).await?;
         votes.push((endpoint.operator().to_owned(), digest(&differences)));
         let named = votes.iter().map(|(operator, digest)| (operator.as_str(), *digest));
         if differences.is_empty() || endpoints.agreed(named) == Some(digest(&differences)) {
@@ -75,9 +97,9 @@ pub async fn verify(
     if let Some((endpoint, differences)) = alone {
         return Err(unagreed(endpoints, &endpoint, &differences));
     }
-    let replay = replays.unfolded()?;
+    let replay = replays.unfolded()?.up_to(until);
     let differences = match endpoints.needed() {
-        0 | 1 => facts(ledger, &replay.blocks, to.number).await?,
+        0 | 1 => facts(ledger, &replay.blocks, until).await?,
         _ => Vec::new(),
     };
     Ok((replay, differences))
@@ -121,9 +143,7 @@ impl<'a> Replays<'a> {
                     endpoint.distrust(&error);
                     self.failure = Some(error);
                 }
-                Ok(replay) if replay.journal != replay.contract_journal => {
-                    self.unfolded = Some(replay);
-                }
+                Ok(replay) if !replay.is_complete() => self.unfolded = Some(replay),
                 done => return done.map(|replay| Some((endpoint, replay))),
             }
         }

@@ -360,9 +360,9 @@ async fn verify_to(
     ledger: &Ledger,
     endpoints: &Endpoints,
 ) -> Result<Verification> {
-    let start = config.chain.start_block;
+    let (range, until) = ((config.chain.start_block, checkpoint), checkpoint.number);
     let (replay, mut differences) =
-        indexer::replay::verify(endpoints, ledger, start, checkpoint).await?;
+        indexer::replay::verify(endpoints, ledger, range, until).await?;
     if replay.journal != replay.contract_journal {
         differences.push(Difference {
             row: "the endpoint's logs".into(),

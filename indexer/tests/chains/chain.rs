@@ -189,7 +189,7 @@ impl Tree {
         blocks
     }
 
-    fn indexed(&self, node: usize) -> IndexedBlock {
+    pub(crate) fn indexed(&self, node: usize) -> IndexedBlock {
         let Node { header, hash, events, .. } = &self.nodes[node];
         let block = Block {
             number: header.number,

@@ -24,8 +24,8 @@ const NEW: u64 = 56;
 
 pub(crate) struct World {
     rng: ChaCha8Rng,
-    tree: Arc<Mutex<Tree>>,
-    head: usize,
+    pub(crate) tree: Arc<Mutex<Tree>>,
+    pub(crate) head: usize,
     pub(crate) servers: Vec<Server>,
     pub(crate) endpoints: Endpoints,
     pub(crate) ledger: Ledger,
@@ -522,7 +522,7 @@ async fn an_event_that_no_version_knows_ends_the_run_where_enough_operators_have
 
 impl World {
     /// Has all endpoints leave a branch of so many blocks for another one.
-    fn reorg(&mut self, blocks: u64) {
+    pub(crate) fn reorg(&mut self, blocks: u64) {
         let mut tree = self.tree.lock().unwrap();
         let base = tree.at(self.head, tree.number(self.head) - blocks).unwrap();
         self.head = tree.grow_by(base, blocks + 1, &mut ChaCha8Rng::seed_from_u64(3));
