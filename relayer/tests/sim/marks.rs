@@ -162,12 +162,8 @@ const RARE: [&str; 6] = [
 
 /// What the fast tier's seeds reach by chance only, so that any change may take it from them: the deep tier has to reach it. Tests
 /// of their own show what happens there: the sweep, and `relayer sender::work_whose_deposit_was_emptied_…`.
-const BY_CHANCE: [&str; 4] = [
-    "a transaction of ours failed",
-    "an empty statement retired an epoch",
-    "crash after commit slot",
-    "crash before rpc eth_sendRawTransaction",
-];
+const BY_CHANCE: [&str; 2] =
+    ["a transaction of ours failed", "an empty statement retired an epoch"];
 
 /// Whether so many seeds have to reach a mark.
 pub(crate) fn is_owed(mark: &str, by_seeds: u64) -> bool {

@@ -34,6 +34,8 @@ use crate::{
 struct Cut {
     /// Places to pass before the cut.
     countdown: Option<u32>,
+    /// The place of the cut, whenever the run comes to it.
+    at: Option<String>,
     fired: Option<String>,
     waker: Option<Waker>,
 }
@@ -109,6 +111,11 @@ impl Net {
         self.outside().cut = Cut { countdown: places, ..Cut::default() };
     }
 
+    /// Cuts the next run at a place, if it comes to it.
+    pub(crate) fn cut_at(&self, place: String) {
+        self.outside().cut = Cut { at: Some(place), ..Cut::default() };
+    }
+
     /// Hears of a place; true if the run ends there.
     pub(crate) fn pass(&self, name: &str, side: Side) -> bool {
         let mut outside = self.outside();
@@ -125,6 +132,8 @@ impl Net {
             }
             None => false,
         };
+        let is_here = |at: &String| *at == format!("{side_name} {name}");
+        let is_end = is_end || outside.cut.at.as_ref().is_some_and(is_here);
         if is_end {
             outside.cut.fired = Some(format!("{side_name} {name}"));
             if let Some(waker) = outside.cut.waker.take() {
@@ -196,7 +205,7 @@ fn raw(value: &Value) -> Box<RawValue> {
 impl Outside {
     /// Whether the run that begins next is to be cut.
     pub(crate) const fn will_be_cut(&self) -> bool {
-        self.cut.countdown.is_some()
+        self.cut.countdown.is_some() || self.cut.at.is_some()
     }
 
     /// The node's answer, or what the transport makes of its absence.

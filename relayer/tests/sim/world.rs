@@ -38,6 +38,23 @@ pub(crate) const WRITE_PLACES: u32 = 3;
 /// Places of what an operator does to repair something.
 const OPERATOR_PLACES: u32 = 16;
 
+/// Places that few runs of the indexer, of the relayer and of operators come to, at which some are cut on purpose.
+const INDEXER_SELDOM: [&str; 1] = ["commit rollback"];
+const RELAYER_SELDOM: [&str; 11] = [
+    "commit outcome",
+    "commit signature",
+    "commit slot",
+    "commit statement",
+    "commit thaw-decisions",
+    "commit tx-receipt",
+    "file manifest",
+    "file orders",
+    "rpc eth_estimateGas",
+    "rpc eth_getTransactionByHash",
+    "rpc eth_sendRawTransaction",
+];
+const OPERATOR_SELDOM: [&str; 2] = ["commit adoption", "commit import"];
+
 /// Bytes that must be free in memory for worlds to be kept there.
 #[cfg(target_os = "linux")]
 const ROOM: u64 = 1 << 28;
@@ -470,6 +487,7 @@ impl World {
             return;
         }
         self.arm(TURN_PLACES);
+        self.seek(&INDEXER_SELDOM, 0.1);
         let Some(running) = &mut self.process.running else { return };
         let turn = self.net.until_cut(running.indexer.turn()).await;
         self.net.cut_after(None);
@@ -506,6 +524,7 @@ impl World {
         // Signing and sending come late in a turn.
         let is_late = self.rng.random_bool(0.5);
         self.arm(if is_late { 4 * TURN_PLACES } else { TURN_PLACES });
+        self.seek(&RELAYER_SELDOM, 0.2);
         let now = self.now();
         let running = self.process.running.as_ref()?;
         let turn = self.net.until_cut(running.relayer.turn(now, push)).await;
@@ -592,6 +611,19 @@ impl World {
         drop(outside);
         if may_be_cut && self.cuts.random_bool(0.5) {
             self.net.cut_after(Some(self.cuts.random_range(0..OPERATOR_PLACES)));
+        }
+        self.seek(&OPERATOR_SELDOM, 0.6);
+    }
+
+    /// Draws whether the next run is cut at one of some places that few come to, if it is not to be cut anyway.
+    fn seek(&mut self, seldom: &[&str], chance: f64) {
+        let outside = self.net.outside();
+        let may_be_cut = outside.is_faulty && !outside.will_be_cut() && self.mix.crash > 0;
+        drop(outside);
+        if may_be_cut && self.cuts.random_bool(chance) {
+            let place = seldom[self.cuts.random_range(0..seldom.len())];
+            let side = ["before", "after"][self.cuts.random_range(0..2)];
+            self.net.cut_at(format!("{side} {place}"));
         }
     }
 
