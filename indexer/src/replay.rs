@@ -83,7 +83,7 @@ pub async fn verify(
     until: u64,
 ) -> Result<(Replay, Vec<Difference>)> {
     let mut replays = Replays::new(endpoints, from, to).await?;
-    let (mut votes, mut alone) = (Vec::new(), None);
+    let (mut votes, mut first) = (Vec::new(), None);
     while let Some((endpoint, replay)) = replays.next().await? {
         let replay = replay.up_to(until);
         let differences = facts(ledger, &replay.blocks, until).await?;
@@ -92,9 +92,9 @@ pub async fn verify(
         if differences.is_empty() || endpoints.agreed(named) == Some(digest(&differences)) {
             return Ok((replay, differences));
         }
-        alone.get_or_insert((endpoint, differences));
+        first.get_or_insert((endpoint, differences));
     }
-    if let Some((endpoint, differences)) = alone {
+    if let Some((endpoint, differences)) = first {
         return Err(unagreed(endpoints, &endpoint, &differences));
     }
     let replay = replays.unfolded()?.up_to(until);

@@ -1,5 +1,7 @@
 //! What gas costs, of what each endpoint says. Pure.
 
+use std::collections::BTreeSet;
+
 use alloy::primitives::U256;
 use serde_json::Value;
 
@@ -10,43 +12,46 @@ const OF_BLOCK: [&str; 4] = ["baseFeePerGas", "gasLimit", "gasUsed", "timestamp"
 const OF_HISTORY: [&str; 2] = ["baseFeePerGas", "reward"];
 
 /// An answer about prices in which each number is the one in the middle of what at least `needed` operators say. Were it one of
-/// the answers, chosen by a figure over its numbers, others could be put in their place that come to the same.
+/// the answers, chosen by a figure over its numbers, others could be put in their place that come to the same. What else
+/// stands in it is the first one's, but for transactions, which nobody asks for.
 pub(super) fn middle(method: &str, said: &[(&str, Value)], needed: usize) -> Option<Value> {
     let fields = match method {
         "eth_feeHistory" => &OF_HISTORY[..],
         "eth_getBlockByNumber" => &OF_BLOCK[..],
-        _ => {
-            return blend(
-                &said.iter().map(|(who, value)| (*who, value)).collect::<Vec<_>>(),
-                needed,
-            );
-        }
+        _ => return blend(said, needed),
     };
-    agreement::middle(said.iter().map(|(who, _)| (*who, U256::ZERO)), needed)?;
-    let mut answer = said.first()?.1.as_object()?.clone();
+    // A list reads as an object, too, where its parts come in the order of the fields.
+    let said: Vec<_> = said.iter().filter(|(_, value)| value.is_object()).collect();
+    let operators: BTreeSet<_> = said.iter().map(|(operator, _)| operator).collect();
+    let mut answer = said.first().filter(|_| operators.len() >= needed)?.1.clone();
     for field in fields {
-        let told = said.iter().filter_map(|(who, value)| Some((*who, value.get(field)?)));
-        match blend(&told.collect::<Vec<_>>(), needed) {
-            Some(value) => answer.insert((*field).to_owned(), value),
-            // Nodes that keep no tips leave them out, and chains without a base fee that.
-            None => answer.remove(*field),
-        };
+        let told = said.iter().filter_map(|(operator, value)| {
+            // Chains of before EIP-1559 have no base fee.
+            let none = (*field == "baseFeePerGas").then(|| Value::from("0x0"));
+            Some((*operator, value.get(field).cloned().or(none)?))
+        });
+        answer[*field] = blend(&told.collect::<Vec<_>>(), needed).unwrap_or_default();
     }
-    Some(Value::Object(answer))
+    if answer.get("transactions").is_some() {
+        answer["transactions"] = Value::Array(Vec::new());
+    }
+    Some(answer)
 }
 
 /// Numbers, or lists of them, number by number.
-fn blend(said: &[(&str, &Value)], needed: usize) -> Option<Value> {
+fn blend(said: &[(&str, Value)], needed: usize) -> Option<Value> {
     let lengths = said.iter().filter_map(|(who, value)| Some((*who, value.as_array()?.len())));
     let lengths = lengths.map(|(who, length)| (who, U256::from(length)));
     if let Some(length) = agreement::middle(lengths, needed) {
-        let at = |index| said.iter().filter_map(move |(who, list)| Some((*who, list.get(index)?)));
+        let at = |index| {
+            said.iter().filter_map(move |(who, list)| Some((*who, list.get(index)?.clone())))
+        };
         let each = (0..length.try_into().ok()?)
             .map(|index: usize| blend(&at(index).collect::<Vec<_>>(), needed));
         return each.collect::<Option<Vec<_>>>().map(Value::Array);
     }
     let numbers = said.iter().filter_map(|(who, value)| {
-        Some((*who, serde_json::from_value::<U256>((*value).clone()).ok()?))
+        Some((*who, serde_json::from_value::<U256>(value.clone()).ok()?))
     });
     serde_json::to_value(agreement::middle(numbers, needed)?).ok()
 }
@@ -87,6 +92,15 @@ mod tests {
         assert_eq!(of(&said), Some(block("0xa", "0x33", "0x5")));
         assert_eq!(of(&said[..2]), Some(block("0xa", "0x32", "0x1")));
         assert_eq!(of(&said[..1]), None, "one operator");
+        let mut bare = said[0].clone();
+        bare.1.as_object_mut().unwrap().remove("baseFeePerGas");
+        bare.1["transactions"] = json!([{ "x": 1 }]);
+        let priced = middle("eth_getBlockByNumber", &[bare, said[1].clone(), said[2].clone()], 3);
+        let priced = priced.unwrap();
+        assert_eq!(
+            (&priced["baseFeePerGas"], &priced["transactions"]),
+            (&json!("0xa"), &json!([]))
+        );
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl Service<RequestPacket> for Wire {
 /// What is read comes from the first endpoint that agrees on the final block; if it fails, refuses, or its answer is empty or
 /// no answer to that request, from the next one that agrees, and from no other. What follows from the state of a named block,
 /// how many transactions an account has sent, and which block has which transactions is read from all of them, and enough
-/// operators have to say so; of prices, the one in the middle is taken. What is sent goes to all, once each; one success is
+/// operators have to say so; of prices, each number is the one in the middle. What is sent goes to all, once each; one success is
 /// success.
 #[derive(Clone, Debug)]
 pub(crate) struct Chooser(pub(crate) Endpoints);

@@ -336,12 +336,14 @@ async fn an_endpoint_whose_answers_cannot_be_read_is_passed_over() {
 
 /// Goal: one of three endpoints neither stops the sender for want of money nor makes it pay what it likes.
 /// Method: its balance is nothing, its prices are a thousandfold, its tips are others that come to the same in all, and its
-/// blocks are fuller than any.
+/// blocks are fuller than any, or neither is what it should be.
 /// What would break it: prices and balance read from one endpoint, however it is chosen.
 #[tokio::test]
 async fn the_prices_and_the_balance_of_one_endpoint_are_outvoted() {
     const DEAR: &str = "0xd18c2e2800";
-    for method in ["eth_getBalance", "eth_feeHistory", "rearranged", "latest", "full"] {
+    let lies =
+        ["eth_getBalance", "eth_feeHistory", "rearranged", "listed", "latest", "full", "odd"];
+    for method in lies {
         let world = World::with_one_sent().await;
         let usual = world.slots().await[0].attempts[0].clone();
         let history =
@@ -362,6 +364,14 @@ async fn the_prices_and_the_balance_of_one_endpoint_are_outvoted() {
                         let mut header = header.clone();
                         header["gasUsed"] = json!("0xffffffffffffffff");
                         Some(json!({ "result": header }))
+                    }
+                    "odd" if is_header => {
+                        let mut header = header.clone();
+                        header["transactions"] = json!([{ "x": 1 }]);
+                        Some(json!({ "result": header }))
+                    }
+                    "listed" if asks(request, "eth_feeHistory") => {
+                        Some(json!({ "result": [[], []] }))
                     }
                     "rearranged" if asks(request, "eth_feeHistory") => {
                         Some(json!({ "result": rearranged }))
