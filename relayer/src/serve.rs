@@ -228,6 +228,7 @@ impl Desk {
     /// Halts for rows by which a turn failed, if they break an invariant: what the indexer repairs once it is final, and a
     /// person can, ends no process.
     async fn blame_rows(&mut self, error: Error, now: Millis) -> Result<Taken> {
+        tracing::error!("a turn failed by rows of the ledger: {}", chain_of(&error));
         self.doctor.doubt();
         let halted = self.doctor.visit(now).await?;
         self.halt.send_replace(halted.clone());

@@ -57,6 +57,8 @@ pub struct Sender {
     lease: OnceCell<Lease>,
     /// Newest attempts that the pool refused, and why, by slot.
     refused: Mutex<BTreeMap<i64, (B256, Refusal)>>,
+    /// Since when newest attempts were declined though they pay what gas costs, by slot.
+    declined: Mutex<BTreeMap<i64, (B256, Millis)>>,
 }
 
 /// What a sender knows and has decided in a turn.
@@ -119,8 +121,8 @@ impl Sender {
     ) -> Self {
         let identity = *reader.ledger().identity();
         let (chain_id, contract) = (identity.chain_id, identity.contract);
-        let (lease, refused) = (OnceCell::new(), Mutex::default());
-        Self { provider, key, chain_id, contract, limits, reader, book, lease, refused }
+        let (lease, refused, declined) = (OnceCell::new(), Mutex::default(), Mutex::default());
+        Self { provider, key, chain_id, contract, limits, reader, book, lease, refused, declined }
     }
 
     /// The account's address.
@@ -149,10 +151,11 @@ impl Sender {
             let gas = newest.map_or(0, |newest| newest.gas_limit);
             let usual = Bound::at_price(self.limits.cap, gas, Urgency::Normal);
             // What does nothing is not judged by what it was to carry, which may be worth nothing any more.
-            let is_judged = newest.is_some_and(|newest| newest.kind == AttemptKind::Work);
-            let bound = bounds.get(&slot.id).filter(|_| is_judged).copied().unwrap_or(usual);
+            let is_work = newest.is_some_and(|newest| newest.kind == AttemptKind::Work);
+            let bound = bounds.get(&slot.id).filter(|_| is_work).copied().unwrap_or(usual);
             pending.push(self.pending(slot, bound, now, lowest == Some(slot.id)).await?);
         }
+        self.note_declined(&mut pending, prices, now);
         let balance = self.provider.get_balance(self.address()).block_id(at);
         let balance = balance.await.map_err(Error::endpoint("eth_getBalance"))?;
         // What was mined since the block of the balance has not been taken from it.
@@ -397,7 +400,26 @@ impl Sender {
         let is_void =
             is_lowest && (is_old || !is_known) && self.reader.is_void(&slot.obligation).await?;
         let refusal = newest.and_then(|newest| self.refusal_of(slot.id, newest.hash));
-        Ok(Pending { slot: slot.clone(), is_known, is_void, refusal, bound })
+        let declined_for = 0;
+        Ok(Pending { slot: slot.clone(), is_known, is_void, refusal, declined_for, bound })
+    }
+
+    /// Tells of each for how long it has been declined though it pays what gas costs: in whatever turn it does not, or is not
+    /// declined, that begins anew.
+    fn note_declined(&self, pending: &mut [Pending], prices: Prices, now: Millis) {
+        let Ok(mut declined) = self.declined.lock() else { return };
+        let mut still = BTreeMap::new();
+        for pending in pending {
+            let Some(newest) = pending.slot.attempts.last() else { continue };
+            if !pending.is_declined() || newest.max_fee < prices.now(pending.bound.urgency) {
+                continue;
+            }
+            let before = declined.get(&pending.slot.id).filter(|(hash, _)| *hash == newest.hash);
+            let (hash, since) = before.copied().unwrap_or((newest.hash, now));
+            still.insert(pending.slot.id, (hash, since));
+            pending.declined_for = now.saturating_sub(since);
+        }
+        *declined = still;
     }
 
     /// Why the pool refused an attempt when it was sent last.
@@ -444,7 +466,11 @@ impl Sender {
         };
         if let (true, Ok(mut refused)) = (is_newest, self.refused.lock()) {
             match answer {
-                Answer::Underpriced | Answer::NoFunds | Answer::Declined | Answer::Refused => {
+                Answer::Underpriced
+                | Answer::LowTip
+                | Answer::NoFunds
+                | Answer::Declined
+                | Answer::Refused => {
                     refused.insert(slot, (attempt.hash, Refusal { answer, reason }));
                 }
                 Answer::Taken | Answer::TxNonceTooLow => drop(refused.remove(&slot)),
@@ -489,6 +515,8 @@ pub enum Answer {
     TxNonceTooLow,
     /// The pool has another of the same tx nonce that this one does not outbid.
     Underpriced,
+    /// The pool asks for a higher tip, and has nothing of the same tx nonce that would have to be outbid.
+    LowTip,
     /// The balance does not cover it.
     NoFunds,
     /// The node does not take it at present: it pays too little, or a reason that is not known here.
@@ -528,8 +556,8 @@ impl Answer {
         } else if says(&["nonce too low", "nonce is too low", "old nonce"]) {
             Self::TxNonceTooLow
         } else if says(&["minimum needed"]) {
-            // Also called underpriced, though the pool has nothing to outbid.
-            Self::Declined
+            // Also called underpriced.
+            Self::LowTip
         } else if says(&["underpriced", "replacement fee too low", "gas price too low to replace"])
         {
             Self::Underpriced
@@ -644,7 +672,7 @@ mod tests {
             ("already known", Answer::Taken),
             ("nonce too low: next nonce 7, tx nonce 6", Answer::TxNonceTooLow),
             ("replacement transaction underpriced", Answer::Underpriced),
-            ("transaction underpriced: gas tip cap 0, minimum needed 1", Answer::Declined),
+            ("transaction underpriced: gas tip cap 0, minimum needed 1", Answer::LowTip),
             ("existing tx with same hash", Answer::Taken),
             ("insufficient funds for gas * price + value", Answer::NoFunds),
             ("max fee per gas less than block base fee: address 0x01", Answer::Declined),

@@ -16,7 +16,7 @@ use alloy::{
 };
 use contracts::{Settlement, eip712::DepositKey};
 use ledger::{
-    Millis,
+    Millis, ProviderNumber,
     book::{Obligation, Outcome, TxReceipt},
     chain::Block,
     read::{Anchors, Attempt, AttemptKind, Slot},
@@ -40,11 +40,13 @@ struct Mined {
     is_own: bool,
 }
 
-/// What was sent and mined in vain.
+/// Claims that came to nothing when they were mined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InVain {
-    /// What came to nothing.
+    /// What their transaction carried.
     pub obligation: Obligation,
+    /// Of these the token refused each by itself; empty if the transaction failed as a whole.
+    pub refused: Vec<(Address, ProviderNumber)>,
     /// Why, for people.
     pub reason: String,
 }
@@ -91,25 +93,21 @@ impl Sender {
 
     /// Claims of a slot that came to nothing when it was mined. A simulation does not tell: a payout address may have code that
     /// tells one from a transaction.
-    async fn in_vain(&self, slot: &Slot, outcome: &Outcome) -> Result<Vec<InVain>> {
-        let Obligation::Claim(token, providers) = &slot.obligation else { return Ok(Vec::new()) };
+    async fn in_vain(&self, slot: &Slot, outcome: &Outcome) -> Result<Option<InVain>> {
+        let Obligation::Claim(token, providers) = &slot.obligation else { return Ok(None) };
         let mined = slot.attempts.iter().find(|attempt| Some(attempt.id) == outcome.attempt);
         if mined.is_none_or(|mined| mined.kind != AttemptKind::Work) {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let (hash, block) = (outcome.hash, outcome.block);
+        let (obligation, block) = (slot.obligation.clone(), outcome.block);
         if !outcome.succeeded {
-            let obligation = slot.obligation.clone();
-            let reason = format!("transaction {hash} of block {block} failed with it");
-            return Ok(vec![InVain { obligation, reason }]);
+            let reason = format!("transaction {} of block {block} failed with it", outcome.hash);
+            return Ok(Some(InVain { obligation, refused: Vec::new(), reason }));
         }
-        let refused = self.reader.refused_claims(block).await?.into_iter();
-        let own = refused.filter(|(of, provider)| of == token && providers.contains(provider));
-        let told = own.map(|(_, provider)| {
-            let obligation = Obligation::Claim(*token, vec![provider]);
-            InVain { obligation, reason: format!("the token refused to pay it in block {block}") }
-        });
-        Ok(told.collect())
+        let mut refused = self.reader.refused_claims(block).await?;
+        refused.retain(|(of, provider)| of == token && providers.contains(provider));
+        let reason = format!("the token refused to pay it in block {block}");
+        Ok((!refused.is_empty()).then_some(InVain { obligation, refused, reason }))
     }
 
     /// Takes transactions in that this ledger does not know and final blocks hold, as slots that are over, and accounts for

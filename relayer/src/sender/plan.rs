@@ -84,6 +84,8 @@ pub struct Pending {
     pub is_void: bool,
     /// Why the pool refused its newest attempt, if that is the last that it said and has no older one either.
     pub refusal: Option<Refusal>,
+    /// For how long it has been declined though it paid what gas costs, ms.
+    pub declined_for: Millis,
     /// What bounds its fees.
     pub bound: Bound,
 }
@@ -91,6 +93,11 @@ pub struct Pending {
 impl Pending {
     fn is_cancelled(&self) -> bool {
         self.slot.attempts.last().is_some_and(|newest| newest.kind == AttemptKind::Cancel)
+    }
+
+    /// Whether no node has its newest attempt, and for a reason that is not known here.
+    pub(super) fn is_declined(&self) -> bool {
+        !self.is_known && self.is_refused(Answer::Declined)
     }
 
     fn is_refused(&self, answer: Answer) -> bool {
@@ -296,7 +303,9 @@ fn decide(view: &View, lowest: &Pending, plan: &mut Plan) {
     let fresh = view.prices.fees(bound.urgency, cap);
     let pays_enough = newest.max_fee >= fresh.max_fee && newest.tip >= fresh.tip;
     // A chain that is slow is no reason to pay more, at first.
-    let is_patient = pays_enough && age < view.limits.bump_after_ms.saturating_mul(PATIENCE);
+    let is_patient = pays_enough
+        && age < view.limits.bump_after_ms.saturating_mul(PATIENCE)
+        && !lowest.is_refused(Answer::LowTip);
     if !lowest.is_refused(Answer::Underpriced) && (is_young || is_patient) {
         if !is_young || !lowest.is_known {
             plan.actions.push(Action::Rebroadcast(id));
@@ -315,31 +324,30 @@ fn is_in_vain(
     urgency: Urgency,
     cap: u128,
 ) -> bool {
-    let age = view.now.saturating_sub(newest.at).saturating_abs();
     let is_at_cap = replacement(newest, view.prices, urgency, cap).max_fee > cap;
-    let is_declined_for_long = lowest.is_refused(Answer::Declined)
-        && age >= view.limits.bump_after_ms.saturating_mul(PATIENCE)
-        && is_at_cap
-        && newest.max_fee >= view.prices.now(urgency);
-    !lowest.is_known && (lowest.is_refused(Answer::Refused) || is_declined_for_long)
+    let patience = view.limits.bump_after_ms.saturating_mul(PATIENCE);
+    let is_declined_for_long = lowest.is_declined() && lowest.declined_for >= patience && is_at_cap;
+    !lowest.is_known && lowest.is_refused(Answer::Refused) || is_declined_for_long
 }
 
 /// What bounds the lowest slot with all that stands behind it and waits for it: besides what it is worth itself, the most that
 /// one of them can spare once it is paid for at today's price, and what those between lack, at most their cancellations. What
 /// is not judged by what it is worth spares no more than a cancellation.
 fn lifted(view: &View, lowest: Bound) -> Bound {
-    let (mut spare, mut lacking, mut urgency) = (0_u128, 0_u128, lowest.urgency);
+    let (mut spare, mut lacking) = (0_u128, 0_u128);
     // What is cancelled has nothing to spare: its bound is not what it is worth.
     let behind = view.pending.iter().skip(1).filter(|pending| !pending.is_cancelled());
-    for bound in behind.map(|pending| pending.bound).chain(view.roomless) {
+    let behind: Vec<_> = behind.map(|pending| pending.bound).chain(view.roomless).collect();
+    let urgency = behind.iter().map(|bound| bound.urgency).fold(lowest.urgency, Urgency::max);
+    let cancellation = cost_of_cancelling(view.prices.now(urgency));
+    for bound in behind {
         let price = view.prices.now(bound.urgency);
         let needed = u128::from(bound.gas).saturating_mul(price);
         let own = bound.allowed.saturating_sub(needed).saturating_sub(lacking);
-        let most = if bound.is_judged { own } else { cost_of_cancelling(price) };
+        let most = if bound.is_judged { own } else { cancellation };
         spare = spare.max(own.min(most));
         lacking = lacking
             .saturating_add(needed.saturating_sub(bound.allowed).min(cost_of_cancelling(price)));
-        urgency = urgency.max(bound.urgency);
     }
     Bound { allowed: lowest.allowed.saturating_add(spare), urgency, ..lowest }
 }
@@ -410,7 +418,7 @@ mod tests {
         let slot =
             Slot { id, tx_nonce, obligation: Obligation::Settle(vec![id]), at: BORN, attempts };
         let bound = Bound::at_price(LIMITS.cap, GAS, Urgency::Normal);
-        Pending { slot, is_known: true, is_void: false, refusal: None, bound }
+        Pending { slot, is_known: true, is_void: false, refusal: None, declined_for: 0, bound }
     }
 
     /// Slots 5 to 7 are open, the account has consumed 5 tx nonces, all is well.
@@ -665,26 +673,29 @@ mod tests {
     #[test]
     fn what_is_declined_in_unknown_words_makes_way_once_it_has_paid_enough_for_long_and_can_pay_no_more()
      {
-        let declined = |view: &mut View, age| {
-            allow(view, [21 * GWEI, 11 * GWEI, 11 * GWEI]);
-            refuse(view, 0, Answer::Declined);
-            view.now = BORN + age;
-        };
         let cancel = Action::Cancel(5, Fees { max_fee: 23_625_000_001, tip: 1_125_000_001 });
         let mut view = calm();
-        declined(&mut view, 299_999);
+        allow(&mut view, [21 * GWEI, 11 * GWEI, 11 * GWEI]);
+        refuse(&mut view, 0, Answer::Declined);
+        (view.now, view.pending[0].declined_for) = (BORN + 900_000, 299_999);
         assert_eq!(plan(&view).actions, [Action::Rebroadcast(5)], "not for long");
-        declined(&mut view, 300_000);
+        view.pending[0].declined_for = 300_000;
         let plans = plan(&view);
         assert_eq!((plans.actions, plans.given_up), (vec![cancel], Some((5, "because".into()))));
-        view.prices = Prices::flat(30 * GWEI, GWEI);
-        assert!(!plan(&view).actions.contains(&cancel), "gas is dear: that is a reason");
-        view.prices = CALM;
         view.pending[0].is_known = true;
         assert_eq!(plan(&view).actions, [], "another endpoint has it");
         view.pending[0].is_known = false;
         allow(&mut view, [24 * GWEI, 11 * GWEI, 11 * GWEI]);
         assert!(matches!(plan(&view).actions[..], [Action::Bump(5, _)]), "it can pay more");
+    }
+
+    #[test]
+    fn a_tip_that_is_too_low_for_the_pool_is_raised_without_patience() {
+        let mut view = calm();
+        refuse_the_old(&mut view, Answer::LowTip);
+        assert_eq!(plan(&view).actions, [bump(23_625_000_001, 1_125_000_001)]);
+        view.now -= 1;
+        assert_eq!(plan(&view).actions, [Action::Rebroadcast(5)], "young");
     }
 
     #[test]
@@ -695,6 +706,10 @@ mod tests {
         view.pending[2].bound = Bound::at_price(LIMITS.cap, GAS, Urgency::Normal);
         let at_cap = Wait::AtCap { hash: B256::repeat_byte(7), cap: 12 * GWEI };
         assert_eq!((plan(&view).actions, plan(&view).waiting), (vec![], vec![at_cap]));
+        // A batch that presses and is worth nothing near its gas makes way.
+        view.prices.tips = [GWEI, 2 * GWEI, 3 * GWEI];
+        view.pending[0].bound = Bound { urgency: Urgency::Pressing, gas: 12_000_000, ..worth(0) };
+        assert!(matches!(plan(&view).actions[..], [Action::Cancel(5, _)]), "{:?}", plan(&view));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What no node takes, and claims that fail when they are mined: what such a transaction carried goes again in smaller ones.
+//! What no node takes, and claims that come to nothing when they are mined: what such a transaction carried goes again in
+//! smaller ones, and after a while.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use crate::sender::fees::Urgency;
 
 /// How long what was refused goes in smaller transactions.
 const APART: Millis = 24 * 3_600_000;
-/// How long what was refused alone waits at first; twice as long each time, a day at most.
+/// How long what came to nothing by itself waits at first; twice as long each time in a row, a day at most.
 const ALONE: Millis = 3_600_000;
 /// The longest that it waits while a deadline presses.
 const PRESSED: Millis = 600_000;
@@ -29,7 +30,7 @@ struct Share {
     /// When it was refused last, and how long it waits since then.
     at: Millis,
     pause: Millis,
-    /// How often in a row it was refused alone.
+    /// How often in a row it came to nothing by itself.
     times: u32,
     reason: String,
 }
@@ -55,17 +56,60 @@ impl Apart {
     /// Remembers why a transaction came to nothing: half of what it carried may go together, and what it carried alone after a
     /// while, still alone, so that it drags nothing else along.
     pub(super) fn note(&mut self, obligation: &Obligation, reason: &str, now: Millis) {
-        self.0.retain(|_, share| !share.is_over(now));
         let parts = parts_of(obligation);
-        let (most, is_alone) = ((parts.len() / 2).max(1), parts.len() == 1);
-        for part in parts {
-            let before = self.0.get(&part).map_or(0, |share| share.times);
-            let times = if is_alone { before.saturating_add(1) } else { 0 };
-            let pause =
-                if is_alone { ALONE.saturating_mul(1 << before.min(5)).min(APART) } else { 0 };
-            let reason = reason.to_owned();
-            self.0.insert(part, Share { most, at: now, pause, times, reason });
+        match parts[..] {
+            [part] => self.pause(part, 1, reason, now),
+            _ => {
+                let most = parts.len() / 2;
+                for part in parts {
+                    let share = Share { most, at: now, pause: 0, times: 0, reason: reason.into() };
+                    self.0.insert(part, share);
+                }
+            }
         }
+        self.0.retain(|_, share| !share.is_over(now));
+    }
+
+    /// Remembers why a claim came to nothing in a transaction that went through: it waits for a while, and goes with others then.
+    pub(super) fn note_claim(
+        &mut self,
+        (token, provider): (Address, ProviderNumber),
+        reason: &str,
+        now: Millis,
+    ) {
+        self.pause(Part::Claim(token, provider), usize::MAX, reason, now);
+    }
+
+    fn pause(&mut self, part: Part, most: usize, reason: &str, now: Millis) {
+        let before = self.0.get(&part).filter(|share| !share.is_over(now));
+        let times = before.map_or(0, |share| share.times);
+        let pause = ALONE.saturating_mul(1 << times.min(5)).min(APART);
+        let (times, reason) = (times.saturating_add(1), reason.to_owned());
+        self.0.insert(part, Share { most, at: now, pause, times, reason });
+    }
+
+    /// Why a claim waits, and until when, if it does.
+    pub(super) fn claim_waits(
+        &self,
+        (token, provider): (Address, ProviderNumber),
+        now: Millis,
+    ) -> Option<(String, Millis)> {
+        let share = self.0.get(&Part::Claim(token, provider))?;
+        let is_kept = share.is_kept(1, now, Urgency::Calm);
+        is_kept.then(|| (share.reason.clone(), share.at.saturating_add(share.pause)))
+    }
+
+    /// Whether claims of some providers may go with few others only.
+    pub(super) fn parts_any(
+        &self,
+        token: Address,
+        claims: &[(ProviderNumber, u64)],
+        now: Millis,
+    ) -> bool {
+        claims.iter().any(|(provider, _)| {
+            let share = self.0.get(&Part::Claim(token, *provider));
+            share.is_some_and(|share| share.most < usize::MAX && !share.is_over(now))
+        })
     }
 
     /// Why an obligation may not go as it is, if it carries too much of what was refused. What a deadline presses waits for
@@ -139,6 +183,20 @@ mod tests {
         assert!(!waits(APART - 1, normal), "the clock went back since");
         let two = Obligation::Settle(vec![1, 2]);
         assert!(apart.why(&two, 2 * APART, pressing).is_some(), "alone, however it presses");
+    }
+
+    #[test]
+    fn a_claim_that_the_token_refused_waits_and_goes_with_others_then() {
+        let token = Address::repeat_byte(1);
+        let mut apart = Apart::default();
+        apart.note_claim((token, 1), "refused", 0);
+        let two = Obligation::Claim(token, vec![1, 2]);
+        assert_eq!(apart.claim_waits((token, 1), ALONE - 1), Some(("refused".into(), ALONE)));
+        assert_eq!(apart.claim_waits((token, 2), 0), None);
+        assert_eq!(apart.claim_waits((token, 1), ALONE), None);
+        assert_eq!(apart.why(&two, ALONE, Urgency::Calm), None);
+        apart.note_claim((token, 1), "refused", ALONE);
+        assert!(apart.claim_waits((token, 1), 3 * ALONE - 1).is_some());
     }
 
     #[test]

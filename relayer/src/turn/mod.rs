@@ -82,7 +82,7 @@ pub struct Relayer {
     backoff: Mutex<Backoff>,
     /// What waits since credits were looked at last, and why.
     unpushed: Mutex<Vec<String>>,
-    /// What transactions carried that no node took.
+    /// What transactions carried that no node took, and claims that came to nothing when they were mined.
     apart: Mutex<Apart>,
     /// What bounds the fees of statements that found no room in the last turn.
     roomless: Mutex<Option<Bound>>,
@@ -236,6 +236,15 @@ impl Relayer {
         self.apart.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn note_in_vain(&self, InVain { obligation, refused, reason }: &InVain, now: Millis) {
+        if refused.is_empty() {
+            self.apart().note(obligation, reason, now);
+        }
+        for claim in refused {
+            self.apart().note_claim(*claim, reason, now);
+        }
+    }
+
     fn unpushed(&self) -> MutexGuard<'_, Vec<String>> {
         self.unpushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -264,8 +273,8 @@ impl Relayer {
         let Some(anchors) = self.reader.anchors().await? else { return Ok(None) };
         self.sender.take_lease().await?;
         let counts = self.sender.counts(&anchors).await?;
-        for InVain { obligation, reason } in self.sender.resolve(&anchors, counts, now).await? {
-            self.apart().note(&obligation, &reason, now);
+        for in_vain in self.sender.resolve(&anchors, counts, now).await? {
+            self.note_in_vain(&in_vain, now);
         }
         let slots = self.reader.open_slots(self.sender.address()).await?;
         let (prices, newest_ms) = self.sender.prices().await?;

@@ -1,10 +1,6 @@
 //! Pushing credits to payout addresses.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-    slice,
-};
+use std::{cmp::Reverse, collections::BTreeMap, slice};
 
 use alloy::{primitives::Address, sol_types::SolCall};
 use contracts::Settlement;
@@ -53,20 +49,17 @@ impl Relayer {
         if view.is_frozen() {
             return Ok(());
         }
-        // The largest first, so that those go together that pay for the same gas.
-        let mut by_token: BTreeMap<Address, BTreeSet<(Reverse<Units>, ProviderNumber)>> =
-            BTreeMap::new();
+        let mut by_token: BTreeMap<Address, Vec<ProviderNumber>> = BTreeMap::new();
         for credit in self.reader.own_credits().await? {
             let Some(token) = self.config.token(credit.token) else { continue };
             let is_due = credit.units.get() >= token.push_threshold_units;
             let key = (credit.token, credit.provider);
             if is_due && !view.busy.claims.contains(&key) && !self.rests(key, view.now, report) {
-                let place = (Reverse(credit.units), credit.provider);
-                by_token.entry(credit.token).or_default().insert(place);
+                by_token.entry(credit.token).or_default().push(credit.provider);
             }
         }
-        for (token, credits) in by_token {
-            let providers: Vec<_> = credits.into_iter().map(|(_, provider)| provider).collect();
+        for (token, providers) in by_token {
+            // Neighbours share a word of storage.
             for providers in providers.chunks(BATCH_CLAIMS) {
                 if !self.has_room(view, kept_free(view), report, "a claim batch") {
                     return Ok(());
@@ -83,7 +76,7 @@ impl Relayer {
     }
 
     /// The batches of claims that a simulation lets through: all that pay something together if they can, or else as they
-    /// passed. What pays nothing rests.
+    /// passed, those together that may. What pays nothing rests.
     async fn willing(
         &self,
         view: &View,
@@ -112,15 +105,18 @@ impl Relayer {
             self.rest((token, provider), &reason, view.now, report);
         }
         batches.retain(|batch| !batch.is_empty());
-        // There are several only where all of them together failed or no node took them.
-        if batches.len() > 1 {
-            let all = batches.concat();
-            let providers = providers_of(&all);
-            let obligation = Obligation::Claim(token, providers.clone());
-            let is_refused = self.apart().why(&obligation, view.now, Urgency::Calm).is_some();
-            if !is_refused && self.simulate_claim(token, &providers, view).await?.is_ok() {
-                return Ok(vec![all]);
-            }
+        // There are several only where all together failed, or came to nothing before.
+        if batches.len() < 2 {
+            return Ok(batches);
+        }
+        let may_join = |batch: &Batch| !self.apart().parts_any(token, batch, view.now);
+        let (joined, mut batches): (Vec<_>, Vec<_>) = batches.into_iter().partition(may_join);
+        let all = joined.concat();
+        if joined.len() > 1 && self.simulate_claim(token, &providers_of(&all), view).await?.is_ok()
+        {
+            batches.push(all);
+        } else {
+            batches.extend(joined);
         }
         Ok(batches)
     }
@@ -147,7 +143,8 @@ impl Relayer {
         Ok(batch)
     }
 
-    /// Pushes credits together, or, where that is too dear, the larger half of them, and says what the others wait for.
+    /// Pushes credits together, or, where that is too dear, as many of the largest as are not, halving; says what the others wait
+    /// for.
     async fn push_batch(
         &self,
         view: &View,
@@ -210,6 +207,11 @@ impl Relayer {
 
     /// Whether a credit that was refused waits to be tried again; says so.
     fn rests(&self, key: Key, now: Millis, report: &mut Report) -> bool {
+        let waits = self.apart().claim_waits(key, now);
+        if let Some((why, until)) = waits {
+            self.tell(key, &Rest { times: 0, until, why }, now, report);
+            return true;
+        }
         let Ok(backoff) = self.backoff.lock() else { return false };
         let Some(rest) = backoff.get(&key).filter(|rest| now < rest.until).cloned() else {
             return false;

@@ -10,7 +10,7 @@ use contracts::Settlement;
 use ledger::{
     Millis, Units,
     book::Obligation,
-    read::{FundingDeposit, Slot},
+    read::{AttemptKind, FundingDeposit, Slot},
 };
 use relayer::turn::Report;
 use serde_json::json;
@@ -66,10 +66,15 @@ impl World {
     }
 
     async fn dear_turn(&mut self) -> Report {
-        let params = format!("[\"{DEAR:#x}\"]");
+        self.set_base_fee(DEAR).await;
+        self.turn().await
+    }
+
+    /// Mines a block with a base fee, wei.
+    async fn set_base_fee(&mut self, wei: u64) {
+        let params = format!("[\"{wei:#x}\"]");
         rpc(&self.provider, "anvil_setNextBlockBaseFeePerGas", &params).await;
         self.mine(1).await;
-        self.turn().await
     }
 
     /// Takes in a piece of work of another price than usual, by a machine of another owner.
@@ -337,9 +342,7 @@ async fn the_largest_credits_go_first_where_all_together_are_too_dear() {
     }
     let mut gas: u64 = 4_000_000_000_000;
     let report = loop {
-        let params = format!("[\"{gas:#x}\"]");
-        rpc(&world.provider, "anvil_setNextBlockBaseFeePerGas", &params).await;
-        world.mine(1).await;
+        world.set_base_fee(gas).await;
         let report = world.live.relayer.turn(world.now, true).await.unwrap();
         if report.sent > 0 {
             break report;
@@ -354,4 +357,36 @@ async fn the_largest_credits_go_first_where_all_together_are_too_dear() {
     credits.retain(|credit| credit.token == *token);
     let largest = credits.iter().max_by_key(|credit| credit.units).unwrap();
     assert_eq!(providers[..], [largest.provider]);
+}
+
+/// Goal: what waits until gas is cheaper goes when it is.
+/// Method: a statement that is sent as dear as may be, forgotten by the pool and declined for minutes of dearer gas.
+/// What would break it: taking the refusals of a time when gas was dearer for those of what pays enough.
+#[tokio::test]
+async fn what_was_declined_while_gas_was_dearer_goes_once_it_is_not() {
+    let mut world = World::judging_by_value().await;
+    let settled = world.settled().await;
+    world.work(0, 1).await;
+    let mut gas: u64 = 4_000_000_000_000;
+    world.set_base_fee(gas).await;
+    while world.turn().await.sent == 0 {
+        gas = gas / 10 * 9;
+        world.set_base_fee(gas).await;
+    }
+    let sent = world.slots().await.remove(0).attempts.remove(0);
+    assert!(sent.max_fee < u128::from(gas) / 4 * 7 + sent.tip, "not at its cap: {sent:?}, {gas}");
+    world.drop_all().await;
+    let mut report = Report::default();
+    for _ in 0..8 {
+        world.set_base_fee(gas * 4).await;
+        world.now += LATE;
+        report = world.turn().await;
+    }
+    assert!(says(&report, "max fee per gas less than block base fee"), "{report:?}");
+    world.set_base_fee(gas / 2).await;
+    world.turn().await;
+    let slot = world.slots().await.remove(0);
+    assert!(slot.attempts.iter().all(|each| each.kind == AttemptKind::Work), "{slot:?}");
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
 }

@@ -1362,6 +1362,39 @@ async fn refuse(world: &mut World, token: Address, recipient: Address) {
         .await;
 }
 
+/// Goal: a token that stands still between a simulation and its block delays its claims a little, and not by parting them.
+/// Method: two credits are claimed together while the token is stopped, and again when it is not.
+/// What would break it: sending alone for a day what was refused in good company.
+#[tokio::test]
+async fn claims_that_a_paused_token_refused_go_together_again() {
+    let mut world = World::new().await;
+    let payouts = world.live.reader.payouts().await.unwrap();
+    let token = world.config.organisations[0].token;
+    let itself = world.provider.get_code_at(token).await.unwrap();
+    for provider in [1, 2] {
+        world.work_of(0, provider, payouts[&provider]).await;
+    }
+    world.turn().await;
+    world.finish().await;
+    let push = async |world: &World| world.live.relayer.turn(world.now, true).await.unwrap();
+    assert_eq!(push(&world).await.sent, 1);
+    world.meddle("anvil_setCode", &format!("[\"{token}\", \"0x60006000fd\"]")).await;
+    world.finish().await;
+    world.meddle("anvil_setCode", &format!("[\"{token}\", \"{itself}\"]")).await;
+    let report = push(&world).await;
+    assert!(
+        report.sent == 0 && says(&report, "the token refused to pay it in block"),
+        "{report:?}"
+    );
+    world.now += 3_600_000;
+    assert_eq!(push(&world).await.sent, 1, "all in one");
+    world.finish().await;
+    for provider in [1, 2] {
+        let credit = world.live.reader.credit(token, provider).await.unwrap();
+        assert_eq!(credit, Units::ZERO, "{provider}");
+    }
+}
+
 /// Lets a token run other code for transfers to one recipient, but in transactions only.
 async fn spring(world: &mut World, token: Address, recipient: Address, code: &str) {
     let is_transaction = "3a151516";
