@@ -73,7 +73,7 @@ pub(crate) struct Live {
     pub(crate) reader: Reader,
     pub(crate) endpoints: Endpoints,
     indexer: Indexer,
-    pub(crate) relayer: Relayer,
+    pub(crate) relayer: Box<Relayer>,
     pub(crate) sender: Address,
 }
 
@@ -365,6 +365,7 @@ impl Live {
         let keys = Keys::open(config).unwrap();
         let sender = keys.sender.address();
         let relayer = Relayer::new(config.clone(), keys, ledger.clone(), endpoints.clone());
+        let relayer = Box::new(relayer);
         Self {
             indexer: Indexer::new(endpoints.clone(), ledger.clone()).await.unwrap(),
             endpoints,
