@@ -610,8 +610,10 @@ async fn is_touched(conn: &mut SqliteConnection, item: i64, organisation: &str) 
 /// not know of each other may differ. If one has finally settled, the first that did tells, and another one paid too much; else
 /// the larger, since either can settle and both were promised. One that knows of more than both was stated after them.
 ///
-/// Where the leaf does not tell what was paid, that is what had settled before a statement of the same deposit and epoch did: an
-/// item is in statements of one epoch only until that is final. What another candidate of the epoch paid is no part of it.
+/// Where the leaf does not tell what was paid, that is what had settled of lower revisions before a statement of the same deposit
+/// and epoch did: an item is in statements of one epoch only until that is final. What another candidate of the epoch paid is no
+/// part of it, nor is what was paid besides, after a loss: of the same revision, which is stated once otherwise; or by a leaf that
+/// tells, as all do that were stated since.
 pub(super) async fn stated_amount(
     conn: &mut SqliteConnection,
     item: i64,
@@ -646,9 +648,12 @@ fn amount_by(leaf: &SqliteRow, leaves: &[SqliteRow]) -> Result<(i128, i128)> {
         Some(told) => told,
         None => {
             let decided = leaf.maybe_int("decided")?.unwrap_or(i64::MAX);
+            let revision = leaf.u32("revision")?;
             let mut before = 0;
             for other in leaves {
-                if other.maybe_int("paid")?.is_some_and(|paid| paid < decided) {
+                let was_known =
+                    other.u32("revision")? < revision && other.maybe_signed("told")?.is_none();
+                if was_known && other.maybe_int("paid")?.is_some_and(|paid| paid < decided) {
                     before = add(before, other.signed("amount")?)?;
                 }
             }

@@ -50,6 +50,15 @@ fn seal(import: &mut Import) {
     import.digest = import.statement.digest(&identity().domain());
 }
 
+/// The manifest as an earlier release wrote it, which does not say what had settled of its work before.
+fn untold(import: &Import) -> Import {
+    let mut untold = import.clone();
+    for work in untold.leaves.iter_mut().filter_map(|(_, work)| work.as_mut()) {
+        work.settled = None;
+    }
+    untold
+}
+
 /// What the audit log tells of recovery, oldest first.
 async fn told(world: &World) -> Vec<(String, String)> {
     let entries = audit::entries(&world.ledger).await.unwrap();
@@ -185,16 +194,23 @@ async fn refuses_a_manifest_of_the_whole_where_a_part_was_paid_meanwhile() {
     let said = refusal(&lost, &manifest).await;
     assert!(said.contains("was paid meanwhile, and it would pay it again"), "{said}");
 
-    // What adds to a part that it knows of is brought back, whichever of the two comes first.
+    // What adds to a part that it knows of is brought back, whichever of the two comes first, and comes to both.
     take(&lost, &day).await;
     let rest = state(&lost, 1, None).await;
-    for order in [[&part, &rest], [&rest, &part]] {
-        let again = lost.after_loss(None).await;
-        for statement in order {
-            let manifest = lost.reader.export(statement.id).await.unwrap();
-            assert!(again.book.import(&manifest, &secret(), 0).await.unwrap());
+    let part = lost.reader.export(part.id).await.unwrap();
+    let added = lost.reader.export(rest.id).await.unwrap();
+    let old = [untold(&part), untold(&added)];
+    for order in [[&part, &added], [&added, &part], [&old[0], &old[1]], [&old[1], &old[0]]] {
+        let mut again = lost.after_loss(None).await;
+        for manifest in order {
+            assert!(again.book.import(manifest, &secret(), 0).await.unwrap());
         }
-        again.book.sign_statement(statement_id(&again, &rest).await, &attester()).await.unwrap();
+        let id = statement_id(&again, &rest).await;
+        let signed = again.book.sign_statement(id, &attester()).await.unwrap();
+        settle(&mut again, &signed).await;
+        again.finalise(0).await;
+        take(&again, &day).await;
+        assert_eq!(books(&again).await.open, []);
     }
 }
 
@@ -212,10 +228,6 @@ async fn refuses_a_manifest_that_takes_back_what_can_be_taken_back_elsewhere() {
     let netted = state(&world, 1, Some(&["1", "5"])).await;
     let manifest = world.reader.export(netted.id).await.unwrap();
     assert!(manifest.leaves.iter().any(|(leaf, _)| leaf.amount < 0));
-    let mut untold = manifest.clone();
-    for work in untold.leaves.iter_mut().filter_map(|(_, work)| work.as_mut()) {
-        work.settled = None;
-    }
 
     for settles in [false, true] {
         let mut lost = world.after_loss(Some(backup.path())).await;
@@ -226,7 +238,7 @@ async fn refuses_a_manifest_that_takes_back_what_can_be_taken_back_elsewhere() {
         if settles {
             settle(&mut lost, &own).await;
             lost.finalise(0).await;
-            for manifest in [&manifest, &untold] {
+            for manifest in [&manifest, &untold(&manifest)] {
                 let said = refusal(&lost, manifest).await;
                 assert!(said.contains("would take it back again"), "{said}");
             }
@@ -301,14 +313,23 @@ async fn statement_id(world: &World, signed: &SignedStatement) -> i64 {
 #[tokio::test]
 async fn what_a_second_loss_brings_back_before_what_paid_it_is_not_signed_and_stops_nobody() {
     let (world, _, manifest) = signed_once().await;
-    let mut manifests = vec![manifest];
     let mut lost = world.after_loss(None).await;
     take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
     let paid = state(&lost, 2, None).await;
     settle(&mut lost, &paid).await;
-    manifests.push(lost.reader.export(paid.id).await.unwrap());
+    let paid = lost.reader.export(paid.id).await.unwrap();
+    for manifests in [
+        [manifest.clone(), paid.clone()],
+        [untold(&manifest), paid.clone()],
+        [untold(&manifest), untold(&paid)],
+    ] {
+        let again = lost.after_loss(None).await;
+        assert_stopped_and_paid_once(again, &manifests).await;
+    }
+}
 
-    let mut again = lost.after_loss(None).await;
+/// Checks that of the statements of these manifests over work 1, of which the second has settled, the first pays nothing any more.
+async fn assert_stopped_and_paid_once(mut again: World, manifests: &[Import; 2]) {
     assert!(again.book.import(&manifests[0], &secret(), 0).await.unwrap());
     let said = refusal(&again, &manifests[1]).await;
     assert!(said.contains("which can settle or has not settled finally"), "{said}");
@@ -335,6 +356,29 @@ async fn what_a_second_loss_brings_back_before_what_paid_it_is_not_signed_and_st
     settle(&mut again, &next).await;
     again.finalise(0).await;
     assert_eq!(again.reader.next_candidates(deposit_key(1).id()).await.unwrap(), []);
+    take(&again, &[record(1, 2, 0, 1_000_000)]).await;
+    let open = books(&again).await.open;
+    assert!(open.iter().all(|item| item.external_id != "1"), "{open:?}");
+}
+
+/// What would break it: taking what was paid besides for what had been paid before, where the manifest does not say.
+#[tokio::test]
+async fn an_old_manifest_that_is_out_is_no_reason_to_pay_its_work_again() {
+    let (world, _, manifest) = signed_once().await;
+    let mut lost = world.after_loss(None).await;
+    take(&lost, &[record(1, 2, 0, 1_000_000)]).await;
+    for (deposit, work) in [(2, None), (1, Some(record(3, 4, 0, 2_000_000)))] {
+        take(&lost, work.as_slice()).await;
+        let signed = state(&lost, deposit, None).await;
+        settle(&mut lost, &signed).await;
+        lost.finalise(0).await;
+    }
+    for manifest in [manifest.clone(), untold(&manifest)] {
+        let again = lost.after_loss(Some(lost.backup().path())).await;
+        assert!(again.book.import(&manifest, &secret(), 0).await.unwrap());
+        assert_eq!(books(&again).await.open, []);
+        assert_sound(&again, "its epoch is another's").await;
+    }
 }
 
 /// What would break it: bringing back, and signing, whatever was signed once.
@@ -422,13 +466,25 @@ async fn assert_netted(world: &mut World, excess: i128) {
 /// What would break it: taking what a statement that was lost has paid besides for a payment of this ledger.
 #[tokio::test]
 async fn what_a_lost_statement_paid_besides_is_owed_back_and_stops_nobody() {
-    let (mut lost, [first, second]) = paid_twice().await;
-    assert!(lost.book.import(&first, &secret(), 0).await.unwrap());
-    assert_netted(&mut lost, paid_for_work(&first)).await;
+    for is_told in [true, false] {
+        let (mut lost, [first, _]) = paid_twice().await;
+        let first = if is_told { first } else { untold(&first) };
+        assert!(lost.book.import(&first, &secret(), 0).await.unwrap());
+        assert_netted(&mut lost, paid_for_work(&first)).await;
+    }
 
     // So it is where it is told by nothing but manifests, in whichever order they come.
     let (lost, manifests) = paid_twice().await;
-    for [one, other] in [[&first, &second], [&second, &first]] {
+    let [first, second] = &manifests;
+    let old = [untold(first), untold(second)];
+    for [one, other] in [
+        [first, second],
+        [second, first],
+        [&old[0], second],
+        [second, &old[0]],
+        [&old[0], &old[1]],
+        [&old[1], &old[0]],
+    ] {
         for blocks in [1, lost.blocks.len()] {
             let mut again = lost.after_loss_behind(blocks).await;
             // Before the blocks are read and final, one of the two is refused.
@@ -459,11 +515,14 @@ async fn what_a_lost_statement_paid_of_another_revision_is_owed_back_and_stops_n
         settle(&mut lost, &signed).await;
         lost.finalise(0).await;
         let again = lost.reader.export(again.id).await.unwrap();
-        assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
-        assert_sound(&lost, "the record may be missing").await;
-        take(&lost, &day).await;
-        let excess = paid_for_work(&manifest).min(paid_for_work(&again));
-        assert_netted(&mut lost, excess).await;
+        for manifest in [manifest.clone(), untold(&manifest)] {
+            let mut lost = lost.after_loss(Some(lost.backup().path())).await;
+            assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+            assert_sound(&lost, "the record may be missing").await;
+            take(&lost, &day).await;
+            let excess = paid_for_work(&manifest).min(paid_for_work(&again));
+            assert_netted(&mut lost, excess).await;
+        }
     }
 }
 
