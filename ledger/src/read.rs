@@ -1463,8 +1463,11 @@ pub(crate) async fn paid_again(conn: &mut SqliteConnection, id: i64) -> Result<O
     for row in &leaves {
         let (item, leaf) = (row.int("item")?, PlacedLeaf::of(row)?);
         let others = others.entry(item).or_default();
-        if leaf.amount < 0 && row.flag("settled")? {
-            others.taken_back.push((leaf, row.u32("revision")?));
+        if row.flag("settled")? {
+            if leaf.amount < 0 {
+                others.taken_back.push((leaf, row.u32("revision")?));
+            }
+            others.has_told |= leaf.amount > 0 && leaf.told.is_some();
         }
         if !row.flag("retired")? {
             others.live.push(leaf);
@@ -1498,6 +1501,8 @@ struct Others {
     live: Vec<PlacedLeaf>,
     /// Those that have settled, finally or not, and took back, with the revision that they name.
     taken_back: Vec<(PlacedLeaf, u32)>,
+    /// Whether one of those that have settled, finally or not, paid, and tells what had settled before it.
+    has_told: bool,
 }
 
 /// A leaf, as far as one of the same work in another place is concerned.
@@ -1539,8 +1544,8 @@ fn repetition(leaf: &SqliteRow, known: &Stated, others: &Others) -> Result<Optio
         }
         let is_paid = match own.told {
             Some(told) => known.settled > told,
-            // Amounts do not tell, rates differ.
-            None => known.paid_revision >= Some(leaf.u32("revision")?),
+            // Amounts do not tell, rates differ. What was stated since does, and was not known to it.
+            None => others.has_told || known.paid_revision >= Some(leaf.u32("revision")?),
         };
         if is_paid {
             return Ok(Some("was paid meanwhile, and it would pay it again".into()));
