@@ -1435,11 +1435,12 @@ fn stated(leaves: &[SqliteRow]) -> Result<BTreeMap<i64, Stated>> {
         let known =
             entry.live.iter().position(|live| (live.deposit, live.epoch) == (deposit, epoch));
         let known = known.unwrap_or_else(|| {
-            entry.live.push(Naming { deposit, epoch, largest: 0, settled: 0 });
+            entry.live.push(Naming { deposit, epoch, largest: 0, smallest: 0, settled: 0 });
             entry.live.len() - 1
         });
         if let Some(live) = entry.live.get_mut(known) {
             live.largest = live.largest.max(amount);
+            live.smallest = live.smallest.min(amount);
             if is_settled {
                 live.settled = amount;
             }

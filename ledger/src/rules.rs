@@ -177,6 +177,8 @@ pub struct Naming {
     pub epoch: u32,
     /// The most that one of its candidates names for the item; 0 if all of them take back.
     pub largest: i128,
+    /// The least that one of its candidates names for the item: the most that is taken back; 0 if none of them takes back.
+    pub smallest: i128,
     /// What the candidate that settled the epoch, not finally yet, names; 0 if there is none or it does not.
     pub settled: i128,
 }
@@ -265,6 +267,17 @@ impl OpenItem {
         let workload = secret.workload_id(&self.source, &self.external_id, revision);
         let paid = Paid { item: self.item, revision, settled: Some(self.settled) };
         Ok(Some(Payable { paid, workload, provider, due }))
+    }
+
+    /// The least that will have settled of it: where candidates that can settle take back, what the one leaves that takes most.
+    pub fn least_settled(&self) -> Result<i128> {
+        let mut least = self.settled;
+        for live in self.live.iter().filter(|live| live.smallest < 0) {
+            let less = live.smallest.checked_sub(live.settled);
+            let sum = less.and_then(|less| least.checked_add(less));
+            least = sum.ok_or(Error::Overflow("sum of leaves"))?;
+        }
+        Ok(least)
     }
 
     /// What the item keeps reserved: the larger of what is due and what a live statement can still take beyond what has
@@ -1179,7 +1192,7 @@ mod tests {
     const HERE: (B256, u32) = (B256::ZERO, 3);
 
     fn naming((deposit, epoch): (B256, u32), largest: i128, settled: i128) -> Naming {
-        Naming { deposit, epoch, largest, settled }
+        Naming { deposit, epoch, largest, smallest: 0, settled }
     }
 
     fn held(verdict: Verdict) -> OpenItem {
@@ -1255,6 +1268,26 @@ mod tests {
         ] {
             assert_eq!(item.reserved().unwrap(), Amount::new(reserved), "{name}");
         }
+    }
+
+    #[test]
+    fn the_least_that_will_have_settled_is_what_is_left_by_what_takes_back() {
+        let back = |smallest, settled| Naming { smallest, ..naming(HERE, 0, settled) };
+        for (name, live, least) in [
+            ("nothing is live", vec![], 100),
+            ("a candidate pays", vec![naming(HERE, 50, 0)], 100),
+            ("it has settled, not finally", vec![naming(HERE, 50, 50)], 100),
+            ("a candidate takes back", vec![back(-60, 0)], 40),
+            ("it has settled, not finally", vec![back(-60, -60)], 100),
+            ("one that takes less has", vec![back(-60, -30)], 70),
+            ("one that pays has", vec![back(-60, 50)], -10),
+            ("in two places", vec![back(-60, 0), back(-20, 0)], 20),
+        ] {
+            let item = OpenItem { settled: 100, live, ..item() };
+            assert_eq!(item.least_settled().unwrap(), least, "{name}");
+        }
+        let most = OpenItem { settled: i128::MIN, live: vec![back(-1, 0)], ..item() };
+        assert!(most.least_settled().is_err());
     }
 
     #[test]

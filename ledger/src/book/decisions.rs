@@ -17,7 +17,7 @@ impl BookWriter {
     ///
     /// Refused where it could change nothing: what a live statement names can settle whatever is decided here, and what is paid
     /// is taken back by a revision only. Refused as well if it reserves money that is not there; `fee_bps` is the operator's fee
-    /// on it.
+    /// on it. And a release, while a statement takes back of the work: more would be let go than is due now.
     pub async fn decide(
         &self,
         item: i64,
@@ -90,6 +90,12 @@ async fn refuse_void(
     if verdict == Verdict::Release && before.due()? < 0 {
         return refuse(
             "what was paid too much nets against later work; a revision changes what it comes to"
+                .into(),
+        );
+    }
+    if verdict == Verdict::Release && !before.live.is_empty() {
+        return refuse(
+            "a statement that can settle takes back of it, and more of it is due then; release it once that is final"
                 .into(),
         );
     }

@@ -434,7 +434,9 @@ impl Desk<'_> {
         read::refresh_open(self.conn, item).await?;
         let is_let_go = open.verdict == Some(Verdict::Release) || open.is_cut_off;
         Ok(match promised {
-            Acceptance::Accepted(amount) if is_let_go && amount.signed()? > open.settled => {
+            Acceptance::Accepted(amount)
+                if is_let_go && amount.signed()? > open.least_settled()? =>
+            {
                 Acceptance::Released(amount)
             }
             other => other,

@@ -5,6 +5,7 @@ use ledger::{
     Units,
     book::Sighting,
     chain::Event,
+    read::SignedStatement,
     rules::Verdict,
     workload::{Outcome, Record, WorkResult},
 };
@@ -64,9 +65,9 @@ async fn refuses_to_keep_back_work_that_a_statement_can_pay_and_to_decide_about_
     }
 }
 
-#[tokio::test]
-async fn work_of_which_a_statement_only_takes_back_can_be_held() {
-    let mut world = funded(3_000_000, 0).await;
+/// Work 1, which was paid one token and then revised to half of it, and the signed statement that takes back the other half.
+async fn taken_back() -> (World, i64, SignedStatement) {
+    let mut world = funded(9_000_000, 0).await;
     take(&world, &[token_of_work(1)]).await;
     let work = item(&world, "1").await;
     let signed = state(&world, 1, None).await;
@@ -75,8 +76,32 @@ async fn work_of_which_a_statement_only_takes_back_can_be_held() {
     take(&world, &[record(1, 2, 1, 123_500), token_of_work(2)]).await;
     let stated = propose(&world, 1, None).await;
     assert!(stated.1.leaves.iter().any(|leaf| leaf.amount == -500_000_000_000_000_000));
-    sign(&world, 1, stated).await;
+    let signed = sign(&world, 1, stated).await;
+    (world, work, signed)
+}
+
+#[tokio::test]
+async fn work_of_which_a_statement_only_takes_back_can_be_held() {
+    let (world, work, _) = taken_back().await;
     decide(&world, work, Verdict::Hold).await.unwrap();
+}
+
+/// What would break it: letting go what is due, when more of it is once what takes back has settled.
+#[tokio::test]
+async fn refuses_a_release_while_a_statement_takes_back_of_the_work() {
+    let (mut world, work, signed) = taken_back().await;
+    take(&world, &[record(1, 2, 2, 370_500)]).await;
+    let due = async |world: &World| books(world).await.open[0].due().unwrap();
+    assert_eq!(due(&world).await, 500_000_000_000_000_000);
+    decide(&world, work, Verdict::Hold).await.unwrap();
+    let error = decide(&world, work, Verdict::Release).await.unwrap_err();
+    assert!(error.contains("a statement that can settle takes back of it"), "{error}");
+    settle(&mut world, &signed).await;
+    let error = decide(&world, work, Verdict::Release).await.unwrap_err();
+    assert!(error.contains("a statement that can settle names it"), "a reorg drops it: {error}");
+    world.finalise(0).await;
+    assert_eq!(due(&world).await, 1_000_000_000_000_000_000);
+    decide(&world, work, Verdict::Release).await.unwrap();
 }
 
 /// What would break it: taking a hold for a reason to forget what was paid too much, or letting a debt go with what is unpaid.

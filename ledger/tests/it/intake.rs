@@ -13,8 +13,8 @@ use ledger::{
 use tokio::task::JoinSet;
 
 use crate::{
-    traps::{books, funded, later_tariff, take},
-    world::{FEE_BPS, ORGANISATION, World, deposit_key, payout, record, secret, tariff},
+    traps::{books, funded, later_tariff, state, take},
+    world::{FEE_BPS, ORGANISATION, World, deposit_key, payout, record, secret, settle, tariff},
 };
 
 /// Base units that `micro_usd` come to at the test's rate.
@@ -316,6 +316,34 @@ async fn a_revision_of_work_that_was_let_go_is_not_called_accepted() {
     assert_eq!(books(&world).await.position.reserved, Amount::ZERO);
     world.book.decide(item, Verdict::Pay, "done anew", (FEE_BPS, 2)).await.unwrap();
     assert_eq!(books(&world).await.position.reserved, amount(10));
+}
+
+/// What would break it: an answer by what has settled, of which a statement that can settle takes back.
+#[tokio::test]
+async fn a_revision_of_work_that_was_let_go_is_not_called_accepted_for_what_is_taken_back() {
+    let mut world = funded(100_000_000, 0).await;
+    take(&world, &[record(1, 2, 0, 1_000_000)]).await;
+    let item = books(&world).await.open[0].item;
+    let paid = state(&world, 1, None).await;
+    settle(&mut world, &paid).await;
+    world.finalise(0).await;
+    take(&world, &[record(1, 2, 1, 1_500_000)]).await;
+    world.book.decide(item, Verdict::Release, "reviewed", (FEE_BPS, 1)).await.unwrap();
+    take(&world, &[record(1, 2, 2, 400_000), record(2, 2, 0, 2_000_000)]).await;
+    let netted = state(&world, 1, None).await;
+
+    let amounts = [400_000, 1_000_000].map(amount);
+    let proved = |revision: u32, micro_usd| {
+        let mut proved = record(1, 2, revision, micro_usd);
+        proved.revision.evidence.digest = Some(B256::repeat_byte(1));
+        proved
+    };
+    let again = take(&world, &[proved(3, 400_000), record(1, 2, 4, 1_000_000)]).await;
+    let released = Outcome::Released { amount: amounts[1] };
+    assert_eq!(again, [Outcome::Accepted { amount: amounts[0] }, released]);
+    settle(&mut world, &netted).await;
+    world.finalise(0).await;
+    assert_eq!(books(&world).await.open, [], "it is owed no more than it got");
 }
 
 async fn verdicts(world: &World) -> Vec<String> {
