@@ -180,8 +180,9 @@ impl BookWriter {
         Ok(is_new)
     }
 
-    /// Names what one part of a file says, by the hash of the whole file, in one commit. The same part again changes nothing:
-    /// who hands a file in once more, not knowing whether it was taken, must not undo what was named since.
+    /// Names what one part of a file says, by the hash of the whole file, in one commit. The same part again undoes nothing that was
+    /// named since: who hands a file in once more may not know whether it was taken. An address that was named last is named again,
+    /// and acts earlier if it was named while the clock was ahead.
     pub async fn name_payees(
         &self,
         (content, part): (B256, usize),
@@ -201,12 +202,11 @@ impl BookWriter {
             > 0;
         let mut namings = Vec::with_capacity(payees.len());
         for (machine, address) in payees {
-            namings.push(if is_first {
-                let is_new = name_payee(&mut tx, machine, *address, times).await?;
-                if is_new { Naming::New } else { Naming::Known }
-            } else {
-                let newest = payee_of(&mut tx, machine).await?.filter(|newest| newest != address);
-                newest.map_or(Naming::Known, Naming::Replaced)
+            let newest = payee_of(&mut tx, machine).await?;
+            namings.push(match newest.filter(|newest| !is_first && newest != address) {
+                Some(newest) => Naming::Replaced(newest),
+                None if name_payee(&mut tx, machine, *address, times).await? => Naming::New,
+                None => Naming::Known,
             });
         }
         store::commit(tx, "payee").await?;

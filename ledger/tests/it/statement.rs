@@ -1,7 +1,9 @@
 //! Recording statements: only what the books say now.
 
+use alloy::primitives::B256;
 use ledger::{
     Error, Unit,
+    book::Naming,
     chain::Event,
     rules::{self, DepositState, Fee, Limits, Proposal, Purse},
 };
@@ -151,6 +153,34 @@ async fn a_payout_address_named_under_a_clock_that_was_ahead_acts_earlier_when_n
     assert!(name(0).await);
     assert_eq!(provider().await, Some(3));
     assert!(!name(1).await, "it acts already");
+}
+
+/// Goal: the way out for whoever handed a file in while the clock was ahead.
+/// Method: the same file again, before and after another address was named.
+/// What would break it: taking a line for known without looking from when its address acts.
+#[tokio::test]
+async fn a_file_that_comes_again_makes_its_address_act_earlier_where_none_was_named_since() {
+    let world = world_with_work().await;
+    let name = async |file: u8, provider: u32, times| {
+        let payees = [("machine-2".to_owned(), payout(provider))];
+        let file = (B256::repeat_byte(file), 0);
+        world.book.name_payees(file, &payees, times).await.unwrap().remove(0)
+    };
+    let provider = async || {
+        let books = world.reader.books(ORGANISATION).await.unwrap().unwrap();
+        books.open[0].provider
+    };
+    assert_eq!(name(1, 3, (0, i64::MAX)).await, Naming::New);
+    assert_eq!(name(1, 3, (0, i64::MAX)).await, Naming::Known);
+    assert_eq!(provider().await, Some(2), "the clock of the chain is not there yet");
+    assert_eq!(name(1, 3, (0, 0)).await, Naming::New);
+    assert_eq!(provider().await, Some(3));
+    assert_eq!(name(1, 3, (0, 1)).await, Naming::Known, "it acts already");
+
+    assert_eq!(name(2, 4, (HOUR, 0)).await, Naming::New);
+    assert_eq!(name(1, 3, (0, 2)).await, Naming::Replaced(payout(4)));
+    assert_eq!(name(2, 4, (HOUR, 2)).await, Naming::Known, "it would act no earlier");
+    assert_eq!(provider().await, Some(3));
 }
 
 const HOUR: i64 = 3_600_000;
