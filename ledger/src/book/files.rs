@@ -9,26 +9,52 @@ use crate::{
     sql::Columns,
 };
 
+/// A file that something of source `?1` was kept of, over days that `?2` to `?3` overlap without being the same. Ids that begin
+/// with days, as `?4` says, tell it, whether a file or a manifest brought them. It goes by the index, from one label to the next,
+/// and over other ids by as much as begins alike. No label ends in a later century than the file's.
+const OVERLAPPING: &str = "
+with recursive known (id) as (
+    select min(external_id) from item
+    where source = ?1 and external_id > substr(?2, 1, 1) and external_id < ?3
+    union all
+    select (
+        select min(external_id) from item
+        where source = ?1 and external_id < ?3 and external_id > case
+            when known.id glob ?4 then substr(known.id, 1, 17) || '0'
+            when known.id < substr(known.id, 1, 8) || '-' || ?2 then substr(known.id, 1, 8) || '-' || ?2
+            when known.id < substr(known.id, 1, 8) || '-' || (substr(?3, 1, 2) + 1) then known.id
+            else max(known.id, substr(known.id, 1, 8) || char(0x10ffff)) end)
+    from known where known.id is not null)
+select substr(id, 1, 17) || '.json' as name from known
+where id glob ?4 and substr(id, 10, 8) > ?2 and substr(id, 1, 17) <> ?2 || '-' || ?3 limit 1";
+
 /// Refuses a file that overlaps another of its source without covering the same days, and one with the content of another
 /// source or of other days: its records would be new under another label. Days are labels; money goes by the records' stamps.
+///
+/// The other one counts if something of it was kept. That its name is remembered is not asked for: after a loss, nothing but
+/// the work that manifests bring back tells of it. Nor is it enough: older versions remembered files of which nothing was kept.
 pub(super) async fn refuse_known(conn: &mut SqliteConnection, file: &SourceFile) -> Result<()> {
-    let other = sqlx::query(
-        "select name from source_file where source = ?1 and first_day < ?3 and until_day > ?2
-         and not (first_day = ?2 and until_day = ?3) limit 1",
-    )
-    .bind(&file.source)
-    .bind(&file.first_day)
-    .bind(&file.until_day)
-    .fetch_optional(&mut *conn)
-    .await?;
+    let day = "[0-9]".repeat(8);
+    let other = sqlx::query(OVERLAPPING)
+        .bind(&file.source)
+        .bind(&file.first_day)
+        .bind(&file.until_day)
+        .bind(format!("{day}-{day}/*"))
+        .fetch_optional(&mut *conn)
+        .await?;
     let name = file.name.clone();
     if let Some(other) = other {
         let (first, until) = (file.first_day.clone(), file.until_day.clone());
         return Err(Error::FileOverlap { name, first, until, other: other.text("name")? });
     }
     let same = sqlx::query(
-        "select source, name from source_file where sha256 = ?4
-         and not (source = ?1 and first_day = ?2 and until_day = ?3) limit 1",
+        "select source, name from source_file f where sha256 = ?4
+         and not (source = ?1 and first_day = ?2 and until_day = ?3)
+         and exists (
+            select 1 from item i
+            where i.source = f.source and i.external_id > f.first_day || '-' || f.until_day || '/'
+                and i.external_id < f.first_day || '-' || f.until_day || '0')
+         limit 1",
     )
     .bind(&file.source)
     .bind(&file.first_day)

@@ -9,7 +9,7 @@ use std::{
 
 use ledger::{
     Error, Identity, Ledger,
-    book::BookWriter,
+    book::{BookWriter, SourceFile},
     chain::ChainWriter,
     invariants,
     read::{Reader, Table},
@@ -23,7 +23,10 @@ use crate::{
     invariants::{Damage, sound_world},
     recovery::signed_once,
     traps::{books, funded, state, take},
-    world::{FEE_BPS, ORGANISATION, World, identity, record, reopen, secret, settle, tariff},
+    world::{
+        FEE_BPS, ORGANISATION, World, day_file, identity, record, reopen, secret, settle, tariff,
+        work_of,
+    },
 };
 
 /// Closes a world's ledger and leaves its file.
@@ -193,6 +196,29 @@ async fn what_a_cut_off_covered_freezes_nothing_after_its_migration() {
         let updated = sqlx::query("update unknown_statement set at = 1").execute(&mut conn).await;
         assert!(updated.unwrap_err().to_string().contains("append-only"), "{before}");
     }
+}
+
+/// What would break it: believing that a file of which an older version remembered the days was kept.
+#[tokio::test]
+async fn days_of_which_an_older_version_kept_nothing_are_free_after_its_migration() {
+    let folder = closed(funded(100_000_000, 0).await).await;
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("ledger.db");
+    aged(&folder.file(), &file, 14).await;
+    let right = day_file("20261120", "20261121");
+    let misnamed = format!(
+        "insert into source_file (source, first_day, until_day, sha256, name, at)
+         values ('salad', '20260101', '20270101', x'{:x}', '20260101-20270101.json', 0)",
+        right.sha256
+    );
+    raw(&file, &misnamed).await;
+    let book = BookWriter::new(reopen(&file).await.unwrap());
+    let works = [work_of(&right, 1)];
+    let taken = book.take_in_file(&right, &works, &tariff(), 0).await.unwrap();
+    assert!(matches!(&taken[..], [Outcome::Accepted { .. }]), "{taken:?}");
+    let misnamed = SourceFile { sha256: right.sha256, ..day_file("20261201", "20261202") };
+    let again = book.take_in_file(&misnamed, &[work_of(&misnamed, 1)], &tariff(), 0).await;
+    assert!(matches!(again, Err(Error::FileAgain { .. })), "{again:?}");
 }
 
 /// Opens a file beside the one of a sound ledger, which is attached as `sound`.

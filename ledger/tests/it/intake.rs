@@ -1,6 +1,6 @@
 //! What becomes of records: every outcome, and that nothing changes when they come again.
 
-use alloy::primitives::{Address, B256, keccak256};
+use alloy::primitives::{Address, B256};
 use contracts::eip712::DepositKey;
 use ledger::{
     Amount, Error, Units,
@@ -14,7 +14,10 @@ use tokio::task::JoinSet;
 
 use crate::{
     traps::{books, funded, later_tariff, state, take},
-    world::{FEE_BPS, ORGANISATION, World, deposit_key, payout, record, secret, settle, tariff},
+    world::{
+        FEE_BPS, ORGANISATION, World, day_file, deposit_key, payout, record, secret, settle,
+        tariff, work_of,
+    },
 };
 
 /// Base units that `micro_usd` come to at the test's rate.
@@ -402,27 +405,89 @@ async fn work_that_was_let_go_while_its_revision_waited_for_money_stays_let_go()
 #[tokio::test]
 async fn refuses_a_file_that_overlaps_another_of_its_source() {
     let world = funded(100_000_000, 0).await;
-    let file = |first: &str, until: &str| SourceFile {
-        source: "salad".into(),
-        name: format!("{first}-{until}.json"),
-        first_day: first.into(),
-        until_day: until.into(),
-        sha256: keccak256([first, until].concat()),
-    };
-    world.hand_in(&file("20261120", "20261122"), 1, 0).await.unwrap();
-    for (first, until) in
-        [("20261121", "20261123"), ("20261119", "20261121"), ("20261120", "20261121")]
-    {
-        let error = world.hand_in(&file(first, until), 2, 0).await.unwrap_err();
+    world.hand_in(&day_file("20261120", "20261122"), 1, 0).await.unwrap();
+    for (first, until) in [
+        ("20261121", "20261123"),
+        ("20261119", "20261121"),
+        ("20261120", "20261121"),
+        ("20261120", "20261123"),
+        ("20260101", "20271231"),
+    ] {
+        let error = world.hand_in(&day_file(first, until), 2, 0).await.unwrap_err();
         assert!(matches!(error, Error::FileOverlap { .. }), "{first}-{until}: {error}");
     }
     for (first, until) in
         [("20261120", "20261122"), ("20261122", "20261123"), ("20261119", "20261120")]
     {
-        world.hand_in(&file(first, until), 1, 0).await.unwrap();
+        world.hand_in(&day_file(first, until), 1, 0).await.unwrap();
     }
-    let other = SourceFile { source: "other".into(), ..file("20261121", "20261123") };
+    let (source, sha256) = ("other".into(), B256::repeat_byte(1));
+    let other = SourceFile { source, sha256, ..day_file("20261121", "20261123") };
     world.hand_in(&other, 1, 0).await.unwrap();
+}
+
+/// What would break it: taking what begins with digits for days, or passing over days that come behind it.
+#[tokio::test]
+async fn ids_that_are_no_days_take_none_and_hide_none() {
+    let world = funded(100_000_000, 0).await;
+    world.hand_in(&day_file("20251101", "20251202"), 1, 0).await.unwrap();
+    world.hand_in(&day_file("20261120", "20261121"), 1, 0).await.unwrap();
+    let ids = [
+        "2",
+        "20251101",
+        "20251101-0001",
+        "20251101-20251202",
+        "20251101-20251202093000/1",
+        "2025110a-20251202/1",
+        "20251201-20251299x",
+        "20251231\u{10ffff}",
+        "20261119-7f3a",
+        "20261120-20261120/1",
+        "20261120-20261121093000/1",
+        "20261120-3/1",
+        "20261120x",
+        "2026112",
+        "2f000000-0000-0000",
+    ];
+    let mut records = Vec::new();
+    for id in ids {
+        let mut record = record(1, 2, 0, 10);
+        record.item.external_id = id.into();
+        records.push(record);
+    }
+    take(&world, &records).await;
+    for (first, until) in [("20251001", "20251101"), ("20251202", "20251203")] {
+        world.hand_in(&day_file(first, until), 1, 0).await.unwrap();
+    }
+    for (first, until) in [("20251130", "20251202"), ("20261120", "20261122")] {
+        let error = world.hand_in(&day_file(first, until), 1, 0).await.unwrap_err();
+        assert!(matches!(error, Error::FileOverlap { .. }), "{first}-{until}: {error}");
+    }
+    world.hand_in(&day_file("20261121", "20261122"), 1, 0).await.unwrap();
+}
+
+/// Goal: a file that was refused for its days is not taken in the place of the right one when the database is lost.
+/// Method: a day that is paid, its manifest brought back into an empty ledger, and files over that day before it.
+/// What would break it: knowing which days were taken by a table that is in no file.
+#[tokio::test]
+async fn days_stay_taken_after_a_loss_by_the_work_that_manifests_bring_back() {
+    let mut world = funded(100_000_000, 0).await;
+    let right = day_file("20261125", "20261126");
+    world.hand_in(&right, 1, 0).await.unwrap();
+    let paid = state(&world, 1, None).await;
+    settle(&mut world, &paid).await;
+    world.finalise(0).await;
+    let manifest = world.reader.export(paid.id).await.unwrap();
+
+    let lost = world.after_loss(None).await;
+    assert!(lost.book.import(&manifest, &secret(), 0).await.unwrap());
+    for (first, until) in [("20261124", "20261126"), ("20260101", "20270101")] {
+        let error = lost.hand_in(&day_file(first, until), 1, 0).await.unwrap_err().to_string();
+        assert!(error.contains("which overlap 20261125-20261126.json"), "{error}");
+    }
+    lost.hand_in(&right, 1, 0).await.unwrap();
+    assert_eq!(books(&lost).await.open, [], "it was paid");
+    lost.hand_in(&day_file("20261124", "20261125"), 1, 0).await.unwrap();
 }
 
 /// What would break it: two files that are looked at before either is remembered; a refusal that takes others with it.
@@ -431,16 +496,10 @@ async fn of_files_that_overlap_and_come_at_once_one_is_taken_in() {
     let world = funded(100_000_000, 0).await;
     let mut tasks = JoinSet::new();
     for day in 10..30 {
-        let file = SourceFile {
-            source: "salad".into(),
-            name: format!("file {day}"),
-            first_day: format!("202611{day}"),
-            until_day: "20261201".into(),
-            sha256: B256::repeat_byte(day),
-        };
+        let file = day_file(&format!("202611{day}"), "20261201");
         let book = BookWriter::new(world.ledger.clone());
         tasks.spawn(async move {
-            let works = [record(day.into(), 2, 0, 10)];
+            let works = [work_of(&file, day)];
             book.take_in_file(&file, &works, &tariff(), 0).await
         });
     }

@@ -16,8 +16,8 @@ use ledger::{
 use crate::{
     recovery::signed_once,
     world::{
-        FEE_BPS, OPERATOR, ORGANISATION, World, attester, deposit_key, payout, record, secret,
-        settle, tariff, token,
+        FEE_BPS, OPERATOR, ORGANISATION, World, attester, day_file, deposit_key, payout, record,
+        secret, settle, tariff, token, work_of,
     },
 };
 
@@ -142,18 +142,15 @@ async fn two_candidates_of_equal_total_and_a_reorg_between_them() {
 async fn overlapping_daily_files() {
     let world = funded(100_000_000, 0).await;
     let file = |first: &str, until: &str, hash: u8| SourceFile {
-        source: "salad".into(),
-        name: format!("{first}-{until}.json"),
-        first_day: first.into(),
-        until_day: until.into(),
         sha256: B256::repeat_byte(hash),
+        ..day_file(first, until)
     };
     world.hand_in(&file("20261118", "20261119", 1), 1, 0).await.unwrap();
     let error = world.hand_in(&file("20261118", "20261120", 2), 1, 0).await.unwrap_err();
     assert!(matches!(error, Error::FileOverlap { .. }), "{error}");
     // The same days again are a revision of the file: each record says whether it is new.
     world.hand_in(&file("20261118", "20261119", 3), 1, 0).await.unwrap();
-    let mut longer = record(1, 2, 0, 2_000_000);
+    let mut longer = work_of(&file("20261118", "20261119", 3), 1);
     longer.item.stopped_ms += 1;
     assert!(matches!(take(&world, &[longer]).await[0], Outcome::Conflict { .. }));
     assert_eq!(books(&world).await.open.len(), 1);

@@ -149,6 +149,25 @@ pub(crate) fn record(external_id: u64, machine: u32, revision: u32, micro_usd: u
     }
 }
 
+/// A daily file that covers these days.
+pub(crate) fn day_file(first: &str, until: &str) -> SourceFile {
+    SourceFile {
+        source: "salad".into(),
+        name: format!("{first}-{until}.json"),
+        first_day: first.into(),
+        until_day: until.into(),
+        sha256: keccak256([first, until].concat()),
+    }
+}
+
+/// One work of a source file, whose id begins with the days as all of such a file do.
+pub(crate) fn work_of(file: &SourceFile, work: u64) -> Record {
+    let mut record = record(work, 2, 0, 1_000_000);
+    record.item.source.clone_from(&file.source);
+    record.item.external_id = format!("{}-{}/{work}", file.first_day, file.until_day);
+    record
+}
+
 impl World {
     /// Takes one work of a source file in.
     pub(crate) async fn hand_in(
@@ -157,7 +176,7 @@ impl World {
         work: u64,
         now: i64,
     ) -> ledger::Result<Vec<Outcome>> {
-        self.book.take_in_file(file, &[record(work, 2, 0, 1_000_000)], &tariff(), now).await
+        self.book.take_in_file(file, &[work_of(file, work)], &tariff(), now).await
     }
 
     /// A world with an 18-decimals token, the operator and three providers registered, and two deposits configured.
