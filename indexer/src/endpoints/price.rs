@@ -9,11 +9,12 @@ use super::agreement;
 
 /// What prices follow from in a block, besides its time.
 const OF_BLOCK: [&str; 4] = ["baseFeePerGas", "gasLimit", "gasUsed", "timestamp"];
-const OF_HISTORY: [&str; 2] = ["baseFeePerGas", "reward"];
+/// In a history: the tips. Its base fees are those of blocks, which tell them themselves.
+const OF_HISTORY: [&str; 1] = ["reward"];
 
 /// An answer about prices in which each number is the one in the middle of what at least `needed` operators say. Were it one of
 /// the answers, chosen by a figure over its numbers, others could be put in their place that come to the same. What else
-/// stands in it is the first one's, but for transactions, which nobody asks for.
+/// stands in it is the first one's, but for base fees of a history and for transactions, which nobody asks for.
 pub(super) fn middle(method: &str, said: &[(&str, Value)], needed: usize) -> Option<Value> {
     let fields = match method {
         "eth_feeHistory" => &OF_HISTORY[..],
@@ -28,14 +29,19 @@ pub(super) fn middle(method: &str, said: &[(&str, Value)], needed: usize) -> Opt
         let told = said.iter().filter_map(|(operator, value)| {
             // Chains of before EIP-1559 have no base fee.
             let none = (*field == "baseFeePerGas").then(|| Value::from("0x0"));
-            Some((*operator, value.get(field).cloned().or(none)?))
+            let told = value.get(field).filter(|told| !told.is_null()).cloned();
+            Some((*operator, told.or(none)?))
         });
         answer[*field] = blend(&told.collect::<Vec<_>>(), needed).unwrap_or_default();
     }
-    if answer.get("transactions").is_some() {
-        answer["transactions"] = Value::Array(Vec::new());
+    let answer = answer.as_object_mut()?;
+    if method == "eth_feeHistory" {
+        answer.remove("baseFeePerGas");
     }
-    Some(answer)
+    if let Some(transactions) = answer.get_mut("transactions") {
+        *transactions = Value::Array(Vec::new());
+    }
+    Some(Value::Object(std::mem::take(answer)))
 }
 
 /// Numbers, or lists of them, number by number.
@@ -58,6 +64,7 @@ fn blend(said: &[(&str, Value)], needed: usize) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use alloy::rpc::types::FeeHistory;
     use serde_json::json;
 
     use super::*;
@@ -93,7 +100,7 @@ mod tests {
         assert_eq!(of(&said[..2]), Some(block("0xa", "0x32", "0x1")));
         assert_eq!(of(&said[..1]), None, "one operator");
         let mut bare = said[0].clone();
-        bare.1.as_object_mut().unwrap().remove("baseFeePerGas");
+        bare.1["baseFeePerGas"] = json!(null);
         bare.1["transactions"] = json!([{ "x": 1 }]);
         let priced = middle("eth_getBlockByNumber", &[bare, said[1].clone(), said[2].clone()], 3);
         let priced = priced.unwrap();

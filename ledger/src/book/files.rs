@@ -10,8 +10,9 @@ use crate::{
 };
 
 /// A file that something of source `?1` was kept of, over days that `?2` to `?3` overlap without being the same. Ids that begin
-/// with days, as `?4` says, tell it, whether a file or a manifest brought them. It goes by the index, from one label to the next,
-/// and over other ids by as much as begins alike. No label ends in a later century than the file's.
+/// with days, as `?4` says, tell it, if a file of these days is remembered or a manifest brought one of them: a record by itself
+/// may have any id. It goes by the index, from one label to the next, and over other ids by as much as begins alike. No label
+/// ends in a later century than the file's.
 const OVERLAPPING: &str = "
 with recursive known (id) as (
     select min(external_id) from item
@@ -25,14 +26,19 @@ with recursive known (id) as (
             when known.id < substr(known.id, 1, 8) || '-' || (substr(?3, 1, 2) + 1) then known.id
             else max(known.id, substr(known.id, 1, 8) || char(0x10ffff)) end)
     from known where known.id is not null)
-select substr(id, 1, 17) || '.json' as name from known
-where id glob ?4 and substr(id, 10, 8) > ?2 and substr(id, 1, 17) <> ?2 || '-' || ?3 limit 1";
+select substr(known.id, 1, 17) || '.json' as name from known
+where known.id glob ?4 and substr(known.id, 10, 8) > ?2 and substr(known.id, 1, 17) <> ?2 || '-' || ?3 and (
+    exists (select 1 from source_file where source = ?1 and first_day || '-' || until_day = substr(known.id, 1, 17))
+    or exists (
+        select 1 from item i join leaf l on l.item = i.id join imported m on m.statement = l.statement
+        where i.source = ?1 and i.external_id >= known.id and i.external_id < substr(known.id, 1, 17) || '0'))
+limit 1";
 
 /// Refuses a file that overlaps another of its source without covering the same days, and one with the content of another
 /// source or of other days: its records would be new under another label. Days are labels; money goes by the records' stamps.
 ///
-/// The other one counts if something of it was kept. That its name is remembered is not asked for: after a loss, nothing but
-/// the work that manifests bring back tells of it. Nor is it enough: older versions remembered files of which nothing was kept.
+/// The other one counts if something of it was kept. That its name is remembered is not enough: older versions remembered files
+/// of which nothing was kept. Nor is it needed: after a loss, nothing but the work that manifests bring back tells of it.
 pub(super) async fn refuse_known(conn: &mut SqliteConnection, file: &SourceFile) -> Result<()> {
     let day = "[0-9]".repeat(8);
     let other = sqlx::query(OVERLAPPING)

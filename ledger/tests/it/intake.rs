@@ -434,6 +434,8 @@ async fn ids_that_are_no_days_take_none_and_hide_none() {
     world.hand_in(&day_file("20261120", "20261121"), 1, 0).await.unwrap();
     let ids = [
         "2",
+        "20000000-99999999/1",
+        "20251001-20251202/1",
         "20251101",
         "20251101-0001",
         "20251101-20251202",

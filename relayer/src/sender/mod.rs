@@ -57,8 +57,8 @@ pub struct Sender {
     lease: OnceCell<Lease>,
     /// Newest attempts that the pool refused, and why, by slot.
     refused: Mutex<BTreeMap<i64, (B256, Refusal)>>,
-    /// Since when newest attempts were declined though they pay what gas costs, by slot.
-    declined: Mutex<BTreeMap<i64, (B256, Millis)>>,
+    /// Since when the lowest slot's newest attempt is declined though it pays what gas costs.
+    declined: Mutex<Option<(B256, Millis)>>,
 }
 
 /// What a sender knows and has decided in a turn.
@@ -155,7 +155,7 @@ impl Sender {
             let bound = bounds.get(&slot.id).filter(|_| is_work).copied().unwrap_or(usual);
             pending.push(self.pending(slot, bound, now, lowest == Some(slot.id)).await?);
         }
-        self.note_declined(&mut pending, prices, now);
+        self.note_declined(pending.first_mut(), prices, now);
         let balance = self.provider.get_balance(self.address()).block_id(at);
         let balance = balance.await.map_err(Error::endpoint("eth_getBalance"))?;
         // What was mined since the block of the balance has not been taken from it.
@@ -404,22 +404,21 @@ impl Sender {
         Ok(Pending { slot: slot.clone(), is_known, is_void, refusal, declined_for, bound })
     }
 
-    /// Tells of each for how long it has been declined though it pays what gas costs: in whatever turn it does not, or is not
-    /// declined, that begins anew.
-    fn note_declined(&self, pending: &mut [Pending], prices: Prices, now: Millis) {
+    /// Tells for how long the lowest has been declined though it pays what gas costs: in whatever turn it does not, or is not
+    /// declined, or is not the lowest, that begins anew.
+    fn note_declined(&self, lowest: Option<&mut Pending>, prices: Prices, now: Millis) {
         let Ok(mut declined) = self.declined.lock() else { return };
-        let mut still = BTreeMap::new();
-        for pending in pending {
-            let Some(newest) = pending.slot.attempts.last() else { continue };
-            if !pending.is_declined() || newest.max_fee < prices.now(pending.bound.urgency) {
-                continue;
-            }
-            let before = declined.get(&pending.slot.id).filter(|(hash, _)| *hash == newest.hash);
-            let (hash, since) = before.copied().unwrap_or((newest.hash, now));
-            still.insert(pending.slot.id, (hash, since));
-            pending.declined_for = now.saturating_sub(since);
+        let before = declined.take();
+        let Some(lowest) = lowest.filter(|lowest| lowest.is_declined()) else { return };
+        let Some(newest) = lowest.slot.attempts.last() else { return };
+        if newest.max_fee < prices.now(lowest.bound.urgency) {
+            return;
         }
-        *declined = still;
+        // Dated in the future, it was noted under a clock that was wrong.
+        let before = before.filter(|(hash, since)| *hash == newest.hash && *since <= now);
+        let (hash, since) = before.unwrap_or((newest.hash, now));
+        *declined = Some((hash, since));
+        lowest.declined_for = now.saturating_sub(since);
     }
 
     /// Why the pool refused an attempt when it was sent last.

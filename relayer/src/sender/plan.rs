@@ -84,7 +84,7 @@ pub struct Pending {
     pub is_void: bool,
     /// Why the pool refused its newest attempt, if that is the last that it said and has no older one either.
     pub refusal: Option<Refusal>,
-    /// For how long it has been declined though it paid what gas costs, ms.
+    /// For how long it has been declined, as the lowest, though it paid what gas costs, ms.
     pub declined_for: Millis,
     /// What bounds its fees.
     pub bound: Bound,
@@ -95,9 +95,9 @@ impl Pending {
         self.slot.attempts.last().is_some_and(|newest| newest.kind == AttemptKind::Cancel)
     }
 
-    /// Whether no node has its newest attempt, and for a reason that is not known here.
+    /// Whether no node has its newest attempt, for its tip or for a reason that is not known here.
     pub(super) fn is_declined(&self) -> bool {
-        !self.is_known && self.is_refused(Answer::Declined)
+        !self.is_known && (self.is_refused(Answer::Declined) || self.is_refused(Answer::LowTip))
     }
 
     fn is_refused(&self, answer: Answer) -> bool {
@@ -312,7 +312,11 @@ fn decide(view: &View, lowest: &Pending, plan: &mut Plan) {
         }
         return;
     }
-    let fees = replacement(newest, view.prices, bound.urgency, cap);
+    let mut fees = replacement(newest, view.prices, bound.urgency, cap);
+    if fees.max_fee > cap && lowest.is_refused(Answer::LowTip) && newest.tip < newest.max_fee {
+        // The pool has nothing to outbid.
+        fees = Fees { max_fee: newest.max_fee, tip: fees.tip.min(newest.max_fee) };
+    }
     propose(view, Action::Bump(id, fees), (lowest, cap), plan);
 }
 
@@ -696,6 +700,17 @@ mod tests {
         assert_eq!(plan(&view).actions, [bump(23_625_000_001, 1_125_000_001)]);
         view.now -= 1;
         assert_eq!(plan(&view).actions, [Action::Rebroadcast(5)], "young");
+        view.now += 1;
+        allow(&mut view, [21 * GWEI, 11 * GWEI, 11 * GWEI]);
+        assert_eq!(
+            plan(&view).actions,
+            [bump(21 * GWEI, 1_125_000_001)],
+            "the tip alone, at the cap"
+        );
+        view.pending[0].slot.attempts = vec![attempt(AttemptKind::Work, 21 * GWEI, 21 * GWEI)];
+        assert_eq!(plan(&view).actions, [Action::Rebroadcast(5)], "all of it");
+        view.pending[0].declined_for = 300_000;
+        assert!(matches!(plan(&view).actions[..], [Action::Cancel(5, _)]), "for long");
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Apart {
     fn pause(&mut self, part: Part, most: usize, reason: &str, now: Millis) {
         let before = self.0.get(&part).filter(|share| !share.is_over(now));
         let times = before.map_or(0, |share| share.times);
+        let most = before.map_or(most, |share| share.most.min(most));
         let pause = ALONE.saturating_mul(1 << times.min(5)).min(APART);
         let (times, reason) = (times.saturating_add(1), reason.to_owned());
         self.0.insert(part, Share { most, at: now, pause, times, reason });
@@ -197,6 +198,13 @@ mod tests {
         assert_eq!(apart.why(&two, ALONE, Urgency::Calm), None);
         apart.note_claim((token, 1), "refused", ALONE);
         assert!(apart.claim_waits((token, 1), 3 * ALONE - 1).is_some());
+        apart.note(&Obligation::Claim(token, vec![3]), "failed", 0);
+        apart.note_claim((token, 3), "refused", ALONE);
+        let two = Obligation::Claim(token, vec![2, 3]);
+        assert!(
+            apart.why(&two, 3 * ALONE, Urgency::Calm).is_some(),
+            "it failed with others before"
+        );
     }
 
     #[test]
