@@ -88,6 +88,21 @@ mod tests {
     }
 
     #[test]
+    fn a_history_without_base_fees_is_read_by_its_tips() {
+        let bare = json!({ "oldestBlock": "0x1", "gasUsedRatio": [], "reward": [["0x1"]] });
+        let mut whole = bare.clone();
+        whole["baseFeePerGas"] = json!(["0x9", "0x9"]);
+        for said in [[&bare, &bare, &whole], [&whole, &whole, &bare]] {
+            let said: Vec<_> = ["a", "b", "c"].into_iter().zip(said.map(Clone::clone)).collect();
+            for needed in [2, 3] {
+                let answer = middle("eth_feeHistory", &said, needed).unwrap();
+                let read: FeeHistory = serde_json::from_value(answer).unwrap();
+                assert_eq!(read.reward, Some(vec![vec![1]]));
+            }
+        }
+    }
+
+    #[test]
     fn a_block_is_priced_by_its_base_fee_its_gas_and_its_time() {
         let block = |base: &str, used: &str, time: &str| json!({ "number": "0x7", "baseFeePerGas": base, "gasLimit": "0x64", "gasUsed": used, "timestamp": time });
         let said = [
