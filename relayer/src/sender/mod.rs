@@ -404,21 +404,13 @@ impl Sender {
         Ok(Pending { slot: slot.clone(), is_known, is_void, refusal, declined_for, bound })
     }
 
-    /// Tells for how long the lowest has been declined though it pays what gas costs: in whatever turn it does not, or is not
-    /// declined, or is not the lowest, that begins anew.
+    /// Tells for how long the lowest has been declined though it pays what gas costs.
     fn note_declined(&self, lowest: Option<&mut Pending>, prices: Prices, now: Millis) {
         let Ok(mut declined) = self.declined.lock() else { return };
         let before = declined.take();
-        let Some(lowest) = lowest.filter(|lowest| lowest.is_declined()) else { return };
-        let Some(newest) = lowest.slot.attempts.last() else { return };
-        if newest.max_fee < prices.now(lowest.bound.urgency) {
-            return;
-        }
-        // Dated in the future, it was noted under a clock that was wrong.
-        let before = before.filter(|(hash, since)| *hash == newest.hash && *since <= now);
-        let (hash, since) = before.unwrap_or((newest.hash, now));
-        *declined = Some((hash, since));
-        lowest.declined_for = now.saturating_sub(since);
+        let Some(lowest) = lowest else { return };
+        *declined = lowest.declined_since(before, prices, now);
+        lowest.declined_for = declined.map_or(0, |(_, since)| now.saturating_sub(since));
     }
 
     /// Why the pool refused an attempt when it was sent last.

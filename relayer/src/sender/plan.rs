@@ -100,6 +100,21 @@ impl Pending {
         !self.is_known && (self.is_refused(Answer::Declined) || self.is_refused(Answer::LowTip))
     }
 
+    /// The newest attempt and since when it has been declined though it pays what gas costs, by what was known before: in whatever
+    /// turn it does not, or is not declined, that begins anew.
+    pub(super) fn declined_since(
+        &self,
+        before: Option<(B256, Millis)>,
+        prices: Prices,
+        now: Millis,
+    ) -> Option<(B256, Millis)> {
+        let newest = self.slot.attempts.last().filter(|_| self.is_declined())?;
+        // Dated in the future, it was noted under a clock that was wrong.
+        let before = before.filter(|(hash, since)| *hash == newest.hash && *since <= now);
+        let is_paid = newest.max_fee >= prices.now(self.bound.urgency);
+        is_paid.then(|| before.unwrap_or((newest.hash, now)))
+    }
+
     fn is_refused(&self, answer: Answer) -> bool {
         self.refusal.as_ref().is_some_and(|refusal| refusal.answer == answer)
     }
@@ -691,6 +706,24 @@ mod tests {
         view.pending[0].is_known = false;
         allow(&mut view, [24 * GWEI, 11 * GWEI, 11 * GWEI]);
         assert!(matches!(plan(&view).actions[..], [Action::Bump(5, _)]), "it can pay more");
+    }
+
+    #[test]
+    fn being_declined_counts_from_when_the_same_attempt_began_to_pay_what_gas_costs() {
+        let mut view = calm();
+        refuse(&mut view, 0, Answer::Declined);
+        let (hash, now) = (B256::repeat_byte(7), 1_000);
+        let since = |pending: &Pending, before, prices| pending.declined_since(before, prices, now);
+        let declined = &view.pending[0];
+        assert_eq!(since(declined, None, CALM), Some((hash, now)));
+        assert_eq!(since(declined, Some((hash, 400)), CALM), Some((hash, 400)));
+        let (other, future) = ((B256::ZERO, 400), (hash, now + 1));
+        for before in [other, future] {
+            assert_eq!(since(declined, Some(before), CALM), Some((hash, now)), "{before:?}");
+        }
+        let dear = Prices::flat(21 * GWEI, GWEI);
+        assert_eq!(since(declined, Some((hash, 400)), dear), None, "it pays too little");
+        assert_eq!(since(&view.pending[1], Some((hash, 400)), CALM), None, "nobody declines it");
     }
 
     #[test]
