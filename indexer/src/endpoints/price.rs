@@ -15,33 +15,40 @@ const OF_HISTORY: [&str; 1] = ["reward"];
 /// An answer about prices in which each number is the one in the middle of what at least `needed` operators say. Were it one of
 /// the answers, chosen by a figure over its numbers, others could be put in their place that come to the same. What else
 /// stands in it is the first one's, but for base fees of a history and for transactions, which nobody asks for.
-pub(super) fn middle(method: &str, said: &[(&str, Value)], needed: usize) -> Option<Value> {
+pub(super) fn middle<'a>(
+    method: &str,
+    said: &'a [(&'a str, Value)],
+    needed: usize,
+) -> Option<Value> {
     let fields = match method {
         "eth_feeHistory" => &OF_HISTORY[..],
         "eth_getBlockByNumber" => &OF_BLOCK[..],
         _ => return blend(said, needed),
     };
-    // A list reads as an object, too, where its parts come in the order of the fields.
-    let said: Vec<_> = said.iter().filter(|(_, value)| value.is_object()).collect();
+    // A list reads as one, too, where its parts come in the order of the fields.
+    let object = |(operator, value): &'a (&'a str, Value)| Some((*operator, value.as_object()?));
+    let said: Vec<_> = said.iter().filter_map(object).collect();
     let operators: BTreeSet<_> = said.iter().map(|(operator, _)| operator).collect();
-    let mut answer = said.first().filter(|_| operators.len() >= needed)?.1.clone();
+    let (_, first) = said.first().filter(|_| operators.len() >= needed)?;
+    let mut answer = (*first).clone();
     for field in fields {
-        let told = said.iter().filter_map(|(operator, value)| {
+        let told = said.iter().filter_map(|(operator, answer)| {
             // Chains of before EIP-1559 have no base fee.
             let none = (*field == "baseFeePerGas").then(|| Value::from("0x0"));
-            let told = value.get(field).filter(|told| !told.is_null()).cloned();
+            let told = answer.get(*field).filter(|told| !told.is_null()).cloned();
             Some((*operator, told.or(none)?))
         });
-        answer[*field] = blend(&told.collect::<Vec<_>>(), needed).unwrap_or_default();
+        // Null stands for what too few tell: a history without tips.
+        let middle = blend(&told.collect::<Vec<_>>(), needed).unwrap_or_default();
+        answer.insert((*field).to_owned(), middle);
     }
-    let answer = answer.as_object_mut()?;
     if method == "eth_feeHistory" {
         answer.remove("baseFeePerGas");
     }
     if let Some(transactions) = answer.get_mut("transactions") {
         *transactions = Value::Array(Vec::new());
     }
-    Some(Value::Object(std::mem::take(answer)))
+    Some(Value::Object(answer))
 }
 
 /// Numbers, or lists of them, number by number.

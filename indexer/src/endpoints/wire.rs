@@ -268,9 +268,7 @@ impl Chooser {
         question: Question,
         packet: &RequestPacket,
     ) -> TransportResult<ResponsePacket> {
-        let (wires, needed) = (self.0.agreeing().await, self.0.needed());
-        let asked = wires.iter().map(|wire| wire.clone().request(packet.clone()));
-        let answers = join_all(asked).await;
+        let ((wires, answers), needed) = (self.ask_all(packet).await, self.0.needed());
         let said: Vec<_> = answers.iter().map(|answer| ballot(question, packet, answer)).collect();
         let votes = wires.iter().zip(&said);
         let votes = votes.filter_map(|(wire, said)| Some((wire.operator(), (*said)?)));
@@ -296,11 +294,20 @@ impl Chooser {
         found.map_or_else(|| self.disagree(packet), |(answer, _)| answer)
     }
 
-    /// What enough operators say of prices, number by number; what one that does not tell says, where too few do.
-    async fn price(&self, packet: &RequestPacket) -> TransportResult<ResponsePacket> {
-        let (wires, needed) = (self.0.agreeing().await, self.0.needed());
+    /// What each endpoint answers that agrees on the final block.
+    async fn ask_all(
+        &self,
+        packet: &RequestPacket,
+    ) -> (Vec<Wire>, Vec<TransportResult<ResponsePacket>>) {
+        let wires = self.0.agreeing().await;
         let asked = wires.iter().map(|wire| wire.clone().request(packet.clone()));
         let answers = join_all(asked).await;
+        (wires, answers)
+    }
+
+    /// What enough operators say of prices, number by number; what one that does not tell says, where too few do.
+    async fn price(&self, packet: &RequestPacket) -> TransportResult<ResponsePacket> {
+        let ((wires, answers), needed) = (self.ask_all(packet).await, self.0.needed());
         if let Some(priced) = priced(packet, &wires, &answers, needed) {
             return Ok(priced);
         }
