@@ -57,17 +57,38 @@ async fn a_process_with_an_old_database_signs_nothing_before_it_has_read_what_wa
     assert_eq!(report.signed, 1, "another organisation is not concerned: {report:?}");
 }
 
+impl World {
+    /// One whose database is older than what it has settled, and is closed.
+    async fn with_an_old_database() -> Self {
+        let mut world = Self::new().await;
+        let backup = world.back_up().await;
+        world.work(0, 1).await;
+        world.turn().await;
+        world.finish().await;
+        world.restore(&backup).await;
+        world
+    }
+
+    /// Begins, and takes a turn after each look at the endpoint, which waits for this; then goes on.
+    async fn assert_signs_nothing_while_it_waits(&mut self, reasons: [&str; 2]) {
+        self.live = Live::open(&self.config).await;
+        self.work(1, 2).await;
+        for waits_for in reasons {
+            let _none_or_old = self.live.endpoints.look().await;
+            let report = self.turn().await;
+            assert_eq!((report.signed, report.sent), (0, 0), "{report:?}");
+            assert!(says(&report, waits_for), "{report:?}");
+        }
+        self.index().await;
+        assert_eq!(self.turn().await.signed, 1);
+    }
+}
+
 /// Goal: an endpoint that has no final block for a moment, as one that starts has none, does not pass for one whose chain is
 /// that young.
 #[tokio::test]
 async fn a_process_with_an_old_database_signs_nothing_while_its_endpoint_knows_no_final_block() {
-    let mut world = World::new().await;
-    let backup = world.back_up().await;
-    world.work(0, 1).await;
-    world.turn().await;
-    world.finish().await;
-
-    world.restore(&backup).await;
+    let mut world = World::with_an_old_database().await;
     // Of the only endpoint, each is asked for twice.
     let nulls = AtomicU32::new(2);
     let url = proxy(&world.env.anvil.url, move |request| {
@@ -76,29 +97,19 @@ async fn a_process_with_an_old_database_signs_nothing_while_its_endpoint_knows_n
         is_null.then(|| json!({ "result": null }))
     });
     world.config.chain.rpc_url = Some(url.await);
-    world.live = Live::open(&world.config).await;
-    world.work(1, 2).await;
-    for waits_for in ["until the endpoints agree", "until the chain is read"] {
-        let _nothing_final = world.live.endpoints.look().await;
-        let report = world.turn().await;
-        assert_eq!((report.signed, report.sent), (0, 0), "{report:?}");
-        assert!(says(&report, waits_for), "{report:?}");
-    }
-    world.index().await;
-    assert_eq!(world.turn().await.signed, 1);
+    world
+        .assert_signs_nothing_while_it_waits([
+            "until the endpoints agree",
+            "until the chain is read",
+        ])
+        .await;
 }
 
 /// Goal: the word of a node that begins to sync, whose newest block is long past, does not pass for what was final at the
 /// start, where blocks are final by their depth.
 #[tokio::test]
 async fn a_process_with_an_old_database_signs_nothing_by_a_final_block_below_its_own() {
-    let mut world = World::new().await;
-    let backup = world.back_up().await;
-    world.work(0, 1).await;
-    world.turn().await;
-    world.finish().await;
-
-    world.restore(&backup).await;
+    let mut world = World::with_an_old_database().await;
     let olds = AtomicU32::new(1);
     let old = rpc(&world.provider, "eth_getBlockByNumber", "[\"0x0\", false]").await;
     let url = proxy(&world.env.anvil.url, move |request| {
@@ -109,16 +120,12 @@ async fn a_process_with_an_old_database_signs_nothing_by_a_final_block_below_its
     });
     world.config.chain.rpc_url = Some(url.await);
     world.config.chain.finality = Finality::Depth(1);
-    world.live = Live::open(&world.config).await;
-    world.work(1, 2).await;
-    for waits_for in ["until the endpoints agree on block", "until the chain is read"] {
-        let _old = world.live.endpoints.look().await;
-        let report = world.turn().await;
-        assert_eq!((report.signed, report.sent), (0, 0), "{report:?}");
-        assert!(says(&report, waits_for), "{report:?}");
-    }
-    world.index().await;
-    assert_eq!(world.turn().await.signed, 1);
+    world
+        .assert_signs_nothing_while_it_waits([
+            "until the endpoints agree on block",
+            "until the chain is read",
+        ])
+        .await;
 }
 
 #[tokio::test]

@@ -81,6 +81,17 @@ async fn listen(key: PrivateKeySigner) -> (SignerConfig, Arc<AtomicU8>) {
     (SignerConfig { listens, address, timeout_ms: 1_000 }, mood)
 }
 
+impl World {
+    /// Has a process of the test hold the sender's key, and returns its mood.
+    async fn sign_elsewhere(&mut self) -> Arc<AtomicU8> {
+        let TxKey::Local(key) = Keys::open(&self.config).unwrap().sender else { panic!("a file") };
+        let (signer, mood) = listen(key).await;
+        self.config.signer = Some(signer);
+        self.reopen().await;
+        mood
+    }
+}
+
 #[tokio::test]
 async fn a_signature_that_is_late_refused_foreign_or_malleable_is_an_error_that_says_so() {
     let key = PrivateKeySigner::random();
@@ -111,10 +122,7 @@ async fn a_signature_that_is_late_refused_foreign_or_malleable_is_an_error_that_
 async fn a_signer_that_fails_leaves_the_slot_unopened_and_the_next_turn_goes_on() {
     let mut world = World::new().await;
     let settled = world.settled().await;
-    let TxKey::Local(key) = Keys::open(&world.config).unwrap().sender else { panic!("a file") };
-    let (signer, mood) = listen(key).await;
-    world.config.signer = Some(signer);
-    world.reopen().await;
+    let mood = world.sign_elsewhere().await;
     world.work(0, 1).await;
     for bad in [SLOW, REFUSES, WRONG_KEY] {
         mood.store(bad, Ordering::SeqCst);
@@ -178,10 +186,7 @@ async fn no_key_and_no_password_stands_in_what_is_printed() {
 async fn a_signer_that_fails_does_not_keep_what_is_signed_from_being_sent_again() {
     let mut world = World::new().await;
     let settled = world.settled().await;
-    let TxKey::Local(key) = Keys::open(&world.config).unwrap().sender else { panic!("a file") };
-    let (signer, mood) = listen(key).await;
-    world.config.signer = Some(signer);
-    world.reopen().await;
+    let mood = world.sign_elsewhere().await;
     for (organisation, id) in [(0, 1), (1, 2)] {
         world.work(organisation, id).await;
         assert_eq!(world.turn().await.sent, 1);
@@ -200,10 +205,7 @@ async fn a_signer_that_fails_does_not_keep_what_is_signed_from_being_sent_again(
 async fn what_no_node_takes_waits_no_longer_for_a_signer_that_is_down() {
     let (mut world, cap) = World::behind_a_fee_cap().await;
     let settled = world.settled().await;
-    let TxKey::Local(key) = Keys::open(&world.config).unwrap().sender else { panic!("a file") };
-    let (signer, mood) = listen(key).await;
-    world.config.signer = Some(signer);
-    world.reopen().await;
+    let mood = world.sign_elsewhere().await;
     world.work(0, 1).await;
     let cost = world.refused().await;
     cap.store(cost / 2, Ordering::SeqCst);
