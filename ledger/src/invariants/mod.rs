@@ -117,10 +117,12 @@ impl Found {
         let mut after = 0;
         loop {
             let page = items::standings(conn, after, PAGE_ITEMS).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.item;
             for standing in &page {
                 self.item(conn, standing).await?;
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE_ITEMS as usize => after = last.item,
+                _ => return Ok(()),
             }
         }
     }
