@@ -258,11 +258,33 @@ async fn name_payee(
         // Named again, the acting address follows one that waits, which therefore never acts.
         let restored = acting.filter(|(acts, _)| acting != known && *acts != address);
         if let Some((acting, since)) = restored {
-            insert_payee(conn, (machine, acting), "address delay", (since, now)).await?;
+            insert_named(conn, (machine, acting), "address delay", (since, now)).await?;
         }
-        insert_payee(conn, (machine, address), "operator", (effective, now)).await?;
+        insert_named(conn, (machine, address), "operator", (effective, now)).await?;
     }
     Ok(is_new)
+}
+
+/// Enters what was just named, at the first time from `now` on at which it differs from all that was named before: of two that are
+/// equal, only the first would be in a copy.
+async fn insert_named(
+    conn: &mut SqliteConnection,
+    (machine, address): (&str, Address),
+    actor: &str,
+    (effective, now): (Millis, Millis),
+) -> Result<()> {
+    let at = sqlx::query(
+        "select coalesce(max(at), ?4 - 1) + 1 as at from payee
+         where machine = ?1 and address = ?2 and effective_ms = ?3 and at >= ?4",
+    )
+    .bind(machine)
+    .bind(address.to_vec())
+    .bind(effective)
+    .bind(now)
+    .fetch_one(&mut *conn)
+    .await?
+    .int("at")?;
+    insert_payee(conn, (machine, address), actor, (effective, at)).await
 }
 
 async fn insert_organisation(

@@ -115,13 +115,16 @@ impl BookWriter {
     }
 
     /// Brings back the orders that are not known here, given oldest first. One about work that is not known is remembered until
-    /// that is taken in. What somebody said here of the same at a later time than any of them is said again, so that it stays
+    /// that is taken in. What somebody said here last of the same is said again where it came after all of them, so that it stays
     /// the last. Returns how many were new.
     pub async fn bring_back(&self, orders: &[Order], now: Millis) -> Result<usize> {
-        let mut newest = BTreeMap::new();
+        let mut told: BTreeMap<_, Vec<&Order>> = BTreeMap::new();
         for order in orders {
-            let time = newest.entry(order.subject()).or_insert(order.time());
-            *time = order.time().max(*time);
+            let told = told.entry(order.subject()).or_default();
+            // A line that comes twice has its first place.
+            if !told.contains(&order) {
+                told.push(order);
+            }
         }
         let mut tx = self.0.begin().await?;
         let (mut new, mut subjects, mut later) = (0, BTreeSet::new(), Vec::new());
@@ -129,10 +132,11 @@ impl BookWriter {
             if is_known(&mut tx, order).await? {
                 continue;
             }
-            if subjects.insert(order.subject()) {
-                let newest = newest.get(&order.subject());
-                let last = last(&mut tx, order).await?;
-                later.extend(last.filter(|(last, _)| newest <= Some(&last.time())));
+            if subjects.insert(order.subject())
+                && let Some(last) = last(&mut tx, order).await?
+                && stays_last(&mut tx, &last.0, &told[&order.subject()]).await?
+            {
+                later.push(last);
             }
             insert(&mut tx, order).await?;
             new += 1;
@@ -149,6 +153,20 @@ impl BookWriter {
         }
         Ok(new)
     }
+}
+
+/// Whether what was said here last of something stays the last where a copy tells these orders of the same, one of them new.
+async fn stays_last(conn: &mut SqliteConnection, last: &Order, told: &[&Order]) -> Result<bool> {
+    // A place in the copy tells more than a time: between two orders the clock may have been set back.
+    if let Some(newest) = told.last().filter(|_| told.contains(&last)) {
+        if *newest == last {
+            return Ok(true);
+        }
+        if !is_known(conn, newest).await? {
+            return Ok(false);
+        }
+    }
+    Ok(told.iter().all(|order| order.time() <= last.time()))
 }
 
 async fn is_known(conn: &mut SqliteConnection, order: &Order) -> Result<bool> {

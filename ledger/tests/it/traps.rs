@@ -792,6 +792,69 @@ async fn of_what_is_told_in_two_places_what_people_said_last_counts() {
     assert_eq!(books(&lost).await.open[0].provider, Some(3));
 }
 
+/// Goal: what was called off under a clock that was set right stays called off when older files are brought back.
+/// Method: a decision and an address stamped by a clock that was ahead, a backup, and what corrects them at the true time; the
+/// copy meets the backup, and, as one that lacks the first of them would leave it, a ledger that knows the last ones alone.
+/// What would break it: ordering what one copy tells by the times in it.
+#[tokio::test]
+async fn what_was_said_after_a_clock_was_set_back_stays_the_last() {
+    let world = funded(100_000_000, 0).await;
+    let day = [record(1, 2, 0, 1_000_000)];
+    take(&world, &day).await;
+    let item = books(&world).await.open[0].item;
+    let decide = async |verdict, at| {
+        world.book.decide(item, verdict, "seen", (FEE_BPS, at)).await.unwrap();
+    };
+    let name = async |provider, at| {
+        assert!(world.book.set_payee("machine-2", payout(provider), (0, at)).await.unwrap());
+    };
+    let says = async |world: &World| {
+        let work = world.reader.work("salad", "1").await.unwrap().unwrap();
+        (work.verdict, books(world).await.open[0].provider)
+    };
+    decide(Verdict::Dispute, 100).await;
+    decide(Verdict::Pay, 110).await;
+    name(1, 100).await;
+    let backup = world.backup();
+    decide(Verdict::Hold, 50).await;
+    name(3, 50).await;
+    let (orders, _) = world.book.orders(Copied::NONE).await.unwrap();
+
+    let lost = world.after_loss(Some(backup.path())).await;
+    lost.book.bring_back(&orders, 200).await.unwrap();
+    assert_eq!(says(&lost).await, (Some(Verdict::Hold), Some(3)));
+
+    let lost = world.after_loss(None).await;
+    take(&lost, &day).await;
+    let is_last = |order: &&Order| {
+        matches!(order, Order::Decision { at_ms: 50, .. } | Order::Payee { at_ms: 50, .. })
+    };
+    let last: Vec<_> = orders.iter().filter(is_last).cloned().collect();
+    lost.book.bring_back(&last, 150).await.unwrap();
+    lost.book.bring_back(&orders, 200).await.unwrap();
+    assert_eq!(says(&lost).await, (Some(Verdict::Hold), Some(3)));
+}
+
+/// What would break it: two rows that are equal, of which a copy keeps one.
+#[tokio::test]
+async fn an_address_that_a_file_names_twice_with_another_between_is_the_last_after_a_loss() {
+    let world = funded(100_000_000, 0).await;
+    let payees = [3, 2, 3].map(|provider| ("machine-9".to_owned(), payout(provider)));
+    world.book.name_payees((B256::ZERO, 0), &payees, (10_000, 1)).await.unwrap();
+    let (orders, _) = world.book.orders(Copied::NONE).await.unwrap();
+    let mut copy: Vec<Order> = Vec::new();
+    for order in orders {
+        if !copy.contains(&order) {
+            copy.push(order);
+        }
+    }
+    let mut lost = world.after_loss(None).await;
+    lost.book.bring_back(&copy, 9).await.unwrap();
+    lost.mine_at(1_000_000, Vec::new()).await;
+    take(&lost, &[record(1, 9, 0, 1_000_000)]).await;
+    assert_eq!(books(&lost).await.open[0].provider, Some(3));
+}
+
 /// What would break it: comparing an address with the newest one alone, which comes back before the records do.
 #[tokio::test]
 async fn a_record_that_names_an_address_replaced_since_is_taken_in_again_after_a_loss() {
