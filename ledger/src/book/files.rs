@@ -11,7 +11,8 @@ use crate::{
 
 /// A file that something of source `?1` was kept of, over days that `?2` to `?3` overlap without being the same. Ids that begin
 /// with days, as `?4` says, tell it, if a file of these days is remembered or a manifest brought one of them: a record by itself
-/// may have any id. It goes by the index, from one label to the next, and over other ids by as much as begins alike. No label
+/// may have any id. What manifests bring may be of such a record, and counts only with organisation and machine in its id, as those
+/// of files have. It goes by the index, from one label to the next, and over other ids by as much as begins alike. No label
 /// ends in a later century than the file's.
 const OVERLAPPING: &str = "
 with recursive known (id) as (
@@ -31,7 +32,9 @@ where known.id glob ?4 and substr(known.id, 10, 8) > ?2 and substr(known.id, 1, 
     exists (select 1 from source_file where source = ?1 and first_day || '-' || until_day = substr(known.id, 1, 17))
     or exists (
         select 1 from item i join leaf l on l.item = i.id join imported m on m.statement = l.statement
-        where i.source = ?1 and i.external_id >= known.id and i.external_id < substr(known.id, 1, 17) || '0'))
+        where i.source = ?1 and i.external_id >= known.id and i.external_id < substr(known.id, 1, 17) || '0'
+            and substr(i.external_id, 18, length(i.organisation) + 2) = '/' || i.organisation || '/'
+            and substr(i.external_id, -length(i.machine) - 1) = '/' || i.machine))
 limit 1";
 
 /// Refuses a file that overlaps another of its source without covering the same days, and one with the content of another

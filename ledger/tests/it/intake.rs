@@ -470,12 +470,17 @@ async fn ids_that_are_no_days_take_none_and_hide_none() {
 
 /// Goal: a file that was refused for its days is not taken in the place of the right one when the database is lost.
 /// Method: a day that is paid, its manifest brought back into an empty ledger, and files over that day before it.
-/// What would break it: knowing which days were taken by a table that is in no file.
+/// What would break it: knowing which days were taken by a table that is in no file, or from any id that begins with digits.
 #[tokio::test]
 async fn days_stay_taken_after_a_loss_by_the_work_that_manifests_bring_back() {
     let mut world = funded(100_000_000, 0).await;
     let right = day_file("20261125", "20261126");
     world.hand_in(&right, 1, 0).await.unwrap();
+    for id in ["20261101-20261201/bonus/machine-2", "20000000-99999999/1"] {
+        let mut alone = record(1, 2, 0, 1_000_000);
+        alone.item.external_id = id.into();
+        take(&world, &[alone]).await;
+    }
     let paid = state(&world, 1, None).await;
     settle(&mut world, &paid).await;
     world.finalise(0).await;

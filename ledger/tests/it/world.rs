@@ -160,11 +160,12 @@ pub(crate) fn day_file(first: &str, until: &str) -> SourceFile {
     }
 }
 
-/// One work of a source file, whose id begins with the days as all of such a file do.
+/// One work of a source file, whose id begins with the days and names organisation and machine, as all of such a file do.
 pub(crate) fn work_of(file: &SourceFile, work: u64) -> Record {
     let mut record = record(work, 2, 0, 1_000_000);
     record.item.source.clone_from(&file.source);
-    record.item.external_id = format!("{}-{}/{work}", file.first_day, file.until_day);
+    let (first, until, machine) = (&file.first_day, &file.until_day, &record.item.machine);
+    record.item.external_id = format!("{first}-{until}/{ORGANISATION}/{work}/{machine}");
     record
 }
 
