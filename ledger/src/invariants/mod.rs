@@ -150,7 +150,8 @@ impl Found {
         Ok(())
     }
 
-    /// L27: that each attempt pays an eighth more than the one before it in the same slot.
+    /// L27: that each attempt pays an eighth more than the one before it in the same slot, or as much with a higher tip: what no
+    /// pool took for its tip alone has nothing to outbid.
     async fn bumps(&mut self, conn: &mut SqliteConnection) -> Result<()> {
         let rows = sqlx::query(
             "select * from (select id, max_fee, tip,
@@ -168,9 +169,11 @@ impl Found {
         for row in rows {
             let fees = (row.amount("max_fee_before")?, row.amount("max_fee")?);
             let tips = (row.amount("tip_before")?, row.amount("tip")?);
-            if !is_raised(fees.0, fees.1) || !is_raised(tips.0, tips.1) {
+            let has_more_tip = fees.1 == fees.0 && tips.1 > tips.0;
+            let outbids = is_raised(fees.0, fees.1) && is_raised(tips.0, tips.1);
+            if !(outbids || has_more_tip) {
                 let problem = format!(
-                    "it pays {} and {} wei per gas after {} and {}, not an eighth more",
+                    "it pays {} and {} wei per gas after {} and {}, not an eighth more of both, nor more tip alone",
                     fees.1, tips.1, fees.0, tips.0
                 );
                 self.add(27, format!("attempt {}", row.int("id")?), problem);

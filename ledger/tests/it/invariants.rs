@@ -494,6 +494,19 @@ async fn a_damage_is_found_under_its_number_and_named() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What would break it: asking for an eighth more in both fields of what no pool has taken, so that nothing has to be outbid.
+#[tokio::test]
+async fn an_attempt_that_raises_its_tip_alone_is_sound_and_one_that_raises_nothing_is_not() {
+    for (tip, is_sound) in [(81, true), (80, false)] {
+        let world = sound_world().await;
+        let fees = format!("max_fee = x'{:032x}', tip = x'{tip:032x}'", 800);
+        let sql = format!("update attempt set {fees} where id = 3");
+        Damage::to(&world).await.run(&sql).await.unwrap();
+        let found = invariants::violations(&world.ledger).await.unwrap();
+        assert_eq!(found.is_empty(), is_sound, "{found:?}");
+    }
+}
+
 #[tokio::test]
 async fn every_invariant_has_a_damage_and_a_paragraph() {
     let text = std::fs::read_to_string("../docs/protocol.md").unwrap();

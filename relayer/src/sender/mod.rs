@@ -546,16 +546,15 @@ impl Answer {
             Self::Taken
         } else if says(&["nonce too low", "nonce is too low", "old nonce"]) {
             Self::TxNonceTooLow
-        } else if says(&["minimum needed"]) {
-            // Also called underpriced.
-            Self::LowTip
-        } else if says(&["underpriced", "replacement fee too low", "gas price too low to replace"])
-        {
+        } else if says(&LIMITS) {
+            // Some say what they need in the words that others use of tips.
+            Self::Refused
+        } else if says(&["replacement", "too low to replace"]) {
             Self::Underpriced
+        } else if says(&["underpriced", "gas tip cap", "tip needed"]) {
+            Self::LowTip
         } else if says(&["insufficient funds", "insufficient balance"]) {
             Self::NoFunds
-        } else if says(&LIMITS) {
-            Self::Refused
         } else if asks_for_patience(answer)
             || answer.code == INTERNAL_ERROR
             || says(&["internal error"])
@@ -663,7 +662,16 @@ mod tests {
             ("already known", Answer::Taken),
             ("nonce too low: next nonce 7, tx nonce 6", Answer::TxNonceTooLow),
             ("replacement transaction underpriced", Answer::Underpriced),
+            ("replacement fee too low", Answer::Underpriced),
+            ("gas price too low to replace", Answer::Underpriced),
             ("transaction underpriced: gas tip cap 0, minimum needed 1", Answer::LowTip),
+            (
+                "transaction gas price below minimum: gas tip cap 0, minimum needed 1",
+                Answer::LowTip,
+            ),
+            ("transaction underpriced: tip needed 25000000000, tip permitted 1", Answer::LowTip),
+            ("transaction underpriced", Answer::LowTip),
+            ("intrinsic gas too low: gas 21000, minimum needed 53000", Answer::Refused),
             ("existing tx with same hash", Answer::Taken),
             ("insufficient funds for gas * price + value", Answer::NoFunds),
             ("max fee per gas less than block base fee: address 0x01", Answer::Declined),

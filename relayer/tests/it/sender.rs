@@ -1579,6 +1579,40 @@ async fn a_transaction_whose_replacement_no_node_takes_stays_under_way() {
     assert_eq!(world.settled().await, settled + 1);
 }
 
+/// Goal: where the cap leaves no room for a replacement, a pool that asks for more tip gets it, and money goes on.
+/// Method: a node that refuses a tip as low as it advises, in the words of geth, while gas is dear.
+/// What would break it: waiting for gas to become cheaper; an invariant that takes the attempt for a mistake.
+#[tokio::test]
+async fn a_tip_that_is_too_low_at_the_cap_is_raised_alone() {
+    let world = Box::pin(World::new()).await;
+    let mut world = world
+        .behind(|request| {
+            let raw = request["params"][0].as_str()?;
+            let is_send = request["method"] == "eth_sendRawTransaction";
+            let sent = TxEnvelope::decode_2718(&mut &*hex::decode(raw).ok()?).ok()?;
+            let is_low = sent.max_priority_fee_per_gas()? < 2;
+            let refused = "transaction underpriced: gas tip cap 1, minimum needed 2";
+            (is_send && is_low).then(|| refusal(refused))
+        })
+        .await;
+    world.config.policy.max_gas_gwei = 2;
+    world.reopen().await;
+    let settled = world.settled().await;
+    world.work(0, 1).await;
+    let dear = "[\"0x59682f00\"]";
+    rpc(&world.provider, "anvil_setNextBlockBaseFeePerGas", dear).await;
+    world.mine(1).await;
+    assert_eq!(world.turn().await.sent, 1);
+    world.now += LATE;
+    world.turn().await;
+    let attempts = world.slots().await.remove(0).attempts;
+    let fees: Vec<_> = attempts.iter().map(|attempt| (attempt.max_fee, attempt.tip)).collect();
+    assert_eq!(fees, [(2_000_000_000, 1), (2_000_000_000, 3)]);
+    world.finish().await;
+    assert_eq!(world.settled().await, settled + 1);
+    assert_eq!(violations(&world.live.ledger).await.unwrap(), []);
+}
+
 /// What would break it: sending the same bytes' content for ever, each time at the cost of a transaction that does nothing.
 #[tokio::test]
 async fn a_statement_that_no_node_takes_says_why_it_waits_and_is_tried_again_later() {
