@@ -305,14 +305,18 @@ impl Chooser {
         (wires, answers)
     }
 
-    /// What enough operators say of prices, number by number; what one that does not tell says, where too few do.
+    /// What enough operators say of prices, number by number; where too few do, what one that does not tell says. That a node does
+    /// not serve them leads to other prices, and what cannot be read, maybe of one alone, leads nowhere.
     async fn price(&self, packet: &RequestPacket) -> TransportResult<ResponsePacket> {
         let ((wires, answers), needed) = (self.ask_all(packet).await, self.0.needed());
         if let Some(priced) = priced(packet, &wires, &answers, needed) {
             return Ok(priced);
         }
-        let mut failed = answers.into_iter().filter(|answer| result_of(packet, answer).is_none());
-        failed.next().unwrap_or_else(|| self.disagree(packet))
+        let (refused, unread): (Vec<_>, Vec<_>) = answers
+            .into_iter()
+            .filter(|answer| result_of(packet, answer).is_none())
+            .partition(|answer| weight(answer) == Weight::Refused);
+        refused.into_iter().chain(unread).next().unwrap_or_else(|| self.disagree(packet))
     }
 
     fn disagree(&self, packet: &RequestPacket) -> TransportResult<ResponsePacket> {

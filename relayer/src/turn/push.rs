@@ -114,7 +114,8 @@ impl Relayer {
         let all = joined.concat();
         if joined.len() > 1 && self.simulate_claim(token, &providers_of(&all), view).await?.is_ok()
         {
-            batches.push(all);
+            // A look has room for a few only.
+            batches.insert(0, all);
         } else {
             batches.extend(joined);
         }

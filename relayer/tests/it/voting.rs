@@ -395,6 +395,26 @@ async fn the_prices_and_the_balance_of_one_endpoint_are_outvoted() {
     }
 }
 
+/// What would break it: passing on what the first of them said, whatever it was.
+#[tokio::test]
+async fn one_endpoint_whose_history_cannot_be_read_does_not_keep_those_that_serve_none_from_their_advice()
+ {
+    let mut world = World::with_one_sent().await;
+    let chain = world.env.anvil.url.clone();
+    let unreadable =
+        proxy(&chain, |request| asks(request, "eth_feeHistory").then(|| json!({ "result": "x" })))
+            .await;
+    let without = proxy(&chain, |request| {
+        let error = json!({ "code": -32601, "message": "the method is not available" });
+        asks(request, "eth_feeHistory").then(|| json!({ "error": error }))
+    })
+    .await;
+    world.among([unreadable, without.clone(), without]).await;
+    world.work(1, 2).await;
+    let report = world.turn().await;
+    assert_eq!(report.sent, 1, "{report:?}");
+}
+
 /// A history of prices in which all tips and the next base fee come to what they are in another one, as the tips of one block.
 fn rearranged(history: &Value) -> Value {
     let number = |value: &Value| serde_json::from_value::<U256>(value.clone()).unwrap();
