@@ -8,10 +8,13 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
-use crate::env::{Env, assert_success, eventually, terminate};
+use crate::{
+    env::{Env, PATIENCE, assert_success, eventually, terminate},
+    halt::numbers,
+};
 
 const MACHINES: u32 = 60;
 const MOMENTS: u32 = 10;
@@ -29,7 +32,11 @@ async fn state(env: &Env) -> Option<Value> {
     }))
 }
 
-/// Starts the demo and waits until its last file is taken in.
+/// Whether all work that was taken in is to be stated.
+const IS_CLOSED: &str =
+    "select coalesce(max(until_ms), 0) >= (select max(stopped_ms) from item) from closing";
+
+/// Starts the demo and waits until its last file is taken in and all is closed: nobody else would order that.
 async fn demo_until_settling(env: &Env) -> tokio::process::Child {
     let mut child =
         env.demo(MACHINES).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -40,6 +47,12 @@ async fn demo_until_settling(env: &Env) -> tokio::process::Child {
             tokio::spawn(async move {
                 while lines.next_line().await.is_ok_and(|line| line.is_some()) {}
             });
+            let closed = async {
+                while numbers(env, &[IS_CLOSED]).await != [1] {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            };
+            timeout(PATIENCE, closed).await.unwrap();
             return child;
         }
     }

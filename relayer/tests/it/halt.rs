@@ -51,7 +51,8 @@ async fn intents(env: &Env) -> Vec<i64> {
     numbers(env, &queries).await
 }
 
-async fn numbers(env: &Env, queries: &[&'static str]) -> Vec<i64> {
+/// The number that each query has in the database.
+pub(crate) async fn numbers(env: &Env, queries: &[&'static str]) -> Vec<i64> {
     let options =
         SqliteConnectOptions::new().filename(env.dir().join("quittance.db")).read_only(true);
     let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
